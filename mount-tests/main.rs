@@ -1,0 +1,54 @@
+//! Mounts the real file system and drives it with real tools.
+//!
+//! Each test has a mount and a target of its own and runs beside the others. A
+//! test that lacks a tool counts as ignored and says so; with `CI` or
+//! `PROCMEMFS_TESTS_NOTHING_SKIPPED` set it fails instead.
+//!
+//! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last.
+
+#![allow(clippy::unwrap_used)]
+
+mod cache;
+mod cli;
+mod daemon;
+mod fsx;
+mod hostile;
+mod identity;
+mod namespace;
+mod read;
+mod stress;
+mod support;
+mod tools;
+mod tree;
+mod unreadable;
+mod users;
+mod write;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let modules = [
+        // The long ones first, so that they do not run alone at the end.
+        stress::tests(),
+        tree::tests(),
+        fsx::tests(),
+        tools::tests(),
+        cache::tests(),
+        cli::tests(),
+        daemon::tests(),
+        hostile::tests(),
+        identity::tests(),
+        namespace::tests(),
+        read::tests(),
+        unreadable::tests(),
+        users::tests(),
+        write::tests(),
+    ];
+    let trials = modules
+        .into_iter()
+        .flatten()
+        .map(support::Test::into_trial)
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,120 @@
+//! What every mount test uses: a mount, a target, a command, a deadline.
+
+mod mount;
+mod needs;
+mod programs;
+mod run;
+mod stats;
+mod target;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub(crate) use mount::{Mount, daemon_binary, is_mounted, unmount_lazily};
+pub(crate) use needs::{Need, Test, tests};
+pub(crate) use programs::{Program, secret};
+pub(crate) use run::{Output, quote, run, run_within, sh};
+pub(crate) use stats::Stats;
+pub(crate) use target::{Region, Target};
+
+#[path = "../target/pattern.rs"]
+pub(crate) mod pattern;
+
+/// The page size that the tests count in.
+pub(crate) const PAGE: usize = 4096;
+
+/// How long anything may take that should be immediate.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Asks again and again until `probe` has an answer; fails after `SOON`.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The name of an errno, for messages.
+pub(crate) fn errno_name(errno: i32) -> String {
+    format!("{:?}", nix::errno::Errno::from_raw(errno))
+}
+
+/// Fails unless `result` is the error `errno`.
+#[track_caller]
+pub(crate) fn expect_errno<T>(what: &str, result: io::Result<T>, errno: i32) {
+    match result {
+        Ok(_) => panic!("{what}: expected {}, but it succeeded", errno_name(errno)),
+        Err(error) => assert_eq!(
+            error.raw_os_error(),
+            Some(errno),
+            "{what}: expected {}, got {error}",
+            errno_name(errno)
+        ),
+    }
+}
+
+/// One `pread` of at most `len` bytes.
+pub(crate) fn pread(file: &File, offset: usize, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0xa5; len];
+    let count = file.read_at(&mut bytes, offset as u64)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// One `pread` that must give all `len` bytes.
+#[track_caller]
+pub(crate) fn pread_all(file: &File, offset: usize, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xa5; len];
+    if let Err(error) = file.read_exact_at(&mut bytes, offset as u64) {
+        panic!("read of {len} bytes at {offset}: {error}");
+    }
+    bytes
+}
+
+/// Opens a file of the mount for reading.
+#[track_caller]
+pub(crate) fn open(path: &Path) -> File {
+    File::open(path).unwrap_or_else(|error| panic!("open {path:?}: {error}"))
+}
+
+/// Opens a file of the mount for reading and writing.
+pub(crate) fn open_rw(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Opens a file with additional `open(2)` flags.
+pub(crate) fn open_flags(path: &Path, write: bool, flags: i32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(!write)
+        .write(write)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Makes the kernel forget the pages of an open file that it has cached.
+pub(crate) fn drop_kernel_pages(file: &File) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+}
+
+/// Fails with the first difference instead of two screens of numbers.
+#[track_caller]
+pub(crate) fn assert_bytes(what: &str, got: &[u8], expected: &[u8]) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of bytes");
+    if let Some(at) = (0..got.len()).find(|&at| got[at] != expected[at]) {
+        let end = got.len().min(at + 16);
+        panic!(
+            "{what}: first difference at {at:#x}: got {:02x?}, expected {:02x?}",
+            &got[at..end],
+            &expected[at..end]
+        );
+    }
+}

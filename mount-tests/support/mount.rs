@@ -1,0 +1,223 @@
+//! A mount of our own, on a temporary directory.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::run::current_test;
+use super::{SOON, Target, eventually};
+
+/// The program under test.
+pub(crate) fn daemon_binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_procmemfs"))
+}
+
+/// Whether something is mounted on `point`, alive or dead.
+pub(crate) fn is_mounted(point: &Path) -> bool {
+    let parent = point.parent().expect("a mount point has a parent");
+    match (std::fs::metadata(point), std::fs::metadata(parent)) {
+        (Ok(point), Ok(parent)) => point.dev() != parent.dev(),
+        (Err(error), _) => error.kind() != std::io::ErrorKind::NotFound,
+        (_, Err(error)) => panic!("{parent:?}: {error}"),
+    }
+}
+
+/// Detaches what is mounted on `point`, used or dead.
+pub(crate) fn unmount_lazily(point: &Path) {
+    use nix::mount::{MntFlags, umount2};
+    if nix::unistd::geteuid().is_root() {
+        let _ = umount2(point, MntFlags::MNT_DETACH);
+    } else {
+        let _ = Command::new("fusermount3")
+            .args(["-u", "-z"])
+            .arg(point)
+            .status();
+    }
+}
+
+/// Makes the kernel end a command's process when this process ends.
+pub(crate) fn end_with_us(command: &mut Command, signal: Signal) -> &mut Command {
+    let end = move || {
+        // SAFETY: no pointer is passed.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_int) };
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(end) }
+}
+
+/// A mounted daemon in the foreground. Unmounts when dropped.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    dir: TempDir,
+    point: PathBuf,
+    daemon: Child,
+    ended: Option<ExitStatus>,
+}
+
+impl Mount {
+    /// Mounts with `-o options`, or without `-o` where they are empty.
+    #[track_caller]
+    pub(crate) fn new(options: &str) -> Self {
+        let mut command = Command::new(daemon_binary());
+        if !options.is_empty() {
+            command.args(["-o", options]);
+        }
+        Self::start(command)
+    }
+
+    /// Mounts with a command of which only the mount point is missing.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // So that a plain user reaches the mount point.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let point = dir.path().join("mnt");
+        std::fs::create_dir(&point).unwrap();
+        let log = File::create(dir.path().join("log")).unwrap();
+        command
+            .arg("-f")
+            .arg(&point)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        end_with_us(&mut command, Signal::SIGTERM);
+        let daemon = command.spawn().unwrap();
+        let mut mount = Self {
+            dir,
+            point,
+            daemon,
+            ended: None,
+        };
+        eventually("the mount", || {
+            if let Some(status) = mount.daemon.try_wait().unwrap() {
+                mount.ended = Some(status);
+                panic!("the daemon ended with {status}: {}", mount.log());
+            }
+            is_mounted(&mount.point).then_some(())
+        });
+        mount
+    }
+
+    /// The mount point.
+    pub(crate) fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// A directory beside the mount point, for files of the test.
+    pub(crate) fn outside(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path below the mount point.
+    pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.point.join(relative)
+    }
+
+    /// The directory of a process.
+    pub(crate) fn process(&self, pid: u32) -> PathBuf {
+        self.path(pid.to_string())
+    }
+
+    /// The names in a process's directory.
+    #[track_caller]
+    pub(crate) fn names(&self, pid: u32) -> Vec<String> {
+        let dir = self.process(pid);
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{dir:?}: {e}"));
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The file of the mapping that begins at `start` and ends at `end`.
+    #[track_caller]
+    pub(crate) fn mapping(&self, pid: u32, start: usize, end: usize) -> PathBuf {
+        let prefix = format!("{start:012x}-{end:012x}.");
+        let names = self.names(pid);
+        let name = names
+            .iter()
+            .find(|name| name.starts_with(&prefix))
+            .unwrap_or_else(|| panic!("no {prefix}* among {names:#?}"));
+        self.process(pid).join(name)
+    }
+
+    /// The file of one of the target's regions.
+    #[track_caller]
+    pub(crate) fn file(&self, target: &Target, region: &str) -> PathBuf {
+        let region = target.region(region);
+        self.mapping(target.pid(), region.start, region.end)
+    }
+
+    /// What the daemon wrote to its standard error.
+    pub(crate) fn log(&self) -> String {
+        let bytes = std::fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Sends the daemon a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        assert!(self.ended.is_none(), "the daemon has ended already");
+        kill(Pid::from_raw(self.daemon.id() as i32), signal).unwrap();
+    }
+
+    /// The process id of the daemon.
+    pub(crate) fn daemon(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// Waits until the daemon has ended.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        if let Some(status) = self.ended {
+            return status;
+        }
+        let daemon = &mut self.daemon;
+        let status = eventually("the daemon's end", || daemon.try_wait().unwrap());
+        self.ended = Some(status);
+        status
+    }
+
+    /// Waits for at most `limit`; true if the daemon has ended.
+    fn ended_within(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.ended.is_none() && Instant::now() < deadline {
+            self.ended = self.daemon.try_wait().unwrap_or(None);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.ended.is_some()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            eprintln!("[{}] daemon's log:\n{}", current_test(), tail.join("\n"));
+        }
+        let name = current_test();
+        if self.ended.is_none() {
+            let _ = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM);
+            if !self.ended_within(SOON) {
+                eprintln!("[{name}] the daemon ignored SIGTERM; killing it");
+                unmount_lazily(&self.point);
+                let _ = self.daemon.kill();
+                let _ = self.daemon.wait();
+            }
+        }
+        if is_mounted(&self.point) {
+            eprintln!("[{name}] the daemon left {:?} mounted", self.point);
+            unmount_lazily(&self.point);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a test needs of the machine, and what happens where it is missing: the
+//! test counts as ignored, and as failed where nothing may be skipped.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use libtest_mimic::{Failed, Trial};
+
+/// Something that a test cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// `/dev/fuse`, and `fusermount3` unless root.
+    Fuse,
+    /// User id 0.
+    Root,
+    /// Processes of the same user may be read without their consent.
+    Ptrace,
+    /// A program in `PATH` or in the directories of the administrator.
+    Tool(&'static str),
+    /// A C compiler that makes 32-bit programs.
+    Cc32,
+    /// The means to become a plain user who can mount.
+    PlainUser,
+    /// The file system exerciser.
+    Fsx,
+}
+
+impl Need {
+    /// What is missing, in words, if it is.
+    fn missing(self) -> Option<String> {
+        match self {
+            Self::Fuse => {
+                let fuse = Path::new("/dev/fuse").exists();
+                let helper = is_root() || tool("fusermount3").is_some();
+                (!fuse || !helper).then(|| "/dev/fuse and fusermount3".into())
+            }
+            Self::Root => (!is_root()).then(|| "root".into()),
+            Self::Ptrace => (!is_root() && yama() != "0")
+                .then(|| "root or kernel.yama.ptrace_scope = 0".into()),
+            Self::Tool(name) => tool(name)
+                .is_none()
+                .then(|| format!("the program `{name}`")),
+            Self::Cc32 => {
+                (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into())
+            }
+            Self::PlainUser => {
+                let possible =
+                    is_root() && tool("setpriv").is_some() && tool("fusermount3").is_some();
+                (!possible).then(|| "root, `setpriv` and `fusermount3`".into())
+            }
+            Self::Fsx => fsx()
+                .is_none()
+                .then(|| "`fsx` (cargo install fsx --version 0.3.2)".into()),
+        }
+    }
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+fn yama() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    text.map_or_else(|_| "0".into(), |text| text.trim().into())
+}
+
+/// Where a program is.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// Where `fsx` is: named by `PROCMEMFS_FSX`, in `PATH`, or below the target
+/// directory, where CI installs it.
+pub(crate) fn fsx() -> Option<PathBuf> {
+    let named = std::env::var_os("PROCMEMFS_FSX").map(PathBuf::from);
+    let installed = super::daemon_binary()
+        .parent()
+        .and_then(Path::parent)
+        .map(|dir| dir.join("tools/bin/fsx"));
+    named
+        .or_else(|| tool("fsx"))
+        .or(installed)
+        .filter(|path| path.is_file())
+}
+
+fn can_build_32_bit() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("empty.c");
+        std::fs::write(&source, "#include <stdio.h>\nint main(void) { return 0; }\n").unwrap();
+        std::process::Command::new("cc")
+            .args(["-m32", "-o"])
+            .arg(dir.path().join("empty"))
+            .arg(source)
+            .output()
+            .is_ok_and(|output| output.status.success())
+    })
+}
+
+/// A test, and what it needs.
+#[derive(Debug)]
+pub(crate) struct Test {
+    name: String,
+    needs: Vec<Need>,
+    body: fn(),
+}
+
+impl Test {
+    /// A test named after the function.
+    pub(crate) fn new(path: &str, needs: &[Need], body: fn()) -> Self {
+        Self {
+            name: path.trim_start_matches("mount::").to_string(),
+            needs: needs.to_vec(),
+            body,
+        }
+    }
+
+    /// The test as the harness runs it.
+    pub(crate) fn into_trial(self) -> Trial {
+        let missing: Vec<String> = self.needs.iter().filter_map(|need| need.missing()).collect();
+        let Self { name, body, .. } = self;
+        if missing.is_empty() {
+            let shown = name.clone();
+            return Trial::test(name, move || super::run::caught(&shown, body));
+        }
+        let missing = missing.join(", ");
+        let strict = ["CI", "PROCMEMFS_TESTS_NOTHING_SKIPPED"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some());
+        if strict {
+            return Trial::test(name, move || -> Result<(), Failed> {
+                Err(format!("nothing may be skipped here, but this needs {missing}").into())
+            });
+        }
+        eprintln!("SKIPPED {name}: needs {missing}");
+        Trial::test(name, || Ok(())).with_ignored_flag(true)
+    }
+}
+
+/// Lists the tests of a module: `tests![name, other: [Need::Root]]`.
+macro_rules! tests {
+    ($($name:ident $(: [$($need:expr),* $(,)?])?),* $(,)?) => {
+        /// The tests of this module.
+        pub(crate) fn tests() -> Vec<$crate::support::Test> {
+            use $crate::support::Need;
+            vec![$($crate::support::Test::new(
+                concat!(module_path!(), "::", stringify!($name)),
+                &[Need::Fuse, $($($need),*)?],
+                $name,
+            )),*]
+        }
+    };
+}
+pub(crate) use tests;

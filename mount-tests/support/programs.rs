@@ -1,0 +1,130 @@
+//! Ordinary programs as targets: a shell, Python, `sleep`, a 32-bit program.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use super::mount::end_with_us;
+use super::{eventually, run};
+
+/// The text that the programs keep in their memory. In two parts here, so that
+/// neither the test's own memory nor a script's text holds it by accident.
+pub(crate) fn secret() -> String {
+    ["procmemfs", "keeps", "a", "secret", "4711"].join("+")
+}
+
+/// A 32-bit program that keeps the pattern `i * 2654435761` in an array.
+const PROGRAM_32: &str = r#"
+#include <stdio.h>
+#include <unistd.h>
+static unsigned words[16384];
+int main(void) {
+    char byte;
+    for (unsigned i = 0; i < 16384; i++) words[i] = i * 2654435761u;
+    printf("%lx\n", (unsigned long)(void *)words);
+    fflush(stdout);
+    while (read(0, &byte, 1) > 0) {}
+    return 0;
+}
+"#;
+
+/// A running program. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    /// The first line that it printed.
+    pub(crate) said: String,
+}
+
+impl Program {
+    /// Starts a program and waits for its first line.
+    #[track_caller]
+    fn talking(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        end_with_us(&mut command, Signal::SIGKILL);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut said = String::new();
+        let output = child.stdout.as_mut().unwrap();
+        BufReader::new(output).read_line(&mut said).unwrap();
+        Self {
+            child,
+            said: said.trim().to_string(),
+        }
+    }
+
+    /// A shell that holds the secret in a variable and waits.
+    #[track_caller]
+    pub(crate) fn shell() -> Self {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            r#"a=procmemfs; b="$a+keeps+a+secret+4711"; echo ready; read -r line"#,
+        ]);
+        Self::talking(command)
+    }
+
+    /// A Python interpreter that holds the secret in an object and waits. It
+    /// prints the address of the object.
+    #[track_caller]
+    pub(crate) fn python() -> Self {
+        // A launcher script is not the interpreter.
+        let output =
+            run(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]));
+        let mut command = Command::new(output.success().text().trim());
+        command.args([
+            "-c",
+            "import sys\n\
+             secret = b'+'.join([b'procmemfs', b'keeps', b'a', b'secret', b'4711'])\n\
+             print(hex(id(secret)), flush=True)\n\
+             sys.stdin.read()",
+        ]);
+        Self::talking(command)
+    }
+
+    /// `sleep`, once it sleeps.
+    #[track_caller]
+    pub(crate) fn sleep() -> Self {
+        let mut command = Command::new("sleep");
+        end_with_us(command.arg("600"), Signal::SIGKILL);
+        let program = Self {
+            child: command.spawn().unwrap(),
+            said: String::new(),
+        };
+        let syscall = format!("/proc/{}/wchan", program.pid());
+        let stat = format!("/proc/{}/stat", program.pid());
+        eventually("sleep sleeps", || {
+            let comm = std::fs::read_to_string(&stat).unwrap();
+            let wchan = std::fs::read_to_string(&syscall).unwrap_or_default();
+            (comm.contains("(sleep) S") && (wchan.contains("nanosleep") || wchan == "0"))
+                .then_some(())
+        });
+        program
+    }
+
+    /// A 32-bit program, built in `dir`. It prints the address of its array.
+    #[track_caller]
+    pub(crate) fn bits_32(dir: &Path) -> Self {
+        let source = dir.join("bits32.c");
+        std::fs::write(&source, PROGRAM_32).unwrap();
+        let binary = dir.join("bits32");
+        let mut compiler = Command::new("cc");
+        run(compiler.args(["-m32", "-O1", "-o"]).arg(&binary).arg(source)).success();
+        Self::talking(Command::new(binary))
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,232 @@
+//! The program whose memory the mount tests look at.
+//!
+//! `mount-target serve DIR GENERATION` makes one region of every kind, fills
+//! each with known bytes (see `pattern`), prints one line `ready pid=N ...`
+//! and then answers one line for each line of its standard input. It ends when
+//! its input ends and when its parent dies, so that nothing outlives a test.
+//!
+//! `mount-target as-pid PID DIR GENERATION` does the same in a child that has
+//! the given process id.
+
+#![allow(clippy::unwrap_used)]
+
+mod odd;
+mod pattern;
+mod regions;
+
+use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use regions::{PAGE, Regions};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    odd::die_with_parent();
+    match words[..] {
+        ["serve", dir, generation] => serve(Path::new(dir), generation.parse().unwrap()),
+        ["as-pid", pid, dir, generation] => odd::serve_as(pid.parse().unwrap(), || {
+            serve(Path::new(dir), generation.parse().unwrap());
+        }),
+        _ => {
+            eprintln!("usage: mount-target serve DIR GENERATION");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// Makes the regions, says so, and obeys until the input ends.
+fn serve(dir: &Path, generation: u64) {
+    odd::allow_any_tracer();
+    let regions = Regions::build(dir, generation).unwrap();
+    let mut target = Target {
+        regions,
+        dir: dir.to_path_buf(),
+    };
+    target.ready(generation);
+    for line in io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match target.obey(&words) {
+            Ok(answer) => say(&format!("ok {answer}")),
+            Err(error) => say(&format!("err {line}: {error}")),
+        }
+    }
+}
+
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    // A test that went away does not read any more.
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+struct Target {
+    regions: Regions,
+    dir: PathBuf,
+}
+
+impl Target {
+    fn ready(&self, generation: u64) {
+        let mut line = format!(
+            "ready pid={} generation={generation} anon_names={}",
+            std::process::id(),
+            self.regions.anon_names
+        );
+        for region in &self.regions.list {
+            let (start, end) = (region.start, region.start + region.len);
+            line += &format!(" {}={start:x}-{end:x}", region.name);
+        }
+        say(&line);
+    }
+
+    /// Carries out one command.
+    fn obey(&mut self, words: &[&str]) -> io::Result<String> {
+        match *words {
+            ["read", at, len] => Ok(hex(visible(address(at), number(len)))),
+            ["readmem", at, len] => {
+                let mut bytes = vec![0; number(len)];
+                std::fs::File::open("/proc/self/mem")?
+                    .read_exact_at(&mut bytes, address(at) as u64)?;
+                Ok(hex(&bytes))
+            }
+            ["write", at, bytes] => {
+                let bytes = unhex(bytes);
+                // SAFETY: the test names bytes of a writable region.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        bytes.as_ptr(),
+                        address(at) as *mut u8,
+                        bytes.len(),
+                    );
+                };
+                Ok(String::new())
+            }
+            ["unmap", at, len] => regions::unmap(address(at), number(len)).map(|()| String::new()),
+            ["protect", at, len, prot] => {
+                regions::protect(address(at), number(len), protection(prot)).map(|()| String::new())
+            }
+            ["map", name, path, len, kind, prot] => {
+                let file = regions::open_any(path)?;
+                let len = number(len);
+                let prot = protection(prot);
+                let start =
+                    self.regions
+                        .map_as(name, len, Some(file.as_fd()), kind == "private", prot)?;
+                Ok(format!("{start:x}-{:x}", start + len))
+            }
+            ["grow-heap", len] => {
+                let region = self.regions.grow_heap("grown", number(len))?;
+                Ok(format!(
+                    "{:x}-{:x}",
+                    region.start,
+                    region.start + region.len
+                ))
+            }
+            ["memfd", name] => {
+                let (_, fd) = self
+                    .regions
+                    .memfds
+                    .iter()
+                    .find(|(region, _)| region == name)
+                    .unwrap();
+                Ok(fd.as_raw_fd().to_string())
+            }
+            ["many", count] => {
+                let count = number(count);
+                let start = self.regions.many(count)?;
+                Ok(format!("{start:x}-{:x}", start + count * PAGE))
+            }
+            ["counter"] => {
+                count(self.regions.region("counter").start);
+                Ok(String::new())
+            }
+            ["threads", count] => {
+                for _ in 0..number(count) {
+                    std::thread::spawn(std::thread::park);
+                }
+                Ok(String::new())
+            }
+            ["comm", bytes] => odd::set_comm(&unhex(bytes)).map(|()| String::new()),
+            ["userfault"] => {
+                let len = 16 * PAGE;
+                let start = self.regions.map("userfault", len, None, true)?;
+                odd::register_userfault(start, len)?;
+                Ok(format!("{start:x}-{:x}", start + len))
+            }
+            ["zombie"] => {
+                let child = std::process::Command::new("/bin/true").spawn()?;
+                let pid = child.id();
+                odd::wait_until_zombie(pid)?;
+                std::mem::forget(child);
+                Ok(pid.to_string())
+            }
+            ["exec", generation] => Err(odd::exec_self(&self.dir, generation)),
+            ["exit"] => std::process::exit(0),
+            _ => Err(io::Error::other("unknown command")),
+        }
+    }
+}
+
+/// Starts a thread that writes an ever growing number into the page.
+fn count(start: usize) {
+    // SAFETY: the region is mapped for as long as the process lives, and only
+    // this counter uses it from now on.
+    let counter = unsafe { AtomicU64::from_ptr(start as *mut u64) };
+    counter.store(0, Ordering::Relaxed);
+    std::thread::spawn(move || {
+        loop {
+            counter.fetch_add(1, Ordering::Relaxed);
+            std::thread::yield_now();
+        }
+    });
+}
+
+/// Memory of a readable region, as the program itself sees it.
+fn visible(start: usize, len: usize) -> &'static [u8] {
+    // SAFETY: the test names bytes of a readable region, and nothing writes
+    // there while the answer is made.
+    unsafe { std::slice::from_raw_parts(start as *const u8, len) }
+}
+
+fn address(text: &str) -> usize {
+    usize::from_str_radix(text, 16).unwrap()
+}
+
+fn number(text: &str) -> usize {
+    text.parse().unwrap()
+}
+
+fn protection(text: &str) -> libc::c_int {
+    let mut prot = libc::PROT_NONE;
+    for (letter, bit) in [
+        ('r', libc::PROT_READ),
+        ('w', libc::PROT_WRITE),
+        ('x', libc::PROT_EXEC),
+    ] {
+        if text.contains(letter) {
+            prot |= bit;
+        }
+    }
+    prot
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2)
+        .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+        .collect()
+}

@@ -1,0 +1,122 @@
+//! What the target does with itself: names, process ids, exec, userfaultfd.
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+
+use crate::regions::{c_path, check};
+
+/// The kernel kills this process when its parent ends.
+pub(crate) fn die_with_parent() {
+    // SAFETY: no pointer is passed.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
+/// Lets any process of the same user look, where Yama would forbid it.
+pub(crate) fn allow_any_tracer() {
+    // SAFETY: no pointer is passed.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+}
+
+/// Names this process as `ps` shows it.
+pub(crate) fn set_comm(name: &[u8]) -> io::Result<()> {
+    let name = CString::new(name)?;
+    // SAFETY: the argument is a C string; the kernel copies 16 bytes at most.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })
+}
+
+/// Runs this program again, with other bytes at the same addresses. Comes
+/// back only when that fails.
+pub(crate) fn exec_self(dir: &Path, generation: &str) -> io::Error {
+    let arguments = [
+        c"mount-target".to_owned(),
+        c"serve".to_owned(),
+        c_path(dir),
+        CString::new(generation).expect("no NUL in a number"),
+    ];
+    let mut pointers: Vec<_> = arguments.iter().map(|word| word.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: both arguments are C strings, the list ends with a null pointer.
+    unsafe { libc::execv(c"/proc/self/exe".as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Runs `serve` in a child whose process id is `pid`, and ends when it ends.
+pub(crate) fn serve_as(pid: libc::pid_t, serve: impl FnOnce()) {
+    let set_tid = [pid];
+    // SAFETY: all of its fields are numbers, for which zero is a valid value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.set_tid = set_tid.as_ptr() as u64;
+    arguments.set_tid_size = 1;
+    let size = std::mem::size_of_val(&arguments);
+    // SAFETY: no CLONE_VM: like a fork of a process that has one thread.
+    let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
+    if child < 0 {
+        println!("err {}", io::Error::last_os_error());
+        std::process::exit(1);
+    }
+    if child == 0 {
+        die_with_parent();
+        serve();
+        std::process::exit(0);
+    }
+    // SAFETY: a null status pointer is allowed.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+}
+
+/// Waits until the child `pid` has ended, and leaves it a zombie.
+pub(crate) fn wait_until_zombie(pid: u32) -> io::Result<()> {
+    // SAFETY: all of its fields are numbers, for which zero is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: `info` is valid for writing.
+    check(unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, options) })
+}
+
+/// `struct uffdio_api`.
+#[repr(C)]
+struct UffdioApi {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+/// `struct uffdio_register`.
+#[repr(C)]
+struct UffdioRegister {
+    start: u64,
+    len: u64,
+    mode: u64,
+    ioctls: u64,
+}
+
+/// `_IOWR(0xAA, 0x3F, struct uffdio_api)`.
+const UFFDIO_API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
+/// `_IOWR(0xAA, 0x00, struct uffdio_register)`.
+const UFFDIO_REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
+
+/// Registers the range with a userfaultfd that nobody answers: whoever touches
+/// a page of it waits for ever.
+pub(crate) fn register_userfault(start: usize, len: usize) -> io::Result<()> {
+    // SAFETY: no pointer is passed.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+    let fd = libc::c_int::try_from(fd).unwrap_or(-1);
+    check(fd)?;
+    let mut api = UffdioApi {
+        api: 0xaa,
+        features: 0,
+        ioctls: 0,
+    };
+    // SAFETY: the argument is the structure that this request takes.
+    check(unsafe { libc::ioctl(fd, UFFDIO_API, &raw mut api) })?;
+    let mut register = UffdioRegister {
+        start: start as u64,
+        len: len as u64,
+        mode: 1,
+        ioctls: 0,
+    };
+    // SAFETY: the argument is the structure that this request takes. The
+    // descriptor stays open for as long as the process lives.
+    check(unsafe { libc::ioctl(fd, UFFDIO_REGISTER, &raw mut register) })
+}

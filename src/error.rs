@@ -1,0 +1,142 @@
+//! What can go wrong, and the one table that turns it into an errno.
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+use crate::address::Address;
+use crate::process::ProcessId;
+
+/// The result of an operation of the file system.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such name in the directory.
+    #[error("no such entry")]
+    NoEntry,
+    /// No such process, or one without memory (a kernel thread, a zombie).
+    #[error("no process {0} with memory")]
+    NoProcess(ProcessId),
+    /// The kernel does not let the mounter read this process.
+    #[error(
+        "process {0} may not be read: mount as its owner or with CAP_SYS_PTRACE, \
+         and see ptrace(2) for Yama and PR_SET_DUMPABLE"
+    )]
+    ProcessDenied(ProcessId),
+    /// A file was opened for writing whose mapping has no `w`.
+    #[error("the mapping is not writable: mount with -o rw,force to write in spite of its protection")]
+    Protected,
+    /// A file was opened for writing on a mount without `rw`.
+    #[error("the mount shows memory read-only: mount with -o rw to write")]
+    ReadOnlyMount,
+    /// The process ended after the file was opened.
+    #[error("process {0} has ended")]
+    Ended(ProcessId),
+    /// The process runs another program now, or its PID belongs to another process.
+    #[error("process {0} is not the program that was opened")]
+    Replaced(ProcessId),
+    /// A read or a write starts on a byte that nobody can reach.
+    #[error("nothing to reach at {0}: unmapped, behind the end of its file, or a device")]
+    Unreachable(Address),
+    /// A buffered read met an unreadable byte; answering the bytes before it would pass for the end of the file.
+    #[error("unreadable from {0} on")]
+    Incomplete(Address),
+    /// A write starts at or behind the end of the file.
+    #[error("behind the end of the mapping")]
+    PastEnd,
+    /// The name space belongs to the kernel: nothing is created, renamed, linked or removed.
+    #[error("mappings come and go with the process only")]
+    NotPermitted,
+    /// A handle that this file system did not give out, or not for this.
+    #[error("bad file handle")]
+    BadHandle,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotADirectory,
+    /// A file was needed.
+    #[error("is a directory")]
+    IsADirectory,
+    /// An argument out of its range.
+    #[error("invalid argument")]
+    Invalid,
+    /// A page of an mmap of one of our files came back whole; it would revert what the target wrote meanwhile.
+    #[error("memory is written by write(2) only, not through mmap(2)")]
+    MappedWrite,
+    /// The kernel refused something that no other case describes.
+    #[error("{what}: {errno}")]
+    System {
+        /// The call, for the log.
+        what: &'static str,
+        /// What it answered.
+        errno: Errno,
+    },
+}
+
+impl Error {
+    /// The errno that the caller sees, as `docs/SEMANTICS.md` lists them.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NoEntry | Self::NoProcess(_) => Errno::ENOENT,
+            Self::ProcessDenied(_) | Self::Protected => Errno::EACCES,
+            Self::ReadOnlyMount => Errno::EROFS,
+            Self::Ended(_) => Errno::ESRCH,
+            Self::Replaced(_) => Errno::ESTALE,
+            Self::Unreachable(_) | Self::Incomplete(_) | Self::MappedWrite => Errno::EIO,
+            Self::PastEnd => Errno::ENOSPC,
+            Self::NotPermitted => Errno::EPERM,
+            Self::BadHandle => Errno::EBADF,
+            Self::NotADirectory => Errno::ENOTDIR,
+            Self::IsADirectory => Errno::EISDIR,
+            Self::Invalid => Errno::EINVAL,
+            Self::System { errno, .. } => *errno,
+        }
+    }
+
+    /// A refusal of the kernel by `what`.
+    pub fn system(what: &'static str, errno: Errno) -> Self {
+        Self::System { what, errno }
+    }
+
+    /// Whether the process behind a descriptor is gone or is another one.
+    pub fn is_identity_lost(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Replaced(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SEMANTICS: the table of errors.
+    #[test]
+    fn errors_map_to_the_documented_errno() {
+        let pid = ProcessId::new(7).unwrap();
+        let table = [
+            (Error::NoEntry, Errno::ENOENT),
+            (Error::NoProcess(pid), Errno::ENOENT),
+            (Error::ProcessDenied(pid), Errno::EACCES),
+            (Error::Protected, Errno::EACCES),
+            (Error::ReadOnlyMount, Errno::EROFS),
+            (Error::Ended(pid), Errno::ESRCH),
+            (Error::Replaced(pid), Errno::ESTALE),
+            (Error::Unreachable(Address::new(0)), Errno::EIO),
+            (Error::Incomplete(Address::new(0)), Errno::EIO),
+            (Error::PastEnd, Errno::ENOSPC),
+            (Error::NotPermitted, Errno::EPERM),
+            (Error::system("open", Errno::EMFILE), Errno::EMFILE),
+        ];
+        for (error, errno) in table {
+            assert_eq!(error.errno(), errno, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_would_help() {
+        let pid = ProcessId::new(7).unwrap();
+        assert!(Error::ProcessDenied(pid).to_string().contains("CAP_SYS_PTRACE"));
+        assert!(Error::ReadOnlyMount.to_string().contains("-o rw"));
+        assert!(Error::Protected.to_string().contains("force"));
+    }
+}

@@ -1,0 +1,14 @@
+//! procmemfs shows the memory of live Linux processes as files.
+//!
+//! The modules form layers; each uses only those above it in this list. See
+//! `docs/ARCHITECTURE.md` for the picture and `docs/SEMANTICS.md` for what is
+//! promised to whoever reads and writes the files.
+
+pub mod address;
+pub mod cache;
+pub mod clock;
+pub mod error;
+pub mod linux;
+pub mod mapping;
+pub mod metrics;
+pub mod process;

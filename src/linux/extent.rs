@@ -1,0 +1,175 @@
+//! How much of each mapping can hold bytes: where its file ends, and what is a device.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use procfs::process::Process;
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
+
+use super::pinned::contents;
+use crate::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
+use crate::process::ProcessId;
+
+/// `/dev/zero`, whose private mappings are plain anonymous memory (`drivers/char/mem.c`).
+const ZERO: (u32, u32) = (1, 5);
+
+/// Completes mappings with what `maps` does not say.
+///
+/// A file is asked for its size once, however many mappings it has.
+pub(super) fn complete(
+    process: &Process,
+    pid: ProcessId,
+    space: &mut AddressSpace,
+    own_device: Option<Device>,
+) {
+    let mut files: HashMap<(Device, u64), Option<Statx>> = HashMap::new();
+    let mut suspects = false;
+    for mapping in space.mappings_mut() {
+        if !mapping.has_file() {
+            continue;
+        }
+        if Some(mapping.device()) == own_device {
+            mapping.set_extent(Extent::Nothing(Barrier::OwnMount));
+            continue;
+        }
+        if mapping.is_deleted() && is_live(pid, mapping) {
+            mapping.undelete();
+        }
+        let file = match files.entry((mapping.device(), mapping.inode())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(status_of_file(pid, mapping)),
+        };
+        if let Some(file) = file {
+            mapping.set_extent(extent(mapping, file));
+        }
+        suspects |= is_suspect(mapping);
+    }
+    if suspects {
+        bar_devices(process, pid, space);
+    }
+}
+
+fn extent(mapping: &Mapping, file: &Statx) -> Extent {
+    match FileType::from_raw_mode(u32::from(file.stx_mode).into()) {
+        FileType::CharacterDevice if (file.stx_rdev_major, file.stx_rdev_minor) != ZERO => {
+            Extent::Nothing(Barrier::Device)
+        }
+        FileType::RegularFile if !is_special(mapping) => {
+            let pages_end = file.stx_size.next_multiple_of(crate::address::PAGE_SIZE);
+            match pages_end.saturating_sub(mapping.offset()) {
+                // What lies behind the end of the file in its last page is zeros that can be read.
+                left if left < mapping.range().len() => Extent::UpTo(left),
+                _ => Extent::Whole,
+            }
+        }
+        _ => Extent::Whole,
+    }
+}
+
+/// Files of `/proc`, `/sys` and unnamed inodes say nothing by their size.
+fn is_special(mapping: &Mapping) -> bool {
+    let path = mapping.path();
+    !path.starts_with(b"/") || [&b"/proc/"[..], b"/sys/"].iter().any(|root| path.starts_with(root))
+}
+
+/// Whether a driver may be behind the mapping, which only its `VmFlags` tell.
+fn is_suspect(mapping: &Mapping) -> bool {
+    mapping.extent() == Extent::Whole && (is_special(mapping) || mapping.path().starts_with(b"/dev/"))
+}
+
+/// Bars mappings of device memory (`io`: `VM_IO`, `pf`: `VM_PFNMAP`; `fs/proc/task_mmu.c`).
+///
+/// `smaps` visits every page table of the process, so only a process with suspects pays for it.
+fn bar_devices(process: &Process, pid: ProcessId, space: &mut AddressSpace) {
+    let Ok(smaps) = contents(process, pid, "smaps") else {
+        return;
+    };
+    let devices = device_starts(&smaps);
+    for mapping in space.mappings_mut() {
+        if devices.contains(&mapping.range().start().get()) {
+            mapping.set_extent(Extent::Nothing(Barrier::Device));
+        }
+    }
+}
+
+/// Where the mappings with `io` or `pf` start.
+fn device_starts(smaps: &[u8]) -> Vec<u64> {
+    let mut starts = Vec::new();
+    let mut start = None;
+    for line in smaps.split(|byte| *byte == b'\n') {
+        if let Some(flags) = line.strip_prefix(b"VmFlags:") {
+            let is_device = flags
+                .split(|byte| *byte == b' ')
+                .any(|flag| flag == b"io" || flag == b"pf");
+            starts.extend(start.take().filter(|_| is_device));
+        } else if let Some(dash) = line.iter().take(17).position(|byte| *byte == b'-') {
+            start = std::str::from_utf8(&line[..dash])
+                .ok()
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+                .or(start);
+        }
+    }
+    starts
+}
+
+/// The file behind a mapping: by its own link, or as a plain user by its path, if that still leads there.
+fn status_of_file(pid: ProcessId, mapping: &Mapping) -> Option<Statx> {
+    let range = mapping.range();
+    let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start().get(), range.end().get());
+    status(Path::new(&link)).or_else(|| {
+        let by_path = status(&path_in_root(pid, mapping.path()))?;
+        (!mapping.is_deleted() && by_path.stx_ino == mapping.inode()).then_some(by_path)
+    })
+}
+
+/// Whether a path that ends in ` (deleted)` is a file that is just named so.
+fn is_live(pid: ProcessId, mapping: &Mapping) -> bool {
+    let mut path = mapping.path().to_vec();
+    path.extend_from_slice(b" (deleted)");
+    status(&path_in_root(pid, &path)).is_some_and(|file| file.stx_ino == mapping.inode())
+}
+
+fn path_in_root(pid: ProcessId, path: &[u8]) -> PathBuf {
+    let mut full = format!("/proc/{pid}/root/").into_bytes();
+    full.extend_from_slice(path);
+    PathBuf::from(OsStr::from_bytes(&full))
+}
+
+/// `statx` that asks no server: a network or FUSE file system that hangs must not hold us up.
+fn status(path: &Path) -> Option<Statx> {
+    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_told_by_their_flags() {
+        let smaps = b"\
+1000-2000 rw-s 00000000 00:05 9    /dev/dri/card0\n\
+Size:                  4 kB\n\
+VmFlags: rd wr sh mr mw me ms pf io de dd sd\n\
+5000-6000 rw-p 00000000 00:00 0\n\
+Rss:                   4 kB\n\
+VmFlags: rd wr mr mw me ac sd\n\
+7ffff000-80000000 rw-s 00000000 00:05 9    anon_inode:[x]\n\
+VmFlags: rd pf\n";
+        assert_eq!(device_starts(smaps), [0x1000, 0x7fff_f000]);
+    }
+
+    fn mapping(line: &[u8]) -> Mapping {
+        AddressSpace::parse(line).unwrap().mappings()[0].clone()
+    }
+
+    #[test]
+    fn drivers_are_suspects_and_files_are_not() {
+        assert!(is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   /dev/dri/card0")));
+        assert!(is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   anon_inode:[io_uring]")));
+        assert!(is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   /sys/bus/pci/devices/x/resource0")));
+        assert!(!is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   /usr/lib/libc.so.6")));
+    }
+}

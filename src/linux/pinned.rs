@@ -1,0 +1,217 @@
+//! A process held by descriptors, never by its number alone.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use nix::errno::Errno;
+use procfs::FromRead;
+use procfs::process::{Process, Stat};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::{from_io, from_proc};
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::process::{ProcessId, ProcessIdentity};
+
+/// An offset of `/proc/PID/mem` that no process can map anything at, on any architecture.
+const NOWHERE: u64 = 1 << 62;
+
+/// Descriptors of one program of one process.
+///
+/// `mem` follows the address space that the process had when it was opened:
+/// once that is gone (exec, exit) it reads 0 bytes, never another program's.
+/// `stat` and `pidfd` follow the process: once it is reaped they say so, even
+/// where its number has been used again.
+///
+/// One case needs more than `mem`: where somebody shares the address space
+/// (`vfork`, `CLONE_VM`), it outlives the exec of the process. `stat` shows
+/// that one, since each exec lays out code and stack anew.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    identity: ProcessIdentity,
+    stat: File,
+    mem: File,
+    writable: bool,
+    /// Held for its inode: as long as it is open, no other process's pidfd has the same one.
+    _pidfd: File,
+}
+
+impl Pinned {
+    /// Pins the process that has the number `pid` now.
+    ///
+    /// # Errors
+    /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`.
+    pub(super) fn open(process: &Process, pid: ProcessId, writable: bool) -> Result<Self> {
+        let pidfd = pidfd(pid)?;
+        let pidfd_inode = pidfd
+            .metadata()
+            .map_err(|error| from_io(pid, "fstat of a pidfd", &error))?
+            .ino();
+        // That of the first thread: unlike the process's own it does not visit every thread.
+        let stat = process
+            .open_relative(format!("task/{pid}/stat"))
+            .map_err(|error| from_proc(pid, "open of stat", &error))?;
+        let (mem, writable) = open_mem(process, pid, writable)?;
+        let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
+        let pinned = Self {
+            identity: ProcessIdentity {
+                pid,
+                start_time: state.start_time,
+                pidfd_inode,
+                layout: state.layout,
+            },
+            stat,
+            mem,
+            writable,
+            _pidfd: pidfd,
+        };
+        // The descriptors were opened one after another: only if the first and the last still
+        // agree do they belong together. A kernel thread has no memory and ends here, too.
+        pinned.verify().map_err(|_| Error::NoProcess(pid))?;
+        Ok(pinned)
+    }
+
+    pub(super) fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    /// Whether `mem` takes writes.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether the process lives and runs the program that was pinned.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`.
+    pub(super) fn verify(&self) -> Result<()> {
+        let pid = self.identity.pid;
+        let state = State::read(&self.stat).ok_or(Error::Ended(pid))?;
+        if state.start_time != self.identity.start_time || state.layout != self.identity.layout {
+            return Err(Error::Replaced(pid));
+        }
+        match self.mem.read_at(&mut [0], NOWHERE) {
+            // The address space is gone. Exit drops it before the state says so.
+            Ok(0) => Err(if self.is_exiting() {
+                Error::Ended(pid)
+            } else {
+                Error::Replaced(pid)
+            }),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads through `mem`, whatever the protection; returns the bytes before the first unreadable page.
+    ///
+    /// # Errors
+    /// `EIO` where that is the first.
+    pub(super) fn read(&self, address: Address, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = address.plus(done as u64).get();
+            match self.mem.read_at(&mut buffer[done..], at) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes through `mem`, whatever the protection; returns the bytes before the first page that takes none.
+    ///
+    /// # Errors
+    /// `EIO` where that is the first.
+    pub(super) fn write(&self, address: Address, data: &[u8]) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.mem.write_at(&data[done..], address.plus(done as u64).get()) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Whether the process is past the point of `exit_mm`: a zombie, or about to be one.
+    fn is_exiting(&self) -> bool {
+        /// `PF_EXITING` of `include/linux/sched.h`, in field 9 of `stat`.
+        const EXITING: u32 = 0x4;
+        match read_stat(&self.stat) {
+            Some(stat) => stat.flags & EXITING != 0 || is_dead(&stat),
+            None => true,
+        }
+    }
+}
+
+/// What `stat` says of a process that lives.
+struct State {
+    start_time: u64,
+    layout: [u64; 2],
+}
+
+impl State {
+    fn read(file: &File) -> Option<Self> {
+        let stat = read_stat(file)?;
+        (!is_dead(&stat)).then_some(Self {
+            start_time: stat.starttime,
+            layout: [stat.startcode, stat.startstack],
+        })
+    }
+}
+
+fn is_dead(stat: &Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X' | 'x')
+}
+
+fn read_stat(file: &File) -> Option<Stat> {
+    let mut text = [0; 1024];
+    let len = file.read_at(&mut text, 0).ok()?;
+    Stat::from_read(&text[..len]).ok()
+}
+
+/// Opens `mem`, for writing too where that is wanted and the kernel agrees.
+fn open_mem(process: &Process, pid: ProcessId, writable: bool) -> Result<(File, bool)> {
+    if writable {
+        match process.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
+            Ok(mem) => return Ok((mem, true)),
+            Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
+        }
+    }
+    let mem = process
+        .open_relative("mem")
+        .map_err(|error| from_proc(pid, "open of mem", &error))?;
+    Ok((mem, false))
+}
+
+/// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.
+fn pidfd(pid: ProcessId) -> Result<File> {
+    let raw = Pid::from_raw(pid.as_pid_t()).ok_or(Error::NoProcess(pid))?;
+    match pidfd_open(raw, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(File::from(pidfd)),
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
+            Err(Error::NoProcess(pid))
+        }
+        Err(errno) => Err(Error::system("pidfd_open", Errno::from_raw(errno.raw_os_error()))),
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The whole of a file below `/proc/PID`.
+pub(super) fn contents(process: &Process, pid: ProcessId, name: &'static str) -> Result<Vec<u8>> {
+    let mut file = process
+        .open_relative(name)
+        .map_err(|error| from_proc(pid, name, &error))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|error| from_io(pid, name, &error))?;
+    Ok(bytes)
+}

@@ -1,0 +1,155 @@
+//! The processes of this system.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+use procfs::process::{Process, all_processes};
+
+use super::memory::LiveMemory;
+use super::pinned::{Pinned, contents};
+use super::{extent, from_io, from_proc};
+use crate::error::{Error, Result};
+use crate::mapping::{AddressSpace, Device};
+use crate::metrics::Metrics;
+use crate::process::{ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource};
+
+/// How live processes are to be seen.
+#[derive(Clone, Debug, Default)]
+pub struct SourceOptions {
+    /// Whether memory will be written.
+    pub writable: bool,
+    /// The only processes to show; all of them where it is empty.
+    pub only: Vec<ProcessId>,
+}
+
+/// The processes that `/proc` shows.
+#[derive(Debug)]
+pub struct LiveSource {
+    options: SourceOptions,
+    metrics: Arc<Metrics>,
+    /// When the system started, in seconds since the epoch.
+    boot_time: u64,
+    ticks_per_second: u64,
+    own_device: OnceLock<Device>,
+}
+
+impl LiveSource {
+    /// The processes of this system.
+    ///
+    /// # Errors
+    /// `System` where `/proc` is not mounted.
+    pub fn new(options: SourceOptions, metrics: Arc<Metrics>) -> Result<Self> {
+        Ok(Self {
+            options,
+            metrics,
+            boot_time: procfs::boot_time_secs()
+                .map_err(|_| Error::system("reading /proc/stat", Errno::ENOENT))?,
+            ticks_per_second: procfs::ticks_per_second().max(1),
+            own_device: OnceLock::new(),
+        })
+    }
+
+    /// Tells which device is the mount's own: a mapping of one of its files must never be read.
+    pub fn set_own_device(&self, device: Device) {
+        // A mount has one device for life, so a second call has nothing to say.
+        let _ = self.own_device.set(device);
+    }
+
+    fn is_shown(&self, pid: ProcessId) -> bool {
+        self.options.only.is_empty() || self.options.only.contains(&pid)
+    }
+
+    fn process(&self, pid: ProcessId) -> Result<Process> {
+        if !self.is_shown(pid) {
+            return Err(Error::NoProcess(pid));
+        }
+        Process::new(pid.as_pid_t()).map_err(|error| from_proc(pid, "open of /proc/PID", &error))
+    }
+
+    fn pin(&self, pid: ProcessId, writable: bool) -> Result<(Process, Pinned)> {
+        let process = self.process(pid)?;
+        let pinned = Pinned::open(&process, pid, writable)?;
+        Ok((process, pinned))
+    }
+
+    fn pin_same(&self, identity: &ProcessIdentity, writable: bool) -> Result<(Process, Pinned)> {
+        let (process, pinned) = self.pin(identity.pid, writable)?;
+        if pinned.identity() == identity {
+            Ok((process, pinned))
+        } else {
+            Err(Error::Replaced(identity.pid))
+        }
+    }
+}
+
+impl ProcessSource for LiveSource {
+    fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        let mut pids: Vec<ProcessId> = if self.options.only.is_empty() {
+            all_processes()
+                .map_err(|_| Error::system("listing /proc", Errno::EIO))?
+                .filter_map(|process| ProcessId::new(process.ok()?.pid().cast_unsigned()))
+                .collect()
+        } else {
+            self.options.only.clone()
+        };
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids
+            .into_iter()
+            .filter_map(|pid| self.describe(pid).ok())
+            .collect())
+    }
+
+    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        let (process, pinned) = self.pin(pid, false)?;
+        let owner = std::fs::metadata(format!("/proc/{pid}"))
+            .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
+        let mut command = contents(&process, pid, "comm")?;
+        if command.last() == Some(&b'\n') {
+            command.pop();
+        }
+        // The owner was asked for by number: it is the pinned process's only if that still lives.
+        pinned.verify().map_err(|_| Error::NoProcess(pid))?;
+        let identity = *pinned.identity();
+        Ok(ProcessInfo {
+            identity,
+            command,
+            uid: owner.uid(),
+            gid: owner.gid(),
+            started: self.boot_time + identity.start_time / self.ticks_per_second,
+        })
+    }
+
+    fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
+        let pid = identity.pid;
+        let (process, pinned) = self.pin_same(identity, false)?;
+        self.metrics.maps_reads.increment();
+        let maps = contents(&process, pid, "maps")?;
+        let mut space = AddressSpace::parse(&maps).map_err(|error| {
+            log::warn!("process {pid}: {error}");
+            Error::system("parsing maps", Errno::EIO)
+        })?;
+        extent::complete(&process, pid, &mut space, self.own_device.get().copied());
+        pinned.verify().map_err(|_| Error::Replaced(pid))?;
+        Ok(space)
+    }
+
+    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
+        let (_, pinned) = self.pin_same(identity, self.options.writable)?;
+        Ok(Arc::new(LiveMemory::new(pinned, Arc::clone(&self.metrics))))
+    }
+
+    fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
+        let pid = ProcessId::new(tid).ok_or(Error::NoEntry)?;
+        let process = Process::new(pid.as_pid_t()).map_err(|_| Error::NoEntry)?;
+        // By hand: the crate's own parser stops at a thread name that is not UTF-8.
+        let status = contents(&process, pid, "status")?;
+        status
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| line.strip_prefix(b"Tgid:"))
+            .and_then(|field| std::str::from_utf8(field.trim_ascii()).ok())
+            .and_then(ProcessId::parse)
+            .ok_or(Error::NoEntry)
+    }
+}

@@ -1,0 +1,284 @@
+//! Mappings of an address space, as `/proc/PID/maps` describes them.
+//!
+//! Nothing here reads anything: text comes in as bytes, and what only the
+//! backend can find out (where a file ends, what is a device) is set by it
+//! through [`Mapping::set_extent`].
+
+mod label;
+mod parse;
+
+use std::fmt;
+
+pub use label::{MAX_NAME, sanitized};
+pub use parse::MapsError;
+
+use crate::address::{Address, AddressRange};
+
+/// What a mapping lets its own process do (`rwx`), and whether it is shared (`s`) or private (`p`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Protection {
+    /// `r`: `PROT_READ`.
+    pub read: bool,
+    /// `w`: `PROT_WRITE`.
+    pub write: bool,
+    /// `x`: `PROT_EXEC`.
+    pub execute: bool,
+    /// `s`: `MAP_SHARED`.
+    pub shared: bool,
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = |set, letter| if set { letter } else { '-' };
+        write!(
+            f,
+            "{}{}{}{}",
+            letter(self.read, 'r'),
+            letter(self.write, 'w'),
+            letter(self.execute, 'x'),
+            if self.shared { 's' } else { 'p' }
+        )
+    }
+}
+
+/// A device number, as `maps` prints it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// The driver.
+    pub major: u32,
+    /// The device of that driver.
+    pub minor: u32,
+}
+
+/// How much of a mapping can hold bytes at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// The first so many bytes; behind them the backing file has ended and there is only SIGBUS.
+    UpTo(u64),
+    /// Nothing, and it must not be touched.
+    Nothing(Barrier),
+}
+
+/// Why nobody reads a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Barrier {
+    /// Pages of the kernel's own that it shows to the process alone (`[vvar]`, `[vsyscall]`).
+    Kernel,
+    /// Memory of a device: reading it can have effects.
+    Device,
+    /// A file of this mount, which could wait for itself.
+    OwnMount,
+}
+
+/// One mapping of an address space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    range: AddressRange,
+    protection: Protection,
+    offset: u64,
+    device: Device,
+    inode: u64,
+    path: Vec<u8>,
+    deleted: bool,
+    extent: Extent,
+}
+
+impl Mapping {
+    /// Where it lies.
+    pub fn range(&self) -> AddressRange {
+        self.range
+    }
+
+    /// What its own process may do with it.
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+
+    /// Where in its file it starts, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The device of its file; zero for anonymous memory.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The inode of its file; zero for anonymous memory.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Whether a file or a shared memory object is behind it.
+    pub fn has_file(&self) -> bool {
+        self.inode != 0
+    }
+
+    /// The path of its file or the kernel's name for it, in its own bytes; empty for plain anonymous memory.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Whether its file has no name any more.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted
+    }
+
+    /// How much of it can hold bytes.
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Length of its file in the tree, in bytes.
+    pub fn size(&self) -> u64 {
+        match self.extent {
+            Extent::Whole => self.range.len(),
+            Extent::UpTo(bytes) => bytes.min(self.range.len()),
+            Extent::Nothing(_) => 0,
+        }
+    }
+
+    /// Sets how much of it can hold bytes.
+    pub fn set_extent(&mut self, extent: Extent) {
+        self.extent = extent;
+    }
+
+    /// Says that a path that ends in ` (deleted)` is just named so.
+    pub fn undelete(&mut self) {
+        if self.deleted {
+            self.deleted = false;
+            self.path.extend_from_slice(parse::DELETED);
+        }
+    }
+
+    /// Whether it is the heap that `brk` moves.
+    pub fn is_heap(&self) -> bool {
+        self.path == b"[heap]"
+    }
+
+    /// Whether it is the stack of the first thread.
+    pub fn is_stack(&self) -> bool {
+        self.path == b"[stack]"
+    }
+}
+
+/// The mappings of one process: sorted by address and disjoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressSpace {
+    mappings: Vec<Mapping>,
+}
+
+impl AddressSpace {
+    /// Reads the text of `/proc/PID/maps`.
+    ///
+    /// The kernel writes that text in pieces; where the address space changed
+    /// between two of them and mappings overlap, the earlier line holds.
+    ///
+    /// # Errors
+    /// A line that is not one of `maps`, with its number.
+    pub fn parse(maps: &[u8]) -> std::result::Result<Self, MapsError> {
+        let mut space = Self {
+            mappings: Vec::with_capacity(maps.len() / 64),
+        };
+        for (index, line) in maps.split(|byte| *byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let mapping = parse::line(line).map_err(|fault| MapsError::new(index + 1, fault))?;
+            if mapping.range.start() >= space.end() {
+                space.mappings.push(mapping);
+            }
+        }
+        space.check();
+        Ok(space)
+    }
+
+    /// All mappings, lowest address first.
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// All mappings, to be completed by the backend, which must leave their ranges alone.
+    pub(crate) fn mappings_mut(&mut self) -> &mut [Mapping] {
+        &mut self.mappings
+    }
+
+    /// The mapping that starts at `start`.
+    pub fn starting_at(&self, start: Address) -> Option<&Mapping> {
+        self.mappings
+            .binary_search_by_key(&start, |mapping| mapping.range.start())
+            .ok()
+            .map(|index| &self.mappings[index])
+    }
+
+    /// The heap, where there is one; its first part where `mprotect` has split it.
+    pub fn heap(&self) -> Option<&Mapping> {
+        self.mappings.iter().find(|mapping| mapping.is_heap())
+    }
+
+    /// The first thread's stack; its last part (where it starts) where it is split.
+    pub fn stack(&self) -> Option<&Mapping> {
+        self.mappings.iter().rfind(|mapping| mapping.is_stack())
+    }
+
+    fn end(&self) -> Address {
+        self.mappings
+            .last()
+            .map_or(Address::new(0), |mapping| mapping.range.end())
+    }
+
+    fn check(&self) {
+        debug_assert!(
+            self.mappings
+                .windows(2)
+                .all(|pair| pair[0].range.end() <= pair[1].range.start()),
+            "mappings are sorted and disjoint"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &[u8] = b"\
+55d0c0a00000-55d0c0a21000 rw-p 00000000 00:00 0                          [heap]\n\
+7f12a4000000-7f12a41d6000 r-xp 00026000 fe:00 131 /usr/lib/libc.so.6\n\
+7f12a8000000-7f12b0000000 rw-p 00000000 00:00 0 \n\
+7ffd1c3e9000-7ffd1c40a000 rw-p 00000000 00:00 0                          [stack]\n";
+
+    #[test]
+    fn finds_mappings() {
+        let space = AddressSpace::parse(MAPS).unwrap();
+        assert_eq!(space.mappings().len(), 4);
+        let libc = space.starting_at(Address::new(0x7f12_a400_0000)).unwrap();
+        assert_eq!(libc.path(), b"/usr/lib/libc.so.6");
+        assert_eq!(libc.protection().to_string(), "r-xp");
+        assert!(space.starting_at(Address::new(0x7f12_a400_1000)).is_none());
+        assert!(space.heap().unwrap().is_heap());
+        assert!(space.stack().unwrap().is_stack());
+    }
+
+    #[test]
+    fn overlapping_lines_of_a_changing_process_keep_the_earlier() {
+        let maps = b"1000-3000 rw-p 0 00:00 0\n2000-4000 rw-p 0 00:00 0\n3000-5000 r--p 0 00:00 0\n";
+        let space = AddressSpace::parse(maps).unwrap();
+        let starts: Vec<u64> = space.mappings().iter().map(|m| m.range().start().get()).collect();
+        assert_eq!(starts, [0x1000, 0x3000]);
+    }
+
+    #[test]
+    fn the_size_ends_where_the_file_does() {
+        let mut space = AddressSpace::parse(b"1000-3000 r--p 0 fe:00 1 /f\n").unwrap();
+        let mapping = &mut space.mappings_mut()[0];
+        assert_eq!(mapping.size(), 0x2000);
+        mapping.set_extent(Extent::UpTo(0x1800));
+        assert_eq!(mapping.size(), 0x1800);
+        mapping.set_extent(Extent::UpTo(0x9000));
+        assert_eq!(mapping.size(), 0x2000);
+        mapping.set_extent(Extent::Nothing(Barrier::Device));
+        assert_eq!(mapping.size(), 0);
+    }
+}

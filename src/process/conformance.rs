@@ -1,0 +1,77 @@
+//! What every [`ProcessMemory`](super::ProcessMemory) keeps to; the same checks run on fakes, on the
+//! cache over them, and on live processes.
+
+use crate::address::{Address, PAGE_SIZE};
+use crate::error::Error;
+use crate::process::{ProcessMemory, ReadSegment, Reuse, Route, WriteMode};
+
+/// Three pages: two hold `first` and `second`, the one behind them nothing.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) start: Address,
+    pub(crate) first: Vec<u8>,
+    pub(crate) second: Vec<u8>,
+}
+
+fn read(memory: &dyn ProcessMemory, asked: &[(Address, usize)]) -> Result<Vec<u8>, Error> {
+    let mut buffers: Vec<Vec<u8>> = asked.iter().map(|(_, len)| vec![0xee; *len]).collect();
+    let mut segments: Vec<ReadSegment<'_>> = asked
+        .iter()
+        .zip(&mut buffers)
+        .map(|((address, _), buffer)| ReadSegment {
+            address: *address,
+            buffer,
+            route: Route::Protected,
+        })
+        .collect();
+    let done = memory.read(&mut segments, Reuse::Likely)?;
+    let mut bytes = buffers.concat();
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+/// Checks all of it.
+pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
+    let page = PAGE_SIZE as usize;
+    let Layout { start, first, second } = layout;
+    let both = [first.as_slice(), second.as_slice()].concat();
+    let hole = start.plus(2 * PAGE_SIZE);
+
+    assert_eq!(memory.verify(), Ok(()));
+    assert_eq!(read(memory, &[(*start, 2 * page)]).unwrap(), both);
+    assert_eq!(
+        read(memory, &[(start.plus(PAGE_SIZE - 3), 7)]).unwrap(),
+        both[page - 3..page + 4],
+        "across pages"
+    );
+    let apart = [(start.plus(PAGE_SIZE), 5), (start.plus(1), 2)];
+    assert_eq!(
+        read(memory, &apart).unwrap(),
+        [&second[..5], &first[1..3]].concat(),
+        "segments are filled in the order asked"
+    );
+    assert_eq!(read(memory, &[]).unwrap(), []);
+    assert_eq!(read(memory, &[(hole, 0)]).unwrap(), []);
+
+    assert_eq!(
+        read(memory, &[(start.plus(PAGE_SIZE + 1), 2 * page)]).unwrap(),
+        second[1..],
+        "a hole ends the read"
+    );
+    assert_eq!(
+        read(memory, &[(*start, 4), (hole, 4), (*start, 4)]).unwrap(),
+        first[..4],
+        "and nothing behind it counts"
+    );
+    assert_eq!(read(memory, &[(hole, 4), (*start, 4)]), Err(Error::Unreachable(hole)));
+
+    let patch = [0xa5; 5];
+    let seam = start.plus(PAGE_SIZE - 2);
+    assert_eq!(memory.write(seam, &patch, WriteMode::Obey), Ok(5));
+    assert_eq!(read(memory, &[(seam, 5)]).unwrap(), patch, "a write is seen at once");
+    assert_eq!(read(memory, &[(*start, page - 2)]).unwrap(), first[..page - 2]);
+    assert_eq!(read(memory, &[(start.plus(PAGE_SIZE + 3), 9)]).unwrap(), second[3..12]);
+    assert_eq!(memory.write(hole, &patch, WriteMode::Obey), Err(Error::Unreachable(hole)));
+    let last = start.plus(2 * PAGE_SIZE - 2);
+    assert_eq!(memory.write(last, &patch, WriteMode::Obey), Ok(2), "a hole ends the write");
+}

@@ -1,0 +1,319 @@
+//! Processes that exist only in this program, for tests and benchmarks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{
+    ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment, Reuse,
+    WriteMode, requested,
+};
+use crate::address::{Address, PAGE_SIZE};
+use crate::error::{Error, Result};
+use crate::mapping::AddressSpace;
+
+/// A call that reached a fake process's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Address and length of each segment asked for.
+    Read(Vec<(u64, usize)>),
+    /// Address and length.
+    Write(u64, usize),
+}
+
+#[derive(Debug)]
+struct State {
+    info: ProcessInfo,
+    maps: Vec<u8>,
+    pages: BTreeMap<u64, Vec<u8>>,
+    alive: bool,
+    denied: bool,
+    calls: Vec<Call>,
+    maps_reads: usize,
+}
+
+/// A process with pages, a text of `maps`, and a record of what was asked of it.
+#[derive(Clone, Debug)]
+pub struct FakeProcess {
+    state: Arc<Mutex<State>>,
+}
+
+impl FakeProcess {
+    /// A live process without mappings.
+    ///
+    /// # Panics
+    /// Where `pid` is no process's number.
+    pub fn new(pid: u32, command: &[u8]) -> Self {
+        let pid = ProcessId::new(pid).expect("a process's number");
+        let identity = ProcessIdentity {
+            pid,
+            start_time: 1,
+            pidfd_inode: u64::from(pid.get()),
+            layout: [1, 1],
+        };
+        Self {
+            state: Arc::new(Mutex::new(State {
+                info: ProcessInfo {
+                    identity,
+                    command: command.to_vec(),
+                    uid: 1000,
+                    gid: 1000,
+                    started: 1_000_000,
+                },
+                maps: Vec::new(),
+                pages: BTreeMap::new(),
+                alive: true,
+                denied: false,
+                calls: Vec::new(),
+                maps_reads: 0,
+            })),
+        }
+    }
+
+    /// Replaces the text of `maps`.
+    pub fn set_maps(&self, maps: &[u8]) -> &Self {
+        self.state().maps = maps.to_vec();
+        self
+    }
+
+    /// Puts `bytes` at `address`, which must start a page; the last page is filled up with zeros.
+    pub fn map(&self, address: u64, bytes: &[u8]) -> &Self {
+        assert_eq!(address % PAGE_SIZE, 0, "pages start at a page's start");
+        let mut state = self.state();
+        for (index, chunk) in (0_u64..).zip(bytes.chunks(PAGE_SIZE as usize)) {
+            let mut page = chunk.to_vec();
+            page.resize(PAGE_SIZE as usize, 0);
+            state.pages.insert(address + index * PAGE_SIZE, page);
+        }
+        drop(state);
+        self
+    }
+
+    /// Takes the page at `address` away.
+    pub fn unmap(&self, address: u64) -> &Self {
+        self.state().pages.remove(&address);
+        self
+    }
+
+    /// Ends the process.
+    pub fn end(&self) {
+        self.state().alive = false;
+    }
+
+    /// Runs another program: same process, another identity.
+    pub fn exec(&self) {
+        self.state().info.identity.layout[0] += 1;
+    }
+
+    /// Forbids reading it.
+    pub fn deny(&self) {
+        self.state().denied = true;
+    }
+
+    /// Which program of which process it is now.
+    pub fn identity(&self) -> ProcessIdentity {
+        self.state().info.identity
+    }
+
+    /// What reached its memory since the last call of this.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    /// How often `maps` was read.
+    pub fn maps_reads(&self) -> usize {
+        self.state().maps_reads
+    }
+
+    /// Pins its memory.
+    pub fn open(&self) -> Arc<dyn ProcessMemory> {
+        Arc::new(FakeMemory {
+            identity: self.identity(),
+            process: self.clone(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn check(&self) -> Result<()> {
+        let state = self.state();
+        let pid = state.info.identity.pid;
+        match (state.alive, state.denied) {
+            (false, _) => Err(Error::NoProcess(pid)),
+            (true, true) => Err(Error::ProcessDenied(pid)),
+            (true, false) => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FakeMemory {
+    identity: ProcessIdentity,
+    process: FakeProcess,
+}
+
+impl ProcessMemory for FakeMemory {
+    fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    fn verify(&self) -> Result<()> {
+        let state = self.process.state();
+        if !state.alive {
+            Err(Error::Ended(self.identity.pid))
+        } else if state.info.identity != self.identity {
+            Err(Error::Replaced(self.identity.pid))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+        let mut state = self.process.state();
+        state.calls.push(Call::Read(
+            segments
+                .iter()
+                .map(|segment| (segment.address.get(), segment.buffer.len()))
+                .collect(),
+        ));
+        let wanted = requested(segments);
+        let mut done = 0;
+        let mut stopped_at = None;
+        'segments: for segment in segments {
+            let mut filled = 0;
+            while filled < segment.buffer.len() {
+                let at = segment.address.plus(filled as u64);
+                let Some(page) = state.pages.get(&at.page_start().get()) else {
+                    stopped_at = Some(at);
+                    break 'segments;
+                };
+                let left = at.left_in_page().min((segment.buffer.len() - filled) as u64) as usize;
+                let from = at.since(at.page_start()) as usize;
+                segment.buffer[filled..filled + left].copy_from_slice(&page[from..from + left]);
+                filled += left;
+                done += left;
+            }
+        }
+        drop(state);
+        self.verify()?;
+        match stopped_at {
+            Some(at) if done == 0 && wanted > 0 => Err(Error::Unreachable(at)),
+            _ => Ok(done),
+        }
+    }
+
+    fn write(&self, address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
+        self.verify()?;
+        let mut state = self.process.state();
+        state.calls.push(Call::Write(address.get(), data.len()));
+        let mut done = 0;
+        while done < data.len() {
+            let at = address.plus(done as u64);
+            let Some(page) = state.pages.get_mut(&at.page_start().get()) else {
+                break;
+            };
+            let left = at.left_in_page().min((data.len() - done) as u64) as usize;
+            let from = at.since(at.page_start()) as usize;
+            page[from..from + left].copy_from_slice(&data[done..done + left]);
+            done += left;
+        }
+        if done == 0 && !data.is_empty() {
+            return Err(Error::Unreachable(address));
+        }
+        Ok(done)
+    }
+}
+
+/// A system of fake processes.
+#[derive(Clone, Debug, Default)]
+pub struct FakeSource {
+    processes: Arc<Mutex<BTreeMap<u32, FakeProcess>>>,
+}
+
+impl FakeSource {
+    /// Adds a process, in place of one of the same number.
+    pub fn add(&self, process: FakeProcess) {
+        let pid = process.identity().pid.get();
+        self.all().insert(pid, process);
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u32, FakeProcess>> {
+        self.processes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
+        let process = self.all().get(&pid.get()).cloned().ok_or(Error::NoProcess(pid))?;
+        process.check()?;
+        Ok(process)
+    }
+
+    fn find_same(&self, identity: &ProcessIdentity) -> Result<FakeProcess> {
+        let process = self.find(identity.pid)?;
+        if process.identity() == *identity {
+            Ok(process)
+        } else {
+            Err(Error::Replaced(identity.pid))
+        }
+    }
+}
+
+impl ProcessSource for FakeSource {
+    fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        Ok(self
+            .all()
+            .values()
+            .filter(|process| process.check().is_ok())
+            .map(|process| process.state().info.clone())
+            .collect())
+    }
+
+    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        Ok(self.find(pid)?.state().info.clone())
+    }
+
+    fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
+        let process = self.find_same(identity)?;
+        let mut state = process.state();
+        state.maps_reads += 1;
+        AddressSpace::parse(&state.maps).map_err(|_| Error::Invalid)
+    }
+
+    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
+        Ok(self.find_same(identity)?.open())
+    }
+
+    fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
+        ProcessId::new(tid).ok_or(Error::NoEntry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::conformance::{self, Layout};
+
+    #[test]
+    fn a_fake_keeps_to_the_contract() {
+        let process = FakeProcess::new(7, b"fake");
+        let layout = Layout {
+            start: Address::new(0x10_000),
+            first: (0..4096).map(|i| (i % 251) as u8).collect(),
+            second: (0..4096).map(|i| (i % 241) as u8).collect(),
+        };
+        process.map(0x10_000, &layout.first).map(0x11_000, &layout.second);
+        conformance::check(&*process.open(), &layout);
+    }
+
+    #[test]
+    fn a_pinned_memory_is_lost_with_its_program() {
+        let process = FakeProcess::new(7, b"fake");
+        process.map(0x10_000, b"bytes");
+        let memory = process.open();
+        process.exec();
+        assert_eq!(memory.verify(), Err(Error::Replaced(process.identity().pid)));
+        let again = process.open();
+        process.end();
+        assert_eq!(again.verify(), Err(Error::Ended(process.identity().pid)));
+    }
+}

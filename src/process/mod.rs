@@ -1,0 +1,194 @@
+//! Processes, and the two traits through which everybody above sees them.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod fake;
+
+use std::fmt;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::error::Result;
+use crate::mapping::AddressSpace;
+
+/// A process's number: that of its thread group, greater than zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId(u32);
+
+impl ProcessId {
+    /// The number as a process's, or `None` where the kernel gives out no such number.
+    pub fn new(raw: u32) -> Option<Self> {
+        (raw > 0 && i32::try_from(raw).is_ok()).then_some(Self(raw))
+    }
+
+    /// Reads a directory name: decimal digits without a leading zero.
+    pub fn parse(name: &str) -> Option<Self> {
+        let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
+        if plain { Self::new(name.parse().ok()?) } else { None }
+    }
+
+    /// The raw number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The raw number, signed as `pid_t` is.
+    pub const fn as_pid_t(self) -> i32 {
+        self.0.cast_signed()
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// One program run by one process: two of them are equal only if neither a
+/// reuse of the PID nor an exec lies between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// The process's number.
+    pub pid: ProcessId,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_time: u64,
+    /// The inode of its pidfd: unlike the start time it tells two processes of one tick apart (Linux 6.9 and later).
+    pub pidfd_inode: u64,
+    /// Where its code and its stack start (fields 26 and 28): each exec lays them out anew.
+    pub layout: [u64; 2],
+}
+
+/// What the tree shows of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Which program of which process this is about.
+    pub identity: ProcessIdentity,
+    /// The command name (`/proc/PID/comm`), in its own bytes.
+    pub command: Vec<u8>,
+    /// Owner of `/proc/PID`.
+    pub uid: u32,
+    /// Group of `/proc/PID`.
+    pub gid: u32,
+    /// When the process started, as a file time, in seconds since the epoch.
+    pub started: u64,
+}
+
+/// How bytes are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// As the process itself could: `process_vm_readv`.
+    Protected,
+    /// In spite of the protection, where a mapping lacks `r`: through the pinned `/proc/PID/mem`.
+    Pinned,
+}
+
+/// Bytes to be read: from `address` on, as many as `buffer` holds.
+#[derive(Debug)]
+pub struct ReadSegment<'a> {
+    /// Where the bytes lie in the process.
+    pub address: Address,
+    /// Where they go.
+    pub buffer: &'a mut [u8],
+    /// How they are to be read.
+    pub route: Route,
+}
+
+/// Whether bytes that are read now are likely to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Keep them: a random access.
+    Likely,
+    /// Do not let them push out others: one pass over a large file.
+    Unlikely,
+}
+
+/// How a write treats the mapping's own protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Obey it.
+    Obey,
+    /// Write in spite of it, as `/proc/PID/mem` does (`-o force`).
+    Force,
+}
+
+/// The memory of one program of one process, pinned: it never shows another's.
+///
+/// A cache or a fault injector is a decorator of this trait, and
+/// `process::fake` and `linux` pass the same conformance tests.
+pub trait ProcessMemory: Debug + Send + Sync {
+    /// Whose memory it is.
+    fn identity(&self) -> &ProcessIdentity;
+
+    /// Whether the process still lives and still runs the same program.
+    ///
+    /// # Errors
+    /// `Ended` or `Replaced`.
+    fn verify(&self) -> Result<()>;
+
+    /// Fills the segments in order, and returns how many bytes it got before
+    /// the first that cannot be read. All of them were the pinned program's.
+    ///
+    /// # Errors
+    /// `Unreachable` where not even the first byte can be read; `Ended`,
+    /// `Replaced` whatever was copied.
+    fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize>;
+
+    /// Writes exactly `data` at `address`, and returns how many bytes got
+    /// there before the first that cannot be written.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize>;
+}
+
+/// The processes of a system.
+pub trait ProcessSource: Debug + Send + Sync {
+    /// Processes that have memory and may be read, lowest number first.
+    ///
+    /// # Errors
+    /// `System` where they cannot be listed at all.
+    fn processes(&self) -> Result<Vec<ProcessInfo>>;
+
+    /// What is to be known of one process.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`.
+    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
+
+    /// The mappings of the process now.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`, and `Replaced` where it is not `identity` any more.
+    fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace>;
+
+    /// Pins the process's memory.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>>;
+
+    /// The process that the thread `tid` belongs to.
+    ///
+    /// # Errors
+    /// `NoEntry` where there is no such thread.
+    fn process_of_thread(&self, tid: u32) -> Result<ProcessId>;
+}
+
+/// Bytes that `segments` ask for.
+pub fn requested(segments: &[ReadSegment<'_>]) -> usize {
+    segments.iter().map(|segment| segment.buffer.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_names_are_plain_numbers() {
+        assert_eq!(ProcessId::parse("1234").map(ProcessId::get), Some(1234));
+        for name in ["", "0", "01", "-1", "+1", "1a", "4294967296", "2147483648", "١"] {
+            assert_eq!(ProcessId::parse(name), None, "{name}");
+        }
+    }
+}
