@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{
-    Mount, PAGE, Target, assert_bytes, drop_kernel_pages, errno_name, eventually, expect_errno,
-    open, open_rw, pread, pread_all, run, tests,
+    Mount, PAGE, Region, Target, assert_bytes, drop_kernel_pages, errno_name, eventually,
+    expect_errno, open, open_rw, pread, pread_all, run, tests,
 };
 
 tests![
@@ -223,13 +223,11 @@ fn a_heap_that_grows_while_a_file_is_open() {
         let file = open(&link);
         let size = file.metadata().unwrap().len() as usize;
         let heap = target.region("heap");
-        let start = crate::support::Region::parse(
-            old_name.to_str().unwrap().split('.').next().unwrap(),
-        )
-        .unwrap()
-        .start;
+        let start = Region::parse(old_name.to_str().unwrap().split('.').next().unwrap())
+            .unwrap()
+            .start;
         let answer = target.ask(&format!("grow-heap {}", 300 * PAGE));
-        let grown = crate::support::Region::parse(&answer).unwrap();
+        let grown = Region::parse(&answer).unwrap();
 
         let got = pread_all(&file, heap.start - start, heap.len());
         assert_bytes("the old file", &got, &target.bytes("heap"));
@@ -239,7 +237,11 @@ fn a_heap_that_grows_while_a_file_is_open() {
             let name = std::fs::read_link(&link).unwrap();
             (name != old_name).then_some(name)
         });
-        assert!(mount.names(target.pid()).contains(&new_name.to_string_lossy().into_owned()));
+        assert!(
+            mount
+                .names(target.pid())
+                .contains(&new_name.to_string_lossy().into_owned())
+        );
         let got = pread_all(&open(&link), grown.start - start, grown.len());
         assert_bytes(
             "the grown heap",

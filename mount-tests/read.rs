@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use crate::support::{
-    Mount, PAGE, Program, Target, assert_bytes, open, pread, pread_all, quote, run, sh, tests,
+    Mount, PAGE, Program, Region, Target, assert_bytes, drop_kernel_pages, open, pread, pread_all,
+    quote, run, secret, sh, tests,
 };
 
 tests![
@@ -46,7 +47,7 @@ fn every_kind_of_mapping_reads_as_the_target_holds_it() {
         let heap = mount.process(target.pid()).join("heap");
         let name = std::fs::read_link(&heap).unwrap();
         let range = name.to_str().unwrap().split('.').next().unwrap();
-        let mapping = crate::support::Region::parse(range).unwrap();
+        let mapping = Region::parse(range).unwrap();
         let region = target.region("heap");
         let bytes = pread_all(&open(&heap), region.start - mapping.start, region.len());
         assert_bytes(&format!("heap with {mode}"), &bytes, &target.bytes("heap"));
@@ -194,7 +195,7 @@ fn gdb_dumps_the_same_bytes() {
     }
     // All of a program that is not ours.
     for name in mount.names(sleep.pid()) {
-        let Some(range) = name.split('.').next().and_then(crate::support::Region::parse) else {
+        let Some(range) = name.split('.').next().and_then(Region::parse) else {
             continue;
         };
         let path = mount.process(sleep.pid()).join(&name);
@@ -209,7 +210,10 @@ fn gdb_dumps_the_same_bytes() {
         for (index, (_, region, _)) in cases.iter().enumerate().filter(|(_, c)| c.0 == pid) {
             let (start, end) = (region.start, region.end);
             let file = format!("{}.{index}", dump.display());
-            gdb.args(["-ex", &format!("dump binary memory {file} {start:#x} {end:#x}")]);
+            gdb.args([
+                "-ex",
+                &format!("dump binary memory {file} {start:#x} {end:#x}"),
+            ]);
         }
         run(&mut gdb).success();
     }
@@ -231,14 +235,14 @@ fn a_python_object_is_where_it_says() {
         .names(python.pid())
         .into_iter()
         .filter_map(|name| {
-            let region = crate::support::Region::parse(name.split('.').next()?)?;
+            let region = Region::parse(name.split('.').next()?)?;
             Some((name, region))
         })
         .find(|(_, region)| (region.start..region.end).contains(&address))
         .unwrap();
     let file = open(&mount.process(python.pid()).join(name));
     let object = pread_all(&file, address - region.start, 128);
-    let secret = crate::support::secret();
+    let secret = secret();
     assert!(
         object.windows(secret.len()).any(|w| w == secret.as_bytes()),
         "{:?} does not hold the secret",
@@ -257,7 +261,7 @@ fn a_32_bit_program_reads_as_it_says() {
     let mut got = Vec::new();
     // The array may begin in one mapping and end in the next.
     for name in mount.names(program.pid()) {
-        let Some(region) = name.split('.').next().and_then(crate::support::Region::parse) else {
+        let Some(region) = name.split('.').next().and_then(Region::parse) else {
             continue;
         };
         let from = region.start.max(address);
@@ -294,7 +298,7 @@ fn an_open_file_keeps_reading_after_the_protection_changed() {
         for protection in ["---", "r--", "-w-", "rw-"] {
             let at = region.start + 4 * PAGE;
             target.ask(&format!("protect {at:x} {} {protection}", 4 * PAGE));
-            crate::support::drop_kernel_pages(&file);
+            drop_kernel_pages(&file);
             let got = pread_all(&file, 0, region.len());
             assert_bytes(&format!("after {protection} with {mode}"), &got, &expected);
         }

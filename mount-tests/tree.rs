@@ -209,7 +209,11 @@ fn inode_numbers_are_distinct_and_stable() {
         if path.symlink_metadata().unwrap().is_file() {
             let file = open(&path);
             assert_eq!(file.metadata().unwrap().ino(), inode, "{name} while open");
-            assert_eq!(path.metadata().unwrap().ino(), inode, "{name} looked up again");
+            assert_eq!(
+                path.metadata().unwrap().ino(),
+                inode,
+                "{name} looked up again"
+            );
         }
     }
     assert!(seen.insert(mount.process(target.pid()).metadata().unwrap().ino()));
@@ -324,7 +328,11 @@ fn only_processes_with_memory_are_there() {
     let mut listed = BTreeSet::new();
     for entry in std::fs::read_dir(mount.point()).unwrap() {
         let entry = entry.unwrap();
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<u32>().ok())
+        else {
             continue;
         };
         assert!(entry.file_type().unwrap().is_dir(), "{pid} is a directory");

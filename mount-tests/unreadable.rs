@@ -146,7 +146,10 @@ fn vvar_and_vsyscall_have_no_bytes_and_no_errors() {
     let target = Target::new();
     let mount = Mount::new("");
     let names = mount.names(target.pid());
-    let special: Vec<&String> = names.iter().filter(|name| name.ends_with(".vvar")).collect();
+    let special: Vec<&String> = names
+        .iter()
+        .filter(|name| name.ends_with(".vvar"))
+        .collect();
     assert!(!special.is_empty(), "no vvar among {names:#?}");
     for name in &names {
         let special = ["vvar", "vvar_vclock", "vsyscall"]

@@ -7,8 +7,14 @@
 pub mod address;
 pub mod cache;
 pub mod clock;
+pub mod config;
 pub mod error;
+pub mod fs;
+pub mod fuse;
 pub mod linux;
 pub mod mapping;
 pub mod metrics;
+pub mod mount;
 pub mod process;
+pub mod tree;
+pub mod view;

@@ -1,1 +1,132 @@
-fn main() {}
+//! The command `procmemfs`: arguments, the daemon and its log.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+use procmemfs::config::MountConfig;
+use procmemfs::mount::{Mount, Unmounted, Unmounter};
+
+const EXAMPLES: &str = "\
+Options (-o):
+  rw, ro             let memory be written; make the whole mount read-only
+                     (default: memory can be read only)
+  cache_ttl=TIME     the oldest data a read may return: 100ms, 2s; 0 sends every
+                     read to the process (default: 100ms)
+  cache_size=BYTES   budget of the page cache: 64M, 1G (default: 64M)
+  fault=error|zero   unreadable bytes end the read, or read as zeros (default: error)
+  force              write in spite of a mapping's protection (needs rw)
+  pid=PID[:PID...]   show these processes only (default: all)
+  threads=N          threads that serve requests (default: by the CPUs)
+  nosuid, nodev, noexec, fsname=NAME ... as every file system takes them
+
+Examples:
+  procmemfs /mnt                        show all processes below /mnt
+  ls -l /mnt/1234                       the mappings of process 1234
+  grep -c secret /mnt/1234/heap         look for a string in its heap
+  dd if=/mnt/1234/stack bs=4K count=1 | xxd
+  procmemfs -o rw,pid=1234 /mnt         one process only, to be written
+  umount /mnt                           (or: fusermount3 -u /mnt)";
+
+/// Show the memory of live processes as files.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = EXAMPLES,
+    override_usage = "procmemfs [-f] [-d] [-o OPTION[,OPTION...]]... [SOURCE] MOUNTPOINT"
+)]
+struct Arguments {
+    /// Stay in the foreground and log to standard error
+    #[arg(short = 'f')]
+    foreground: bool,
+
+    /// As -f, and log each failure and what the kernel is asked for
+    #[arg(short = 'd')]
+    debug: bool,
+
+    /// Mount options, see below
+    #[arg(short = 'o', value_name = "OPTION[,OPTION...]")]
+    options: Vec<String>,
+
+    /// Where to mount; a SOURCE before it is ignored, so that mount(8) and fstab can name one
+    #[arg(num_args = 1..=2, required = true, value_names = ["SOURCE", "MOUNTPOINT"])]
+    paths: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("procmemfs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
+    let mountpoint = arguments.paths.last().context("no mount point")?;
+    let foreground = arguments.foreground || arguments.debug;
+    if foreground {
+        log_to_stderr(arguments.debug);
+    }
+    let mount = Mount::new(&config, mountpoint)?;
+    if !foreground {
+        // The mount is there and whoever comes waits for an answer: the shell may have its prompt back.
+        nix::unistd::daemon(false, false).context("going to the background")?;
+        log_to_syslog();
+    }
+    serve(mount)
+}
+
+/// Answers until somebody unmounts or a signal asks for the end.
+fn serve(mount: Mount) -> Result<()> {
+    let mut ends = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        ends.add(signal);
+    }
+    // Before the first thread is started, so that all of them leave the signals to the one below.
+    ends.thread_block().context("blocking signals")?;
+    let serving = mount.start().context("starting threads")?;
+    let mut waiting = Ok(());
+    serving
+        .wait(|unmounter| waiting = wait_for_signals(ends, unmounter))
+        .context("serving requests")?;
+    waiting
+}
+
+/// Unmounts when a signal comes.
+fn wait_for_signals(ends: SigSet, mut unmounter: Unmounter) -> Result<()> {
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            while let Ok(signal) = ends.wait() {
+                log::info!("{signal}: unmounting");
+                match unmounter.unmount() {
+                    // The other threads see the end and `main` returns.
+                    Ok(Unmounted::Gone) => (),
+                    // Whoever still has a file open gets ENOTCONN, as when any daemon ends.
+                    Ok(Unmounted::Detached) => std::process::exit(0),
+                    Err(error) => {
+                        log::error!("unmounting: {error}");
+                        std::process::exit(1);
+                    }
+                }
+            }
+        })
+        .map(drop)
+        .context("starting threads")
+}
+
+fn log_to_stderr(debug: bool) {
+    let level = if debug { "debug" } else { "info" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+/// A daemon has no terminal: it tells the system's log, if there is one.
+fn log_to_syslog() {
+    let _ = syslog::init_unix(syslog::Facility::LOG_DAEMON, log::LevelFilter::Info);
+}

@@ -13,8 +13,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) use mount::{Mount, daemon_binary, is_mounted, unmount_lazily};
-pub(crate) use needs::{Need, Test, tests};
+pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
+pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, quote, run, run_within, sh};
 pub(crate) use stats::Stats;

@@ -53,11 +53,62 @@ pub(crate) fn end_with_us(command: &mut Command, signal: Signal) -> &mut Command
     unsafe { command.pre_exec(end) }
 }
 
+/// The processes whose command line names `point`: its daemons.
+pub(crate) fn daemons_on(point: &Path) -> Vec<u32> {
+    let point = point.as_os_str().as_encoded_bytes();
+    let pids = std::fs::read_dir("/proc").unwrap();
+    pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == point)
+        })
+        .collect()
+}
+
+/// An empty directory to mount on. Unmounted when dropped.
+#[derive(Debug)]
+pub(crate) struct MountPoint {
+    dir: TempDir,
+    point: PathBuf,
+}
+
+impl MountPoint {
+    /// A new directory.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // So that a plain user reaches the mount point.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let point = dir.path().join("mnt");
+        std::fs::create_dir(&point).unwrap();
+        Self { dir, point }
+    }
+
+    /// The mount point.
+    pub(crate) fn path(&self) -> &Path {
+        &self.point
+    }
+
+    /// A directory beside the mount point, for files of the test.
+    pub(crate) fn outside(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        // Two at most: one over the other.
+        for _ in 0..2 {
+            if is_mounted(&self.point) {
+                unmount_lazily(&self.point);
+            }
+        }
+    }
+}
+
 /// A mounted daemon in the foreground. Unmounts when dropped.
 #[derive(Debug)]
 pub(crate) struct Mount {
-    dir: TempDir,
-    point: PathBuf,
+    point: MountPoint,
     daemon: Child,
     ended: Option<ExitStatus>,
 }
@@ -76,22 +127,17 @@ impl Mount {
     /// Mounts with a command of which only the mount point is missing.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // So that a plain user reaches the mount point.
-        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let point = dir.path().join("mnt");
-        std::fs::create_dir(&point).unwrap();
-        let log = File::create(dir.path().join("log")).unwrap();
+        let point = MountPoint::new();
+        let log = File::create(point.outside().join("log")).unwrap();
         command
             .arg("-f")
-            .arg(&point)
+            .arg(point.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         end_with_us(&mut command, Signal::SIGTERM);
         let daemon = command.spawn().unwrap();
         let mut mount = Self {
-            dir,
             point,
             daemon,
             ended: None,
@@ -101,24 +147,24 @@ impl Mount {
                 mount.ended = Some(status);
                 panic!("the daemon ended with {status}: {}", mount.log());
             }
-            is_mounted(&mount.point).then_some(())
+            is_mounted(mount.point()).then_some(())
         });
         mount
     }
 
     /// The mount point.
     pub(crate) fn point(&self) -> &Path {
-        &self.point
+        self.point.path()
     }
 
     /// A directory beside the mount point, for files of the test.
     pub(crate) fn outside(&self) -> &Path {
-        self.dir.path()
+        self.point.outside()
     }
 
     /// A path below the mount point.
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
-        self.point.join(relative)
+        self.point().join(relative)
     }
 
     /// The directory of a process.
@@ -159,7 +205,7 @@ impl Mount {
 
     /// What the daemon wrote to its standard error.
     pub(crate) fn log(&self) -> String {
-        let bytes = std::fs::read(self.dir.path().join("log")).unwrap_or_default();
+        let bytes = std::fs::read(self.outside().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -210,14 +256,13 @@ impl Drop for Mount {
             let _ = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM);
             if !self.ended_within(SOON) {
                 eprintln!("[{name}] the daemon ignored SIGTERM; killing it");
-                unmount_lazily(&self.point);
+                unmount_lazily(self.point());
                 let _ = self.daemon.kill();
                 let _ = self.daemon.wait();
             }
         }
-        if is_mounted(&self.point) {
-            eprintln!("[{name}] the daemon left {:?} mounted", self.point);
-            unmount_lazily(&self.point);
+        if is_mounted(self.point()) {
+            eprintln!("[{name}] the daemon left {:?} mounted", self.point());
         }
     }
 }

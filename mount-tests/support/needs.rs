@@ -35,14 +35,13 @@ impl Need {
                 (!fuse || !helper).then(|| "/dev/fuse and fusermount3".into())
             }
             Self::Root => (!is_root()).then(|| "root".into()),
-            Self::Ptrace => (!is_root() && yama() != "0")
-                .then(|| "root or kernel.yama.ptrace_scope = 0".into()),
+            Self::Ptrace => {
+                (!is_root() && yama() != "0").then(|| "root or kernel.yama.ptrace_scope = 0".into())
+            }
             Self::Tool(name) => tool(name)
                 .is_none()
                 .then(|| format!("the program `{name}`")),
-            Self::Cc32 => {
-                (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into())
-            }
+            Self::Cc32 => (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into()),
             Self::PlainUser => {
                 let possible =
                     is_root() && tool("setpriv").is_some() && tool("fusermount3").is_some();
@@ -93,7 +92,11 @@ fn can_build_32_bit() -> bool {
     *ANSWER.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("empty.c");
-        std::fs::write(&source, "#include <stdio.h>\nint main(void) { return 0; }\n").unwrap();
+        std::fs::write(
+            &source,
+            "#include <stdio.h>\nint main(void) { return 0; }\n",
+        )
+        .unwrap();
         std::process::Command::new("cc")
             .args(["-m32", "-o"])
             .arg(dir.path().join("empty"))
@@ -123,7 +126,11 @@ impl Test {
 
     /// The test as the harness runs it.
     pub(crate) fn into_trial(self) -> Trial {
-        let missing: Vec<String> = self.needs.iter().filter_map(|need| need.missing()).collect();
+        let missing: Vec<String> = self
+            .needs
+            .iter()
+            .filter_map(|need| need.missing())
+            .collect();
         let Self { name, body, .. } = self;
         if missing.is_empty() {
             let shown = name.clone();

@@ -72,8 +72,7 @@ impl Program {
     #[track_caller]
     pub(crate) fn python() -> Self {
         // A launcher script is not the interpreter.
-        let output =
-            run(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]));
+        let output = run(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]));
         let mut command = Command::new(output.success().text().trim());
         command.args([
             "-c",
@@ -112,7 +111,11 @@ impl Program {
         std::fs::write(&source, PROGRAM_32).unwrap();
         let binary = dir.join("bits32");
         let mut compiler = Command::new("cc");
-        run(compiler.args(["-m32", "-O1", "-o"]).arg(&binary).arg(source)).success();
+        run(compiler
+            .args(["-m32", "-O1", "-o"])
+            .arg(&binary)
+            .arg(source))
+        .success();
         Self::talking(Command::new(binary))
     }
 

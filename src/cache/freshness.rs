@@ -46,9 +46,9 @@ impl Epoch {
     }
 }
 
-/// The current epoch of one address space.
-#[derive(Debug)]
-pub struct SpaceEpoch(Mutex<Epoch>);
+/// The current epoch of one address space; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct SpaceEpoch(Arc<Mutex<Epoch>>);
 
 impl Freshness {
     /// A bound of `bound`; zero means that nothing is kept.
@@ -73,7 +73,7 @@ impl Freshness {
 
     /// An epoch of an address space that nothing is known of yet.
     pub fn new_space(&self) -> SpaceEpoch {
-        SpaceEpoch(Mutex::new(self.begin(SystemTime::UNIX_EPOCH)))
+        SpaceEpoch(Arc::new(Mutex::new(self.begin(SystemTime::UNIX_EPOCH))))
     }
 
     /// The space's epoch, a new one where the last has ended.

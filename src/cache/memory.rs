@@ -24,7 +24,7 @@ pub struct CachedMemory {
     inner: Arc<dyn ProcessMemory>,
     cache: Arc<PageCache>,
     freshness: Arc<Freshness>,
-    epoch: Arc<SpaceEpoch>,
+    epoch: SpaceEpoch,
     space: SpaceId,
 }
 
@@ -34,7 +34,7 @@ impl CachedMemory {
         inner: Arc<dyn ProcessMemory>,
         cache: Arc<PageCache>,
         freshness: Arc<Freshness>,
-        epoch: Arc<SpaceEpoch>,
+        epoch: SpaceEpoch,
     ) -> Self {
         let space = cache.new_space();
         Self {
@@ -264,7 +264,7 @@ mod tests {
                 inner,
                 Arc::clone(&self.cache),
                 Arc::clone(&self.freshness),
-                Arc::new(self.freshness.new_space()),
+                self.freshness.new_space(),
             )
         }
 

@@ -1,0 +1,216 @@
+//! The daemon's life: signals, unmounting, sudden death.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Mount, PAGE, Target, assert_bytes, daemon_binary, drop_kernel_pages, eventually, is_mounted,
+    open, pread_all, quote, run, sh, tests, unmount_lazily,
+};
+
+tests![
+    sigterm_and_sigint_unmount,
+    sigterm_unmounts_a_mount_that_is_in_use,
+    umount_ends_the_daemon: [Need::Root],
+    fusermount_ends_the_daemon: [Need::Tool("fusermount3")],
+    readers_of_a_killed_daemon_get_an_error,
+    a_dead_mount_is_named_and_can_be_replaced,
+    one_thread_and_many_serve_alike,
+    two_mounts_beside_each_other,
+    the_daemon_keeps_no_process_open_for_ever,
+];
+
+/// SIGTERM and SIGINT unmount, and the daemon ends with exit code 0.
+fn sigterm_and_sigint_unmount() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let target = Target::new();
+        let mut mount = Mount::new("");
+        std::fs::read(mount.file(&target, "private")).unwrap();
+        mount.signal(signal);
+        let status = mount.wait();
+        assert_eq!(status.code(), Some(0), "after {signal}: {}", mount.log());
+        assert!(!is_mounted(mount.point()), "still mounted after {signal}");
+        std::fs::remove_dir(mount.point()).unwrap();
+        std::fs::create_dir(mount.point()).unwrap();
+    }
+}
+
+/// So they do while a file is open and read.
+fn sigterm_unmounts_a_mount_that_is_in_use() {
+    let target = Target::new();
+    let mut mount = Mount::new("");
+    let file = open(&mount.file(&target, "private"));
+    pread_all(&file, 0, PAGE);
+    mount.signal(Signal::SIGTERM);
+    mount.wait();
+    assert!(!is_mounted(mount.point()), "still mounted");
+    drop_kernel_pages(&file);
+    // The file has lost its file system.
+    assert!(file.read_at(&mut [0; 16], 8 * PAGE as u64).is_err());
+}
+
+/// `umount` ends the daemon with exit code 0.
+fn umount_ends_the_daemon() {
+    let mut mount = Mount::new("");
+    run(Command::new("umount").arg(mount.point())).success();
+    assert_eq!(mount.wait().code(), Some(0), "{}", mount.log());
+}
+
+/// `fusermount3 -u` ends the daemon with exit code 0.
+fn fusermount_ends_the_daemon() {
+    let mut mount = Mount::new("");
+    run(Command::new("fusermount3").arg("-u").arg(mount.point())).success();
+    assert_eq!(mount.wait().code(), Some(0), "{}", mount.log());
+}
+
+/// Reads until that fails, checking the bytes, and gives the errno.
+fn read_until_error(file: &File, expected: &[u8]) -> i32 {
+    eventually("an error for the reader", || {
+        let mut bytes = vec![0; expected.len()];
+        match file.read_at(&mut bytes, 0) {
+            Ok(count) => {
+                assert!(count > 0, "an early end without an error");
+                assert_bytes("a read", &bytes[..count], &expected[..count]);
+                drop_kernel_pages(file);
+                None
+            }
+            Err(error) => error.raw_os_error(),
+        }
+    })
+}
+
+/// When the daemon is killed under its readers, each gets true bytes and then
+/// an error, soon; after `umount -l` (or `fusermount3 -uz`) the mount point
+/// can be used again.
+fn readers_of_a_killed_daemon_get_an_error() {
+    let target = Target::new();
+    let expected = target.bytes("scratch");
+    for options in ["", "cache_ttl=0"] {
+        let mut mount = Mount::new(options);
+        let path = mount.file(&target, "scratch");
+        let files: Vec<File> = (0..4).map(|_| open(&path)).collect();
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = files
+                .iter()
+                .map(|file| scope.spawn(|| read_until_error(file, &expected)))
+                .collect();
+            mount.signal(Signal::SIGKILL);
+            mount.wait();
+            for reader in readers {
+                let errno = reader.join().unwrap();
+                let expected = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO];
+                assert!(expected.contains(&errno), "errno {errno}");
+            }
+        });
+        drop(files);
+        unmount_lazily(mount.point());
+        assert!(!is_mounted(mount.point()));
+        run(Command::new(daemon_binary()).arg(mount.point()))
+            .success()
+            .quiet();
+        let bytes = std::fs::read(mount.file(&target, "scratch")).unwrap();
+        assert_bytes("mounted again", &bytes, &expected);
+        let point = quote(mount.point());
+        sh(&format!("fusermount3 -u {point} || umount {point}")).success();
+    }
+}
+
+/// Mounting where a killed daemon left its mount is refused with one line that
+/// names the mount point, the state and the remedy; which works.
+fn a_dead_mount_is_named_and_can_be_replaced() {
+    let mut mount = Mount::new("");
+    mount.signal(Signal::SIGKILL);
+    mount.wait();
+    let error = std::fs::metadata(mount.point()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+    let point = mount.point().to_str().unwrap().to_string();
+    for flags in [&[][..], &["-f"][..], &["none"][..]] {
+        let mut command = Command::new(daemon_binary());
+        let output = run(command.args(flags).arg(&point)).failure();
+        output.one_line(&[&point, "Transport endpoint is not connected", "umount"]);
+    }
+    sh(&format!(
+        "fusermount3 -u {0} || umount -l {0}",
+        quote(mount.point())
+    ))
+    .success();
+    run(Command::new(daemon_binary()).arg(&point)).success();
+    assert!(mount.path("stats").exists());
+    sh(&format!(
+        "fusermount3 -u {0} || umount {0}",
+        quote(mount.point())
+    ))
+    .success();
+}
+
+/// `threads=1` and `threads=8` give the same bytes to eight readers at once.
+fn one_thread_and_many_serve_alike() {
+    let target = Target::new();
+    let expected = target.bytes("scratch");
+    for threads in [1, 8] {
+        let mount = Mount::new(&format!("threads={threads}"));
+        let path = mount.file(&target, "scratch");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let bytes = std::fs::read(&path).unwrap();
+                    assert_bytes("one of eight", &bytes, &expected);
+                });
+            }
+        });
+    }
+}
+
+/// Two mounts show the same process; ending one leaves the other alone.
+fn two_mounts_beside_each_other() {
+    let target = Target::new();
+    let mut one = Mount::new("");
+    let two = Mount::new("cache_ttl=0");
+    for mount in [&one, &two] {
+        let bytes = std::fs::read(mount.file(&target, "private")).unwrap();
+        assert_bytes("each", &bytes, &target.bytes("private"));
+    }
+    // One daemon is a process like any other, for the other mount.
+    let daemon = two.names(one.daemon());
+    assert!(daemon.iter().any(|name| name.ends_with(".procmemfs")));
+    one.signal(Signal::SIGTERM);
+    one.wait();
+    let bytes = std::fs::read(two.file(&target, "private")).unwrap();
+    assert_bytes("the other", &bytes, &target.bytes("private"));
+}
+
+/// Descriptors that pin a process are closed once nobody uses its files: after
+/// many targets came and went the daemon holds no more than before.
+fn the_daemon_keeps_no_process_open_for_ever() {
+    let mount = Mount::new("");
+    let open_files = || {
+        std::fs::read_dir(format!("/proc/{}/fd", mount.daemon()))
+            .unwrap()
+            .count()
+    };
+    let visit = || {
+        let target = Target::new();
+        for name in ["private", "shared", "file_private"] {
+            let bytes = std::fs::read(mount.file(&target, name)).unwrap();
+            assert_bytes(name, &bytes, &target.bytes(name));
+        }
+    };
+    visit();
+    let before = open_files();
+    for _ in 0..10 {
+        visit();
+    }
+    let after = eventually("descriptors are closed", || {
+        // A look at the root lets the daemon see who is gone.
+        std::fs::read_dir(mount.point()).unwrap().count();
+        let now = open_files();
+        (now < before + 10).then_some(now)
+    });
+    assert!(
+        after < before + 10,
+        "{before} files open before, {after} now"
+    );
+}

@@ -1,0 +1,175 @@
+//! `stat`, `chmod` and their like.
+
+use std::time::{Duration, SystemTime};
+
+use super::FileSystem;
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::process::ProcessInfo;
+use crate::tree::{Inode, Kind, Node};
+
+/// What `stat` shows, and how long it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// The inode's number.
+    pub inode: Inode,
+    /// The kind of file.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u16,
+    /// Length in bytes.
+    pub size: u64,
+    /// Memory held, in units of 512 bytes.
+    pub blocks: u64,
+    /// When the content may have changed.
+    pub modified: SystemTime,
+    /// When the object came to be.
+    pub changed: SystemTime,
+    /// Names it has.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// How long all this may be kept.
+    pub valid: Duration,
+}
+
+/// A change of attributes that somebody asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Whether the mode, the owner or a time is to change.
+    pub metadata: bool,
+    /// The size to truncate to.
+    pub size: Option<u64>,
+}
+
+/// The size of a block as `st_blocks` counts them (stat(2)).
+const BLOCK: u64 = 512;
+
+impl FileSystem {
+    /// The attributes of an inode, or of what a handle holds open under it.
+    ///
+    /// # Errors
+    /// `NoEntry`; for a handle `Ended` and `Replaced`, and without one
+    /// `Replaced` for both, which makes the kernel look the path up again.
+    pub fn attributes(&self, inode: Inode, handle: Option<u64>) -> Result<Attributes> {
+        let node = self.inodes.get(inode)?;
+        if let Some(info) = node.process() {
+            self.opened
+                .verify(&info.identity)
+                .map_err(|error| match error {
+                    Error::Ended(pid) if handle.is_none() && !self.is_open(info) => Error::Replaced(pid),
+                    error => error,
+                })?;
+        }
+        Ok(self.describe(inode, &node))
+    }
+
+    /// Takes note of a change, which changes nothing: truncation is accepted
+    /// as on a device, anything else is refused.
+    ///
+    /// # Errors
+    /// `NotPermitted`, and as [`attributes`](Self::attributes).
+    pub fn set_attributes(
+        &self,
+        inode: Inode,
+        change: Change,
+        handle: Option<u64>,
+    ) -> Result<Attributes> {
+        if change.metadata {
+            return Err(Error::NotPermitted);
+        }
+        if change.size.is_some() {
+            match self.inodes.get(inode)? {
+                Node::Mapping(..) if !self.options.writable => return Err(Error::ReadOnlyMount),
+                Node::Mapping(..) => (),
+                node if node.kind() == Kind::Directory => return Err(Error::IsADirectory),
+                _ => return Err(Error::NotPermitted),
+            }
+        }
+        self.attributes(inode, handle)
+    }
+
+    /// The attributes of a node that was just found.
+    pub(super) fn describe(&self, inode: Inode, node: &Node) -> Attributes {
+        let freshness = &self.services.freshness;
+        let plain = Attributes {
+            inode,
+            kind: node.kind(),
+            mode: match node.kind() {
+                Kind::Directory => 0o555,
+                Kind::File => 0o444,
+                Kind::Link => 0o777,
+            },
+            size: 0,
+            blocks: 0,
+            modified: self.mounted,
+            changed: self.mounted,
+            links: if node.kind() == Kind::Directory { 2 } else { 1 },
+            uid: self.options.uid,
+            gid: self.options.gid,
+            valid: freshness.lendable(),
+        };
+        match node {
+            Node::Root
+            | Node::SelfLink
+            | Node::Names
+            | Node::Command(_)
+            | Node::CommandLink(_) => plain,
+            Node::Stats => Attributes {
+                size: self.services.metrics.render().len() as u64,
+                modified: freshness.clock().wall(),
+                valid: Duration::ZERO,
+                ..plain
+            },
+            Node::Process(info) => Attributes {
+                mode: 0o500,
+                ..owned(plain, info)
+            },
+            Node::MappingLink(info, _) => owned(plain, info),
+            Node::Mapping(info, mapping) => self.describe_mapping(owned(plain, info), info, mapping),
+        }
+    }
+
+    fn describe_mapping(&self, plain: Attributes, info: &ProcessInfo, mapping: &Mapping) -> Attributes {
+        let freshness = &self.services.freshness;
+        // While it is open, the time moves with the epoch of what was read, and never without it.
+        let (modified, valid) = match self.opened.find(&info.identity) {
+            Some(open) => {
+                let (epoch, valid) = freshness.lend(&open.epoch);
+                (epoch.modified(), valid)
+            }
+            None => (freshness.clock().wall(), freshness.lendable()),
+        };
+        let size = mapping.size();
+        Attributes {
+            mode: if self.may_write(mapping) { 0o600 } else { 0o400 },
+            size,
+            blocks: size.div_ceil(BLOCK),
+            modified: if size == 0 { plain.modified } else { modified },
+            valid,
+            ..plain
+        }
+    }
+
+    /// Whether a mapping can be opened for writing.
+    pub(super) fn may_write(&self, mapping: &Mapping) -> bool {
+        self.options.writable && (mapping.protection().write || self.options.force)
+    }
+
+    fn is_open(&self, info: &ProcessInfo) -> bool {
+        self.opened.find(&info.identity).is_some()
+    }
+}
+
+fn owned(plain: Attributes, info: &ProcessInfo) -> Attributes {
+    let started = SystemTime::UNIX_EPOCH + Duration::from_secs(info.started);
+    Attributes {
+        uid: info.uid,
+        gid: info.gid,
+        modified: started,
+        changed: started,
+        ..plain
+    }
+}

@@ -1,0 +1,220 @@
+//! Looking names up, listing them, and where links lead.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::{Attributes, FileSystem};
+use crate::error::{Error, Result};
+use crate::mapping::sanitized;
+use crate::process::{ProcessId, ProcessInfo};
+use crate::tree::{
+    DirectoryEntry, Handle, Inode, Kind, Node, ProcessTable, Snapshot, WellKnown,
+};
+
+const SELF: &str = "self";
+const STATS: &str = "stats";
+const NAMES: &str = "by-name";
+
+impl FileSystem {
+    /// Finds `name` in a directory. The kernel then holds one more reference to what it found.
+    ///
+    /// # Errors
+    /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`.
+    pub fn lookup(&self, parent: Inode, name: &OsStr) -> Result<Attributes> {
+        let parent = self.inodes.get(parent)?;
+        // Every name here is ASCII.
+        let name = name.to_str().ok_or(Error::NoEntry)?;
+        let node = self.child(&parent, name)?;
+        Ok(self.remember(&node))
+    }
+
+    /// Attributes of a node for the kernel to keep, which takes a reference.
+    pub fn remember(&self, node: &Node) -> Attributes {
+        let inode = self.inodes.remember(node);
+        self.describe(inode, node)
+    }
+
+    /// Attributes of a node that are only to be shown, without a reference to it.
+    pub fn show(&self, node: &Node) -> Attributes {
+        self.describe(self.inode_of(node), node)
+    }
+
+    /// Gives references back.
+    pub fn forget(&self, inode: Inode, lookups: u64) {
+        self.inodes.forget(inode, lookups);
+    }
+
+    /// The number of a node, without a reference to it.
+    pub fn inode_of(&self, node: &Node) -> Inode {
+        self.inodes.number(node)
+    }
+
+    /// Opens a directory as it is now.
+    ///
+    /// # Errors
+    /// `NotADirectory`, and what listing the processes or reading `maps` says.
+    pub fn open_directory(&self, inode: Inode) -> Result<u64> {
+        let node = self.inodes.get(inode)?;
+        let parent = match &node {
+            Node::Command(_) => Node::Names,
+            _ => Node::Root,
+        };
+        let mut entries = vec![entry(".", node.clone()), entry("..", parent)];
+        self.list(&node, &mut entries)?;
+        Ok(self.handles.open(Handle::Directory(entries.into())))
+    }
+
+    /// The entries of an open directory, `.` and `..` first.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn read_directory(&self, handle: u64) -> Result<Arc<[DirectoryEntry]>> {
+        match self.handles.get(handle)? {
+            Handle::Directory(entries) => Ok(entries),
+            Handle::Mapping(_) | Handle::Text(_) => Err(Error::BadHandle),
+        }
+    }
+
+    /// Where a link leads, for the thread `caller`.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no link, `NoEntry` where it leads nowhere.
+    pub fn read_link(&self, inode: Inode, caller: u32) -> Result<String> {
+        match self.inodes.get(inode)? {
+            Node::SelfLink => Ok(self.services.source.process_of_thread(caller)?.to_string()),
+            Node::CommandLink(pid) => Ok(format!("../../{pid}")),
+            Node::MappingLink(info, which) => self
+                .processes
+                .find(&info, |snapshot| well_known(snapshot, which).map(|mapping| mapping.file_name()))?
+                .ok_or(Error::NoEntry),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    fn child(&self, parent: &Node, name: &str) -> Result<Node> {
+        match parent {
+            Node::Root => match name {
+                SELF => Ok(Node::SelfLink),
+                STATS => Ok(Node::Stats),
+                NAMES => Ok(Node::Names),
+                name => {
+                    let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
+                    Ok(Node::Process(Arc::new(self.services.source.describe(pid)?)))
+                }
+            },
+            Node::Names => self
+                .processes
+                .recent_list()?
+                .iter()
+                .any(|info| sanitized(&info.command) == name)
+                .then(|| Node::Command(name.into()))
+                .ok_or(Error::NoEntry),
+            Node::Command(command) => {
+                let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
+                let info = self.services.source.describe(pid)?;
+                if sanitized(&info.command) == **command {
+                    Ok(Node::CommandLink(pid))
+                } else {
+                    Err(Error::NoEntry)
+                }
+            }
+            Node::Process(info) => self.child_of_process(info, name),
+            Node::SelfLink
+            | Node::Stats
+            | Node::CommandLink(_)
+            | Node::MappingLink(..)
+            | Node::Mapping(..) => Err(Error::NotADirectory),
+        }
+    }
+
+    fn child_of_process(&self, info: &Arc<ProcessInfo>, name: &str) -> Result<Node> {
+        let link = WellKnown::ALL.into_iter().find(|which| which.name() == name);
+        if link.is_none() && !ProcessTable::is_mapping_name(name) {
+            return Err(Error::NoEntry);
+        }
+        self.processes
+            .find(info, |snapshot| match link {
+                Some(which) => {
+                    well_known(snapshot, which).map(|_| Node::MappingLink(Arc::clone(info), which))
+                }
+                None => snapshot
+                    .named(name)
+                    .map(|mapping| Node::Mapping(Arc::clone(info), Arc::clone(mapping))),
+            })?
+            .ok_or(Error::NoEntry)
+    }
+
+    fn list(&self, directory: &Node, entries: &mut Vec<DirectoryEntry>) -> Result<()> {
+        match directory {
+            Node::Root => {
+                entries.push(entry(NAMES, Node::Names));
+                entries.push(entry(SELF, Node::SelfLink));
+                entries.push(entry(STATS, Node::Stats));
+                entries.extend(self.processes.list()?.iter().map(|info| {
+                    entry(info.identity.pid.to_string(), Node::Process(Arc::clone(info)))
+                }));
+            }
+            Node::Names => {
+                let commands: BTreeMap<String, ()> = self
+                    .processes
+                    .list()?
+                    .iter()
+                    .map(|info| (sanitized(&info.command), ()))
+                    .collect();
+                entries.extend(commands.into_keys().map(|name| {
+                    let node = Node::Command(name.as_str().into());
+                    entry(name, node)
+                }));
+            }
+            Node::Command(command) => {
+                entries.extend(
+                    self.processes
+                        .list()?
+                        .iter()
+                        .filter(|info| sanitized(&info.command) == **command)
+                        .map(|info| info.identity.pid)
+                        .map(|pid| entry(pid.to_string(), Node::CommandLink(pid))),
+                );
+            }
+            Node::Process(info) => {
+                let snapshot = self.processes.listed(info)?;
+                entries.reserve(snapshot.mappings().len() + WellKnown::ALL.len());
+                for which in WellKnown::ALL {
+                    if well_known(&snapshot, which).is_some() {
+                        entries.push(entry(which.name(), Node::MappingLink(Arc::clone(info), which)));
+                    }
+                }
+                entries.extend(snapshot.mappings().iter().map(|mapping| {
+                    let node = Node::Mapping(Arc::clone(info), Arc::clone(mapping));
+                    entry(mapping.file_name(), node)
+                }));
+            }
+            Node::SelfLink
+            | Node::Stats
+            | Node::CommandLink(_)
+            | Node::MappingLink(..)
+            | Node::Mapping(..) => return Err(Error::NotADirectory),
+        }
+        debug_assert!(
+            directory.kind() == Kind::Directory,
+            "only directories have entries"
+        );
+        Ok(())
+    }
+}
+
+fn well_known(snapshot: &Snapshot, which: WellKnown) -> Option<&Arc<crate::mapping::Mapping>> {
+    match which {
+        WellKnown::Heap => snapshot.heap(),
+        WellKnown::Stack => snapshot.stack(),
+    }
+}
+
+fn entry(name: impl Into<String>, node: Node) -> DirectoryEntry {
+    DirectoryEntry {
+        name: name.into(),
+        node,
+    }
+}
+

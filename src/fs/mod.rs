@@ -1,0 +1,88 @@
+//! Every operation of the file system as a plain function; no type of FUSE's in it.
+
+mod attributes;
+mod directory;
+mod io;
+mod opened;
+
+use std::sync::Arc;
+
+use crate::cache::{Freshness, PageCache};
+use crate::metrics::Metrics;
+use crate::process::ProcessSource;
+use crate::tree::{HandleTable, InodeTable, ProcessTable};
+use crate::view::FaultPolicy;
+
+pub use attributes::{Attributes, Change};
+pub use io::{Access, Opened, Written};
+
+use opened::OpenProcesses;
+
+/// What the file system works with.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// The processes it shows.
+    pub source: Arc<dyn ProcessSource>,
+    /// Memory that was read a moment ago.
+    pub cache: Arc<PageCache>,
+    /// How old data may be.
+    pub freshness: Arc<Freshness>,
+    /// Its counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// How the file system behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FsOptions {
+    /// Whether memory may be written (`rw`).
+    pub writable: bool,
+    /// Whether a mapping's own protection is passed over by writes (`force`).
+    pub force: bool,
+    /// What becomes of unreadable bytes (`fault`).
+    pub faults: FaultPolicy,
+    /// Owner of whatever belongs to no process.
+    pub uid: u32,
+    /// Group of whatever belongs to no process.
+    pub gid: u32,
+}
+
+/// The file system.
+#[derive(Debug)]
+pub struct FileSystem {
+    services: Services,
+    options: FsOptions,
+    inodes: InodeTable,
+    handles: HandleTable,
+    processes: ProcessTable,
+    opened: OpenProcesses,
+    /// When it was mounted, as the times of what belongs to no process show it.
+    mounted: std::time::SystemTime,
+}
+
+impl FileSystem {
+    /// A file system that shows the processes of `services.source`.
+    pub fn new(services: Services, options: FsOptions, clock: Arc<dyn crate::clock::Clock>) -> Self {
+        let mounted = clock.wall();
+        Self {
+            inodes: InodeTable::default(),
+            handles: HandleTable::default(),
+            processes: ProcessTable::new(
+                Arc::clone(&services.source),
+                clock,
+                services.freshness.bound(),
+            ),
+            opened: OpenProcesses::new(services.clone()),
+            services,
+            options,
+            mounted,
+        }
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.services.metrics
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Processes whose memory is open, one pin and one cache for all handles on one program.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use lru::LruCache;
+
+use super::Services;
+use crate::cache::{CachedMemory, SpaceEpoch};
+use crate::error::{Error, Result};
+use crate::process::{ProcessIdentity, ProcessMemory};
+use crate::tree::OpenProcess;
+
+/// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+
+#[derive(Debug)]
+struct State {
+    /// All that are open: there must be one epoch only for one address space.
+    open: HashMap<ProcessIdentity, Weak<OpenProcess>>,
+    recent: LruCache<ProcessIdentity, Arc<OpenProcess>>,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenProcesses {
+    services: Services,
+    state: Mutex<State>,
+}
+
+impl OpenProcesses {
+    pub(super) fn new(services: Services) -> Self {
+        Self {
+            services,
+            state: Mutex::new(State {
+                open: HashMap::new(),
+                recent: LruCache::new(KEPT),
+            }),
+        }
+    }
+
+    /// The process, pinned now or before.
+    ///
+    /// # Errors
+    /// Whatever pinning it says; `Ended`, `Replaced` where it was pinned and is not the same any more.
+    pub(super) fn open(&self, identity: &ProcessIdentity) -> Result<Arc<OpenProcess>> {
+        if let Some(known) = self.find(identity) {
+            if let Err(error) = known.memory.verify() {
+                self.lock().recent.pop(identity);
+                return Err(error);
+            }
+            return Ok(known);
+        }
+        let memory = self.services.source.open(identity)?;
+        let epoch = self.services.freshness.new_space();
+        let fresh = Arc::new(OpenProcess {
+            memory: self.cached(memory, &epoch),
+            epoch,
+        });
+        let mut state = self.lock();
+        // Somebody else may have pinned it meanwhile: theirs counts.
+        let process = match state.open.get(identity).and_then(Weak::upgrade) {
+            Some(theirs) => theirs,
+            None => fresh,
+        };
+        state.open.retain(|_, process| process.strong_count() > 0);
+        state.open.insert(*identity, Arc::downgrade(&process));
+        let evicted = state.recent.push(*identity, Arc::clone(&process));
+        drop(state);
+        // Outside the lock: this may close descriptors and empty a cache.
+        drop(evicted);
+        Ok(process)
+    }
+
+    /// The process, if it is pinned.
+    pub(super) fn find(&self, identity: &ProcessIdentity) -> Option<Arc<OpenProcess>> {
+        self.lock().open.get(identity).and_then(Weak::upgrade)
+    }
+
+    /// Whether the process that was seen as `identity` is still the same.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, or why it cannot be known.
+    pub(super) fn verify(&self, identity: &ProcessIdentity) -> Result<()> {
+        if let Some(known) = self.find(identity) {
+            return known.memory.verify();
+        }
+        match self.services.source.describe(identity.pid) {
+            Ok(info) if info.identity == *identity => Ok(()),
+            Ok(_) => Err(Error::Replaced(identity.pid)),
+            Err(Error::NoProcess(pid)) => Err(Error::Ended(pid)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn cached(&self, memory: Arc<dyn ProcessMemory>, epoch: &SpaceEpoch) -> Arc<dyn ProcessMemory> {
+        if self.services.freshness.bound().is_zero() {
+            return memory;
+        }
+        Arc::new(CachedMemory::new(
+            memory,
+            Arc::clone(&self.services.cache),
+            Arc::clone(&self.services.freshness),
+            epoch.clone(),
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

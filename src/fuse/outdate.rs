@@ -1,0 +1,72 @@
+//! Making the kernel drop pages that a write has outdated.
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use fuser::{INodeNo, Notifier, ReplyWrite};
+
+use crate::fs::Written;
+use crate::tree::Inode;
+
+/// A write that is done, and is to be answered once the kernel has dropped what it outdated.
+#[derive(Debug)]
+struct Job {
+    reply: ReplyWrite,
+    written: Written,
+}
+
+/// Answers writes after the kernel's cache has been brought up to date.
+///
+/// The kernel waits for a page that is being read before it drops it, and that
+/// read waits for one of our threads. So the threads that serve requests never
+/// ask for it themselves: another one does, which nobody waits for.
+#[derive(Clone, Debug)]
+pub struct Outdated {
+    jobs: Sender<Job>,
+}
+
+/// The other end of [`Outdated`].
+#[derive(Debug)]
+pub struct Jobs(Receiver<Job>);
+
+impl Outdated {
+    /// A pair of ends.
+    pub fn new() -> (Self, Jobs) {
+        let (jobs, receiver) = channel();
+        (Self { jobs }, Jobs(receiver))
+    }
+
+    /// Answers a write, at once where no file is buffered.
+    pub(super) fn answer(&self, reply: ReplyWrite, written: Written) {
+        if written.outdated.is_empty() {
+            return reply.written(written.bytes as u32);
+        }
+        if let Err(unsent) = self.jobs.send(Job { reply, written }) {
+            let Job { reply, written } = unsent.0;
+            reply.written(written.bytes as u32);
+        }
+    }
+}
+
+impl Jobs {
+    /// Starts the thread that does it; it ends with the file system.
+    ///
+    /// # Errors
+    /// Where the system has no thread left.
+    pub(crate) fn serve(self, notifier: Notifier) -> io::Result<()> {
+        std::thread::Builder::new()
+            .name("outdate".to_owned())
+            .spawn(move || {
+                for Job { reply, written } in self.0 {
+                    for Inode(inode) in written.outdated {
+                        // ENOENT: the kernel has dropped the whole inode meanwhile.
+                        if let Err(error) = notifier.inval_inode(INodeNo(inode), 0, 0) {
+                            log::debug!("inode {inode} is not in the kernel's cache: {error}");
+                        }
+                    }
+                    reply.written(written.bytes as u32);
+                }
+            })
+            .map(drop)
+    }
+}

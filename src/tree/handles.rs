@@ -1,0 +1,197 @@
+//! What callers hold open.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{DirectoryEntry, Inode};
+use crate::cache::SpaceEpoch;
+use crate::error::{Error, Result};
+use crate::process::{ProcessMemory, Reuse, WriteMode};
+use crate::view::{MappingFile, Short};
+
+/// A process whose memory is open: one for all handles on one program.
+#[derive(Debug)]
+pub struct OpenProcess {
+    /// Its memory, behind the cache where there is one.
+    pub memory: Arc<dyn ProcessMemory>,
+    /// The freshness of all that is read from it.
+    pub epoch: SpaceEpoch,
+}
+
+/// An open mapping.
+#[derive(Debug)]
+pub struct OpenMapping {
+    /// Its inode, to tell the kernel what to drop.
+    pub inode: Inode,
+    /// Its bytes.
+    pub file: MappingFile,
+    /// How a write treats the protection; `None` where it is open for reading only.
+    pub write: Option<WriteMode>,
+    /// Whether a read may be answered in part.
+    pub short: Short,
+    /// Held, so that all who open the process meanwhile share its epoch.
+    _process: Arc<OpenProcess>,
+    /// Where the last read ended.
+    next: AtomicU64,
+    /// Bytes read one after the other without a jump.
+    run: AtomicU64,
+}
+
+/// Bytes in a row after which a reader is taken to pass over the file once.
+const PASS: u64 = 256 * 1024;
+
+impl OpenMapping {
+    /// Opens `file` under `inode`.
+    pub fn new(
+        inode: Inode,
+        file: MappingFile,
+        write: Option<WriteMode>,
+        short: Short,
+        process: Arc<OpenProcess>,
+    ) -> Self {
+        Self {
+            inode,
+            file,
+            write,
+            short,
+            _process: process,
+            next: AtomicU64::new(0),
+            run: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes a read, and tells whether its bytes are likely to be read again.
+    ///
+    /// Readers that share the handle can mislead each other here; that costs
+    /// time and never a byte.
+    pub fn note_read(&self, offset: u64, len: usize) -> Reuse {
+        let end = offset.saturating_add(len as u64);
+        if self.next.swap(end, Ordering::Relaxed) == offset {
+            let run = self.run.fetch_add(len as u64, Ordering::Relaxed);
+            if run >= PASS {
+                return Reuse::Unlikely;
+            }
+        } else {
+            self.run.store(0, Ordering::Relaxed);
+        }
+        Reuse::Likely
+    }
+}
+
+/// Something that is open.
+#[derive(Clone, Debug)]
+pub enum Handle {
+    /// A mapping.
+    Mapping(Arc<OpenMapping>),
+    /// A text, as it was when it was opened.
+    Text(Arc<str>),
+    /// A directory, as it was when it was opened, its own inode first and its parent's next.
+    Directory(Arc<[DirectoryEntry]>),
+}
+
+/// All that is open.
+#[derive(Debug, Default)]
+pub struct HandleTable {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Handle>>,
+}
+
+impl HandleTable {
+    /// Opens `handle`, and returns its number.
+    pub fn open(&self, handle: Handle) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.write().insert(number, handle);
+        number
+    }
+
+    /// The handle of this number.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn get(&self, number: u64) -> Result<Handle> {
+        self.read().get(&number).cloned().ok_or(Error::BadHandle)
+    }
+
+    /// Closes it.
+    pub fn close(&self, number: u64) {
+        let closed = self.write().remove(&number);
+        // Outside the lock: the last user of a process closes descriptors and empties its cache.
+        drop(closed);
+    }
+
+    /// Inodes of mappings whose bytes the kernel may hold in its own cache.
+    pub fn buffered(&self) -> Vec<Inode> {
+        let mut inodes: Vec<Inode> = self
+            .read()
+            .values()
+            .filter_map(|handle| match handle {
+                Handle::Mapping(open) if open.short == Short::Refused => Some(open.inode),
+                _ => None,
+            })
+            .collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        inodes
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Handle>> {
+        self.open.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, Handle>> {
+        self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cache::Freshness;
+    use crate::clock::ManualClock;
+    use crate::mapping::AddressSpace;
+    use crate::process::fake::FakeProcess;
+    use crate::view::FaultPolicy;
+
+    fn mapping(inode: u64, short: Short) -> OpenMapping {
+        let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
+        let memory = FakeProcess::new(7, b"fake").open();
+        let file = MappingFile::new(Arc::clone(&memory), &space.mappings()[0], FaultPolicy::Error);
+        let freshness = Freshness::new(Duration::ZERO, Arc::new(ManualClock::new()));
+        let epoch = freshness.new_space();
+        let process = Arc::new(OpenProcess { memory, epoch });
+        OpenMapping::new(Inode(inode), file, None, short, process)
+    }
+
+    #[test]
+    fn a_handle_is_good_until_it_is_closed() {
+        let table = HandleTable::default();
+        let first = table.open(Handle::Text("a".into()));
+        let second = table.open(Handle::Text("b".into()));
+        assert_ne!(first, second);
+        table.close(first);
+        assert!(matches!(table.get(first), Err(Error::BadHandle)));
+        assert!(matches!(table.get(second), Ok(Handle::Text(text)) if &*text == "b"));
+    }
+
+    #[test]
+    fn buffered_files_are_listed_once() {
+        let table = HandleTable::default();
+        for (inode, short) in [(5, Short::Refused), (5, Short::Refused), (6, Short::Allowed)] {
+            table.open(Handle::Mapping(Arc::new(mapping(inode, short))));
+        }
+        assert_eq!(table.buffered(), [Inode(5)]);
+    }
+
+    #[test]
+    fn a_long_pass_is_told_from_random_reads() {
+        let open = mapping(5, Short::Allowed);
+        let reuse = |index: u64| open.note_read(index * 4096, 4096);
+        assert!((0..64).all(|index| reuse(index) == Reuse::Likely));
+        assert!((64..200).filter(|index| reuse(*index) == Reuse::Unlikely).count() > 130);
+        assert_eq!(reuse(3), Reuse::Likely);
+        assert_eq!(reuse(9), Reuse::Likely);
+    }
+}

@@ -1,0 +1,175 @@
+//! Inode numbers, and the nodes that the kernel knows by them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::node::{Node, NodeKey};
+use crate::error::{Error, Result};
+
+/// The number of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Inode(pub u64);
+
+impl fmt::Display for Inode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The mount point's inode (`FUSE_ROOT_ID`).
+pub const ROOT: Inode = Inode(1);
+
+#[derive(Debug)]
+struct Known {
+    key: NodeKey,
+    node: Node,
+    /// How often the kernel was told of it, less how often it said it forgot.
+    lookups: u64,
+}
+
+/// The nodes that the kernel holds a reference to.
+///
+/// A number is a keyed hash of what the object is, so that listing a directory
+/// costs no memory here, a name has the same number each time, and nobody can
+/// make two objects collide on purpose. Where two do, the later one gets the
+/// next free number.
+#[derive(Debug)]
+pub struct InodeTable {
+    hasher: RandomState,
+    known: RwLock<HashMap<Inode, Known>>,
+}
+
+impl Default for InodeTable {
+    fn default() -> Self {
+        let root = Known {
+            key: NodeKey::Root,
+            node: Node::Root,
+            lookups: 1,
+        };
+        Self {
+            hasher: RandomState::new(),
+            known: RwLock::new(HashMap::from([(ROOT, root)])),
+        }
+    }
+}
+
+impl InodeTable {
+    /// The node that the kernel calls `inode`.
+    ///
+    /// # Errors
+    /// `NoEntry` where it was never told of one, or has forgotten it.
+    pub fn get(&self, inode: Inode) -> Result<Node> {
+        self.read()
+            .get(&inode)
+            .map(|known| known.node.clone())
+            .ok_or(Error::NoEntry)
+    }
+
+    /// The number of a node, whether or not the kernel holds it.
+    pub fn number(&self, node: &Node) -> Inode {
+        self.place(&self.read(), &node.key())
+    }
+
+    /// Counts a reference that the kernel is about to get, and returns its number.
+    pub fn remember(&self, node: &Node) -> Inode {
+        let key = node.key();
+        let mut known = self.write();
+        let inode = self.place(&known, &key);
+        let entry = known.entry(inode).or_insert_with(|| Known {
+            key,
+            node: node.clone(),
+            lookups: 0,
+        });
+        // The same object may be known better now: where its file ends, say.
+        entry.node = node.clone();
+        entry.lookups += 1;
+        inode
+    }
+
+    /// Takes references back.
+    pub fn forget(&self, inode: Inode, lookups: u64) {
+        if inode == ROOT {
+            return;
+        }
+        let mut known = self.write();
+        if let Some(entry) = known.get_mut(&inode) {
+            entry.lookups = entry.lookups.saturating_sub(lookups);
+            if entry.lookups == 0 {
+                known.remove(&inode);
+            }
+        }
+    }
+
+    /// How many nodes the kernel holds.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether the kernel holds none; never, since it holds the root.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn place(&self, known: &HashMap<Inode, Known>, key: &NodeKey) -> Inode {
+        if *key == NodeKey::Root {
+            return ROOT;
+        }
+        let mut inode = Inode(self.hasher.hash_one(key).max(ROOT.0 + 1));
+        while known.get(&inode).is_some_and(|other| other.key != *key) {
+            inode = Inode(inode.0.checked_add(1).unwrap_or(ROOT.0 + 1));
+        }
+        inode
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Inode, Known>> {
+        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Inode, Known>> {
+        self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::ProcessId;
+
+    fn link(pid: u32) -> Node {
+        Node::CommandLink(ProcessId::new(pid).unwrap())
+    }
+
+    #[test]
+    fn a_node_lives_as_long_as_the_kernel_refers_to_it() {
+        let table = InodeTable::default();
+        let inode = table.remember(&link(5));
+        assert_eq!(table.remember(&link(5)), inode);
+        assert_ne!(table.remember(&link(6)), inode);
+        table.forget(inode, 1);
+        assert!(table.get(inode).is_ok());
+        table.forget(inode, 1);
+        assert!(matches!(table.get(inode), Err(Error::NoEntry)));
+        assert_eq!(table.number(&link(5)), inode, "the number stays the same");
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn the_root_is_never_forgotten() {
+        let table = InodeTable::default();
+        table.forget(ROOT, u64::MAX);
+        assert!(matches!(table.get(ROOT), Ok(Node::Root)));
+        assert_eq!(table.number(&Node::Root), ROOT);
+    }
+
+    #[test]
+    fn forgetting_too_much_does_no_harm() {
+        let table = InodeTable::default();
+        let inode = table.remember(&link(5));
+        table.forget(inode, 10);
+        table.forget(inode, 1);
+        assert!(matches!(table.get(inode), Err(Error::NoEntry)));
+    }
+}

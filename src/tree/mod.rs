@@ -1,0 +1,20 @@
+//! The names of the mount: what there is, under which inode, and who holds it open.
+
+mod handles;
+mod inodes;
+mod node;
+mod processes;
+
+pub use handles::{Handle, HandleTable, OpenMapping, OpenProcess};
+pub use inodes::{Inode, InodeTable, ROOT};
+pub use node::{Kind, Node, WellKnown};
+pub use processes::{ProcessTable, Snapshot};
+
+/// A name in a directory and what it stands for.
+#[derive(Clone, Debug)]
+pub struct DirectoryEntry {
+    /// The name.
+    pub name: String,
+    /// The object.
+    pub node: Node,
+}

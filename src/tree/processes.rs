@@ -1,0 +1,296 @@
+//! Address spaces as they were a moment ago, so that a look-up does not read `maps` again.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use lru::LruCache;
+
+use crate::address::Address;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::mapping::{AddressSpace, Mapping};
+use crate::process::{ProcessIdentity, ProcessInfo, ProcessSource};
+
+/// Address spaces that are kept.
+const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+
+/// What was read may be as old as its reading took, times this: then a walk
+/// through all names spends at most a tenth of its time on reading.
+const COST_FACTOR: u32 = 10;
+
+/// One address space at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    info: Arc<ProcessInfo>,
+    mappings: Vec<Arc<Mapping>>,
+    heap: Option<usize>,
+    stack: Option<usize>,
+    taken: Duration,
+    cost: Duration,
+}
+
+impl Snapshot {
+    fn new(info: Arc<ProcessInfo>, space: &AddressSpace, taken: Duration, cost: Duration) -> Self {
+        let position = |wanted: Option<&Mapping>| {
+            wanted.and_then(|wanted| {
+                space
+                    .mappings()
+                    .binary_search_by_key(&wanted.range().start(), |mapping| mapping.range().start())
+                    .ok()
+            })
+        };
+        Self {
+            info,
+            heap: position(space.heap()),
+            stack: position(space.stack()),
+            mappings: space.mappings().iter().cloned().map(Arc::new).collect(),
+            taken,
+            cost,
+        }
+    }
+
+    /// Whose it is.
+    pub fn info(&self) -> &Arc<ProcessInfo> {
+        &self.info
+    }
+
+    /// All mappings, lowest address first.
+    pub fn mappings(&self) -> &[Arc<Mapping>] {
+        &self.mappings
+    }
+
+    /// The mapping that has this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Mapping>> {
+        let start = start_in_name(name)?;
+        let index = self
+            .mappings
+            .binary_search_by_key(&start, |mapping| mapping.range().start())
+            .ok()?;
+        let mapping = &self.mappings[index];
+        (mapping.file_name() == name).then_some(mapping)
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> Option<&Arc<Mapping>> {
+        self.heap.map(|index| &self.mappings[index])
+    }
+
+    /// The first thread's stack.
+    pub fn stack(&self) -> Option<&Arc<Mapping>> {
+        self.stack.map(|index| &self.mappings[index])
+    }
+}
+
+/// The start address that a mapping's name begins with.
+fn start_in_name(name: &str) -> Option<Address> {
+    let (start, _) = name.split_once('-')?;
+    u64::from_str_radix(start, 16).ok().map(Address::new)
+}
+
+/// The address spaces that were looked at last.
+#[derive(Debug)]
+pub struct ProcessTable {
+    source: Arc<dyn ProcessSource>,
+    clock: Arc<dyn Clock>,
+    /// The freshness bound.
+    bound: Duration,
+    snapshots: Mutex<LruCache<ProcessIdentity, Arc<Snapshot>>>,
+    list: Mutex<Option<List>>,
+}
+
+/// The processes at one moment.
+#[derive(Clone, Debug)]
+struct List {
+    processes: Arc<[Arc<ProcessInfo>]>,
+    taken: Duration,
+    cost: Duration,
+}
+
+impl ProcessTable {
+    /// A table of `source`'s processes, whose address spaces may be as old as `bound`.
+    pub fn new(source: Arc<dyn ProcessSource>, clock: Arc<dyn Clock>, bound: Duration) -> Self {
+        Self {
+            source,
+            clock,
+            bound,
+            snapshots: Mutex::new(LruCache::new(KEPT)),
+            list: Mutex::new(None),
+        }
+    }
+
+    /// The processes as they are now, for a listing.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let taken = self.clock.now();
+        let processes: Arc<[_]> = self.source.processes()?.into_iter().map(Arc::new).collect();
+        let cost = self.clock.now().saturating_sub(taken);
+        *self.lock_list() = Some(List {
+            processes: Arc::clone(&processes),
+            taken,
+            cost,
+        });
+        Ok(processes)
+    }
+
+    /// The processes as they were a moment ago, for a look-up by name.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn recent_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let recent = self.lock_list().clone();
+        match recent {
+            Some(list) if self.is_recent(list.taken, list.cost) => Ok(list.processes),
+            _ => self.list(),
+        }
+    }
+
+    /// The address space as it is now, for a listing.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn listed(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+        self.take(info)
+    }
+
+    /// The mapping that `find` picks, from a recent address space, or from a new one where that has none.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn find<T>(
+        &self,
+        info: &Arc<ProcessInfo>,
+        find: impl Fn(&Snapshot) -> Option<T>,
+    ) -> Result<Option<T>> {
+        if let Some(recent) = self.recent(&info.identity) {
+            if let Some(found) = find(&recent) {
+                return Ok(Some(found));
+            }
+            // A name that is not there may have come up since. But whoever asks for names
+            // that never were must not make us read `maps` all day.
+            if self.clock.now().saturating_sub(recent.taken) <= recent.cost {
+                return Ok(None);
+            }
+        }
+        Ok(find(&*self.take(info)?))
+    }
+
+    /// Whether a name can be a mapping's at all.
+    pub fn is_mapping_name(name: &str) -> bool {
+        start_in_name(name).is_some()
+    }
+
+    fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
+        let mut snapshots = self.lock();
+        let snapshot = snapshots.get(identity)?;
+        if self.is_recent(snapshot.taken, snapshot.cost) {
+            Some(Arc::clone(snapshot))
+        } else {
+            snapshots.pop(identity);
+            None
+        }
+    }
+
+    fn take(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+        let taken = self.clock.now();
+        let space = self.source.address_space(&info.identity)?;
+        let cost = self.clock.now().saturating_sub(taken);
+        let snapshot = Arc::new(Snapshot::new(Arc::clone(info), &space, taken, cost));
+        self.lock().put(info.identity, Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    fn is_recent(&self, taken: Duration, cost: Duration) -> bool {
+        self.clock.now().saturating_sub(taken) <= self.bound.max(cost * COST_FACTOR)
+    }
+
+    fn lock_list(&self) -> MutexGuard<'_, Option<List>> {
+        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<ProcessIdentity, Arc<Snapshot>>> {
+        self.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::process::fake::{FakeProcess, FakeSource};
+
+    const BOUND: Duration = Duration::from_millis(100);
+    const MAPS: &[u8] = b"\
+1000-2000 rw-p 00000000 00:00 0          [heap]\n\
+5000-9000 r--p 00000000 00:00 0\n\
+f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
+
+    fn table() -> (Arc<ManualClock>, FakeProcess, Arc<ProcessInfo>, ProcessTable) {
+        let process = FakeProcess::new(7, b"fake");
+        process.set_maps(MAPS);
+        let source = FakeSource::default();
+        source.add(process.clone());
+        let info = Arc::new(source.describe(process.identity().pid).unwrap());
+        let clock = Arc::new(ManualClock::new());
+        let table = ProcessTable::new(Arc::new(source), Arc::clone(&clock) as _, BOUND);
+        (clock, process, info, table)
+    }
+
+    fn find(table: &ProcessTable, info: &Arc<ProcessInfo>, name: &str) -> bool {
+        table
+            .find(info, |snapshot| snapshot.named(name).cloned())
+            .unwrap()
+            .is_some()
+    }
+
+    #[test]
+    fn looking_up_many_names_reads_maps_once() {
+        let (clock, process, info, table) = table();
+        let snapshot = table.listed(&info).unwrap();
+        for _ in 0..3 {
+            for mapping in snapshot.mappings() {
+                assert!(find(&table, &info, &mapping.file_name()));
+                clock.advance(BOUND / 10);
+            }
+        }
+        assert_eq!(process.maps_reads(), 1);
+        clock.advance(BOUND);
+        assert!(find(&table, &info, "000000001000-000000002000.rw-p.heap"));
+        assert_eq!(process.maps_reads(), 2);
+    }
+
+    #[test]
+    fn a_new_mapping_is_found_within_the_bound() {
+        let (clock, process, info, table) = table();
+        table.listed(&info).unwrap();
+        process.set_maps(b"1000-3000 rw-p 00000000 00:00 0          [heap]\n");
+        clock.advance(Duration::from_millis(1));
+        assert!(find(&table, &info, "000000001000-000000003000.rw-p.heap"));
+        assert!(!find(&table, &info, "000000001000-000000002000.rw-p.heap"));
+    }
+
+    #[test]
+    fn only_the_exact_name_is_found() {
+        let (_, _, info, table) = table();
+        for name in [
+            "000000001000-000000002000.rw-p.stack",
+            "000000001000-000000002000.rw-p.",
+            "1000-2000.rw-p.heap",
+            "000000001000",
+            "heap",
+            "",
+        ] {
+            assert!(!find(&table, &info, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn heap_and_stack_have_names_of_their_own() {
+        let (_, _, info, table) = table();
+        let snapshot = table.listed(&info).unwrap();
+        assert!(snapshot.heap().unwrap().is_heap());
+        assert!(snapshot.stack().unwrap().is_stack());
+    }
+}
