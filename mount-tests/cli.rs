@@ -17,7 +17,7 @@ tests![
     without_dev_fuse_the_error_says_so: [Need::Root, Need::Tool("unshare")],
     it_answers_before_it_returns,
     source_and_mount_point,
-    mount_t_fuse_procmemfs: [Need::Root, Need::Tool("mount.fuse3"), Need::Tool("mount")],
+    mount_t_fuse_procmemfs: [Need::Root, Need::Tool("mount.fuse3"), Need::Tool("unshare")],
     options_of_every_file_system_pass_through,
     debug_logs_to_the_terminal,
 ];
@@ -239,23 +239,36 @@ fn source_and_mount_point() {
     }
 }
 
-/// `mount -t fuse.procmemfs` and `umount` work, as a line of `/etc/fstab`
-/// would use them; memory is writable only where `rw` was asked for.
+/// `mount -t fuse.procmemfs` works as a line of `/etc/fstab` would use it, with
+/// the options that `mount` adds by itself (`rw`, `dev`, `suid`).
 fn mount_t_fuse_procmemfs() {
     let point = MountPoint::new();
-    let dir = daemon_binary().parent().unwrap();
-    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
-    let mut mount = Command::new("mount");
-    mount
-        .args(["-t", "fuse.procmemfs", "none"])
-        .arg(point.path())
-        .args(["-o", "cache_ttl=0,nosuid,nodev"])
-        .env("PATH", path);
-    run(&mut mount).success();
-    assert!(point.path().join("self").exists());
-    let line = mounts_line(point.path());
-    assert!(line.contains(" fuse.procmemfs "), "{line}");
-    run(Command::new("umount").arg(point.path())).success();
+    // `mount` looks for the program in the directories of the system only: in
+    // a mount namespace of its own it is put there.
+    let script = format!(
+        "set -e\n\
+         mount -t tmpfs none /usr/local/bin\n\
+         cp {daemon} /usr/local/bin/procmemfs\n\
+         for options in defaults cache_ttl=0 nosuid,nodev,noexec,ro; do\n\
+         mount -t fuse.procmemfs none {point} -o $options\n\
+         test -d {point}/self/\n\
+         grep ' {bare} fuse.procmemfs ' /proc/self/mounts\n\
+         umount {point}\n\
+         done\n",
+        daemon = quote(daemon_binary()),
+        point = quote(point.path()),
+        bare = point.path().display(),
+    );
+    let mut unshare = Command::new("unshare");
+    let output = run(unshare.args(["-m", "sh", "-c", &script]));
+    let lines = output.success().quiet().text();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert!(
+        lines.lines().all(|line| line.starts_with("none ")),
+        "{lines}"
+    );
+    let last = lines.lines().last().unwrap();
+    assert!(last.contains(" ro,nosuid,nodev,noexec,"), "{last}");
     gone(point.path());
 }
 

@@ -28,6 +28,10 @@ use libtest_mimic::Arguments;
 
 fn main() {
     let arguments = Arguments::from_args();
+    // Several tests run at once: a message says whose it is.
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("[{}] {info}", support::current_test());
+    }));
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),

@@ -134,7 +134,10 @@ mod tests {
     #[test]
     fn names_sort_by_address() {
         let low = AddressRange::new(Address::new(0x1000), Address::new(0x2000)).unwrap();
-        let high = AddressRange::new(Address::new(0x7fff_0000_0000), Address::new(0x7fff_0000_1000));
+        let high = AddressRange::new(
+            Address::new(0x7fff_0000_0000),
+            Address::new(0x7fff_0000_1000),
+        );
         assert_eq!(low.to_string(), "000000001000-000000002000");
         assert!(low.to_string() < high.unwrap().to_string());
     }

@@ -47,7 +47,10 @@ pub struct ManualClock {
 
 impl ManualClock {
     /// A clock that shows zero.
-    #[expect(clippy::new_without_default, reason = "reads better beside SystemClock::new")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "reads better beside SystemClock::new"
+    )]
     pub fn new() -> Self {
         Self {
             elapsed: Mutex::new(Duration::ZERO),
@@ -56,13 +59,19 @@ impl ManualClock {
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        *self.elapsed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += by;
+        *self
+            .elapsed
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) += by;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
-        *self.elapsed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self
+            .elapsed
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn wall(&self) -> SystemTime {
@@ -81,7 +90,10 @@ mod tests {
         assert_eq!((clock.now(), clock.wall()), before);
         clock.advance(Duration::from_millis(5));
         assert_eq!(clock.now() - before.0, Duration::from_millis(5));
-        assert_eq!(clock.wall().duration_since(before.1).unwrap(), Duration::from_millis(5));
+        assert_eq!(
+            clock.wall().duration_since(before.1).unwrap(),
+            Duration::from_millis(5)
+        );
     }
 
     #[test]

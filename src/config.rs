@@ -93,7 +93,14 @@ fn suggested(suggestion: &Option<&'static str>) -> String {
 
 /// Options of our own.
 const OWN: &[&str] = &[
-    "rw", "ro", "cache_ttl", "cache_size", "fault", "force", "pid", "threads",
+    "rw",
+    "ro",
+    "cache_ttl",
+    "cache_size",
+    "fault",
+    "force",
+    "pid",
+    "threads",
 ];
 
 /// Options of mount(8) that the kernel or the mount helper acts on.
@@ -104,9 +111,30 @@ const GENERIC: &[&str] = &[
 
 /// Options that only mount(8), `fstab` or a boot manager acts on.
 const IGNORED: &[&str] = &[
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev",
-    "relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime", "lazytime",
-    "nolazytime", "silent", "loud", "mand", "nomand", "iversion", "noiversion",
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "nofail",
+    "_netdev",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "diratime",
+    "nodiratime",
+    "lazytime",
+    "nolazytime",
+    "silent",
+    "loud",
+    "mand",
+    "nomand",
+    "iversion",
+    "noiversion",
 ];
 
 impl MountConfig {
@@ -133,9 +161,16 @@ impl MountConfig {
             None => (option, None),
         };
         match name {
-            "cache_ttl" => self.cache_ttl = given("cache_ttl", value, "a time such as 100ms, 2s or 0", time)?,
+            "cache_ttl" => {
+                self.cache_ttl = given("cache_ttl", value, "a time such as 100ms, 2s or 0", time)?
+            }
             "cache_size" => {
-                self.cache_size = given("cache_size", value, "a size in bytes such as 64M or 1G", size)?;
+                self.cache_size = given(
+                    "cache_size",
+                    value,
+                    "a size in bytes such as 64M or 1G",
+                    size,
+                )?;
             }
             "fault" => self.faults = given("fault", value, "'error' or 'zero'", faults)?,
             "pid" => self.only = given("pid", value, "process numbers such as 12 or 12:345", pids)?,
@@ -169,7 +204,9 @@ impl MountConfig {
 }
 
 fn is_known(name: &str) -> bool {
-    [OWN, GENERIC, IGNORED].iter().any(|names| names.contains(&name))
+    [OWN, GENERIC, IGNORED]
+        .iter()
+        .any(|names| names.contains(&name))
 }
 
 fn given<T>(
@@ -193,7 +230,10 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 fn size(text: &str) -> Option<u64> {
-    parse_size::Config::new().with_binary().parse_size(text).ok()
+    parse_size::Config::new()
+        .with_binary()
+        .parse_size(text)
+        .ok()
 }
 
 fn faults(text: &str) -> Option<FaultPolicy> {
@@ -209,7 +249,9 @@ fn pids(text: &str) -> Option<Vec<ProcessId>> {
 }
 
 fn threads(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|threads| (1..=256).contains(threads))
+    text.parse()
+        .ok()
+        .filter(|threads| (1..=256).contains(threads))
 }
 
 /// Some more threads than CPUs: one that waits in a target's memory leaves the others to serve.
@@ -274,7 +316,10 @@ mod tests {
         assert_eq!(config.cache_ttl, Duration::from_secs(2));
         assert_eq!(config.cache_size, 1 << 30);
         assert_eq!(config.faults, FaultPolicy::Zero);
-        assert_eq!(config.only.iter().map(|pid| pid.get()).collect::<Vec<_>>(), [12, 345]);
+        assert_eq!(
+            config.only.iter().map(|pid| pid.get()).collect::<Vec<_>>(),
+            [12, 345]
+        );
         assert_eq!(config.threads, 3);
         assert_eq!(config.generic, ["nosuid", "fsname=x"]);
         assert_eq!(parse("cache_ttl=0").unwrap().cache_ttl, Duration::ZERO);
@@ -285,17 +330,47 @@ mod tests {
     #[test]
     fn a_bad_option_is_named_with_what_would_be_taken() {
         let table = [
-            ("cache_tll=1s", "unknown option 'cache_tll', did you mean 'cache_ttl'?: see procmemfs --help"),
-            ("nonsense", "unknown option 'nonsense': see procmemfs --help"),
-            ("cache_ttl", "option cache_ttl=: needs a time such as 100ms, 2s or 0"),
-            ("cache_ttl=5", "option cache_ttl=5: needs a time such as 100ms, 2s or 0"),
-            ("cache_size=lots", "option cache_size=lots: needs a size in bytes such as 64M or 1G"),
-            ("fault=ignore", "option fault=ignore: needs 'error' or 'zero'"),
-            ("pid=1:x", "option pid=1:x: needs process numbers such as 12 or 12:345"),
-            ("pid=", "option pid=: needs process numbers such as 12 or 12:345"),
-            ("threads=0", "option threads=0: needs a number from 1 to 256"),
+            (
+                "cache_tll=1s",
+                "unknown option 'cache_tll', did you mean 'cache_ttl'?: see procmemfs --help",
+            ),
+            (
+                "nonsense",
+                "unknown option 'nonsense': see procmemfs --help",
+            ),
+            (
+                "cache_ttl",
+                "option cache_ttl=: needs a time such as 100ms, 2s or 0",
+            ),
+            (
+                "cache_ttl=5",
+                "option cache_ttl=5: needs a time such as 100ms, 2s or 0",
+            ),
+            (
+                "cache_size=lots",
+                "option cache_size=lots: needs a size in bytes such as 64M or 1G",
+            ),
+            (
+                "fault=ignore",
+                "option fault=ignore: needs 'error' or 'zero'",
+            ),
+            (
+                "pid=1:x",
+                "option pid=1:x: needs process numbers such as 12 or 12:345",
+            ),
+            (
+                "pid=",
+                "option pid=: needs process numbers such as 12 or 12:345",
+            ),
+            (
+                "threads=0",
+                "option threads=0: needs a number from 1 to 256",
+            ),
             ("rw=1", "option rw takes no value"),
-            ("force", "option force needs rw: it lets writes pass over a mapping's protection"),
+            (
+                "force",
+                "option force needs rw: it lets writes pass over a mapping's protection",
+            ),
         ];
         for (list, message) in table {
             assert_eq!(parse(list).unwrap_err().to_string(), message, "{list}");

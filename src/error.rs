@@ -26,7 +26,9 @@ pub enum Error {
     )]
     ProcessDenied(ProcessId),
     /// A file was opened for writing whose mapping has no `w`.
-    #[error("the mapping is not writable: mount with -o rw,force to write in spite of its protection")]
+    #[error(
+        "the mapping is not writable: mount with -o rw,force to write in spite of its protection"
+    )]
     Protected,
     /// A file was opened for writing on a mount without `rw`.
     #[error("the mount shows memory read-only: mount with -o rw to write")]
@@ -135,7 +137,11 @@ mod tests {
     #[test]
     fn a_refusal_names_what_would_help() {
         let pid = ProcessId::new(7).unwrap();
-        assert!(Error::ProcessDenied(pid).to_string().contains("CAP_SYS_PTRACE"));
+        assert!(
+            Error::ProcessDenied(pid)
+                .to_string()
+                .contains("CAP_SYS_PTRACE")
+        );
         assert!(Error::ReadOnlyMount.to_string().contains("-o rw"));
         assert!(Error::Protected.to_string().contains("force"));
     }

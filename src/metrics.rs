@@ -163,33 +163,101 @@ impl Metrics {
             let label = format!("{{operation=\"{}\"}}", operation.name());
             (label, self.requests[*operation as usize].get())
         });
-        family(&mut text, "requests_total", "counter", "Requests by operation.", requests);
+        family(
+            &mut text,
+            "requests_total",
+            "counter",
+            "Requests by operation.",
+            requests,
+        );
         let errors = ERRNOS
             .iter()
             .zip(&self.errors)
             .map(|(errno, counter)| (format!("{errno:?}"), counter.get()))
             .chain([("other".to_owned(), self.other_errors.get())])
             .map(|(errno, count)| (format!("{{errno=\"{errno}\"}}"), count));
-        family(&mut text, "errors_total", "counter", "Requests answered with an error.", errors);
+        family(
+            &mut text,
+            "errors_total",
+            "counter",
+            "Requests answered with an error.",
+            errors,
+        );
 
         let counters: [(&str, &str, &Counter); 11] = [
-            ("read_bytes_total", "Bytes answered to reads.", &self.read_bytes),
-            ("written_bytes_total", "Bytes taken by writes.", &self.written_bytes),
-            ("vm_readv_calls_total", "Calls of process_vm_readv.", &self.vm_readv_calls),
-            ("vm_readv_iovecs_total", "Ranges asked of process_vm_readv.", &self.vm_readv_iovecs),
-            ("vm_writev_calls_total", "Calls of process_vm_writev.", &self.vm_writev_calls),
-            ("vm_writev_iovecs_total", "Ranges given to process_vm_writev.", &self.vm_writev_iovecs),
-            ("mem_reads_total", "Reads of a pinned /proc/PID/mem.", &self.mem_reads),
-            ("mem_writes_total", "Writes to a pinned /proc/PID/mem.", &self.mem_writes),
-            ("maps_reads_total", "Readings of /proc/PID/maps.", &self.maps_reads),
-            ("cache_hits_total", "Pages answered from the cache.", &self.cache_hits),
-            ("cache_misses_total", "Pages the cache did not hold.", &self.cache_misses),
+            (
+                "read_bytes_total",
+                "Bytes answered to reads.",
+                &self.read_bytes,
+            ),
+            (
+                "written_bytes_total",
+                "Bytes taken by writes.",
+                &self.written_bytes,
+            ),
+            (
+                "vm_readv_calls_total",
+                "Calls of process_vm_readv.",
+                &self.vm_readv_calls,
+            ),
+            (
+                "vm_readv_iovecs_total",
+                "Ranges asked of process_vm_readv.",
+                &self.vm_readv_iovecs,
+            ),
+            (
+                "vm_writev_calls_total",
+                "Calls of process_vm_writev.",
+                &self.vm_writev_calls,
+            ),
+            (
+                "vm_writev_iovecs_total",
+                "Ranges given to process_vm_writev.",
+                &self.vm_writev_iovecs,
+            ),
+            (
+                "mem_reads_total",
+                "Reads of a pinned /proc/PID/mem.",
+                &self.mem_reads,
+            ),
+            (
+                "mem_writes_total",
+                "Writes to a pinned /proc/PID/mem.",
+                &self.mem_writes,
+            ),
+            (
+                "maps_reads_total",
+                "Readings of /proc/PID/maps.",
+                &self.maps_reads,
+            ),
+            (
+                "cache_hits_total",
+                "Pages answered from the cache.",
+                &self.cache_hits,
+            ),
+            (
+                "cache_misses_total",
+                "Pages the cache did not hold.",
+                &self.cache_misses,
+            ),
         ];
         for (name, help, counter) in counters {
-            family(&mut text, name, "counter", help, [(String::new(), counter.get())]);
+            family(
+                &mut text,
+                name,
+                "counter",
+                help,
+                [(String::new(), counter.get())],
+            );
         }
         let cache_bytes = [(String::new(), self.cache_bytes.get())];
-        family(&mut text, "cache_bytes", "gauge", "Bytes of memory in the cache.", cache_bytes);
+        family(
+            &mut text,
+            "cache_bytes",
+            "gauge",
+            "Bytes of memory in the cache.",
+            cache_bytes,
+        );
         text
     }
 }

@@ -36,22 +36,32 @@ pub enum MountError {
     #[error("{0}: not a directory: choose or create one")]
     NotADirectory(PathBuf),
     /// The daemon of a mount there is gone.
-    #[error("{0}: a file system is still mounted there whose daemon has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})")]
+    #[error(
+        "{0}: a file system is still mounted there whose daemon has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})"
+    )]
     Dead(PathBuf),
     /// The same is mounted there.
-    #[error("{0}: procmemfs is mounted there already: unmount it first (umount {0}) or choose another directory")]
+    #[error(
+        "{0}: procmemfs is mounted there already: unmount it first (umount {0}) or choose another directory"
+    )]
     Mounted(PathBuf),
     /// Somebody else has it.
     #[error("{0}: busy: something else is being mounted there")]
     Busy(PathBuf),
     /// No FUSE in the kernel, or in the container.
-    #[error("no /dev/fuse: load the module (modprobe fuse), or let the container have it (--device /dev/fuse)")]
+    #[error(
+        "no /dev/fuse: load the module (modprobe fuse), or let the container have it (--device /dev/fuse)"
+    )]
     NoDevice,
     /// `/dev/fuse` is not for this user.
-    #[error("/dev/fuse may not be opened: ask root for 'chmod 0666 /dev/fuse' (which is udev's default), or mount as root")]
+    #[error(
+        "/dev/fuse may not be opened: ask root for 'chmod 0666 /dev/fuse' (which is udev's default), or mount as root"
+    )]
     DeviceDenied,
     /// A plain user without the helper.
-    #[error("mounting needs root or the helper fusermount3: install the package fuse3, or mount as root")]
+    #[error(
+        "mounting needs root or the helper fusermount3: install the package fuse3, or mount as root"
+    )]
     NoHelper,
     /// The kernel or the helper said no.
     #[error("{0}: may not be mounted on by this user: {1}")]
@@ -91,7 +101,8 @@ impl Mount {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
         };
-        let source = LiveSource::new(source_options, Arc::clone(&metrics)).map_err(|_| MountError::NoProc)?;
+        let source = LiveSource::new(source_options, Arc::clone(&metrics))
+            .map_err(|_| MountError::NoProc)?;
         let source = Arc::new(source);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let services = Services {
@@ -109,8 +120,12 @@ impl Mount {
         };
         let fs = Arc::new(FileSystem::new(services, options, clock));
         let (outdated, jobs) = Outdated::new();
-        let session = Session::new(Adapter::new(fs, outdated), &mountpoint, &session_config(config))
-            .map_err(|error| explain(&mountpoint, error))?;
+        let session = Session::new(
+            Adapter::new(fs, outdated),
+            &mountpoint,
+            &session_config(config),
+        )
+        .map_err(|error| explain(&mountpoint, error))?;
         if let Some(device) = own_device(&mountpoint) {
             source.set_own_device(device);
             raise_readahead(device);
@@ -210,14 +225,23 @@ impl Unmounter {
 
 fn session_config(config: &MountConfig) -> Config {
     let mut options = vec![MountOption::CUSTOM(format!("subtype={SUBTYPE}"))];
-    if !config.generic.iter().any(|option| option.starts_with("fsname=")) {
+    if !config
+        .generic
+        .iter()
+        .any(|option| option.starts_with("fsname="))
+    {
         options.push(MountOption::FSName(SUBTYPE.to_owned()));
     }
     options.push(match config.mode {
         Mode::ReadOnly => MountOption::RO,
         Mode::Look | Mode::Write => MountOption::RW,
     });
-    options.extend(config.generic.iter().filter_map(|option| generic_option(option)));
+    options.extend(
+        config
+            .generic
+            .iter()
+            .filter_map(|option| generic_option(option)),
+    );
     let mut session = Config::default();
     session.mount_options = options;
     session.n_threads = Some(config.threads);
@@ -305,7 +329,10 @@ fn explain(mountpoint: &Path, error: io::Error) -> MountError {
 /// The mount's device, without asking its file system, which does not answer yet.
 fn own_device(mountpoint: &Path) -> Option<Device> {
     let mounts = Process::myself().ok()?.mountinfo().ok()?;
-    let mount = mounts.0.iter().rfind(|mount| mount.mount_point == mountpoint)?;
+    let mount = mounts
+        .0
+        .iter()
+        .rfind(|mount| mount.mount_point == mountpoint)?;
     let (major, minor) = mount.majmin.split_once(':')?;
     Some(Device {
         major: major.parse().ok()?,
@@ -315,7 +342,10 @@ fn own_device(mountpoint: &Path) -> Option<Device> {
 
 /// Lets the kernel read ahead in requests of the largest size; for root only, and nothing is lost without.
 fn raise_readahead(device: Device) {
-    let path = format!("/sys/class/bdi/{}:{}/read_ahead_kb", device.major, device.minor);
+    let path = format!(
+        "/sys/class/bdi/{}:{}/read_ahead_kb",
+        device.major, device.minor
+    );
     if let Err(error) = std::fs::write(&path, READAHEAD_KIB) {
         log::debug!("{path} stays as it is: {error}");
     }

@@ -110,8 +110,10 @@ impl Freshness {
 
     /// Ends all epochs of all spaces: a write can show in any of them (shared memory, shared address spaces).
     pub fn end_all(&self) {
-        self.ended
-            .fetch_max(self.next.load(Ordering::SeqCst).saturating_sub(1), Ordering::SeqCst);
+        self.ended.fetch_max(
+            self.next.load(Ordering::SeqCst).saturating_sub(1),
+            Ordering::SeqCst,
+        );
     }
 
     /// Whether what was read in `epoch` still counts.
@@ -140,7 +142,9 @@ impl Freshness {
 
 impl SpaceEpoch {
     fn lock(&self) -> MutexGuard<'_, Epoch> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -185,7 +189,10 @@ mod tests {
         let before = freshness.lend(&space).0;
         clock.advance(Duration::from_millis(1));
         let after = freshness.lend(&space).0;
-        assert!(after.modified() > before.modified(), "the last jiffy is not lent");
+        assert!(
+            after.modified() > before.modified(),
+            "the last jiffy is not lent"
+        );
     }
 
     #[test]

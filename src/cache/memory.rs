@@ -134,7 +134,11 @@ impl CachedMemory {
     }
 
     /// Reads the whole pages that hold the stretches, and keeps them. Returns as [`read_through`](Self::read_through).
-    fn read_pages(&self, missing: &mut [Missing<'_>], epoch: super::Epoch) -> Result<Option<usize>> {
+    fn read_pages(
+        &self,
+        missing: &mut [Missing<'_>],
+        epoch: super::Epoch,
+    ) -> Result<Option<usize>> {
         let mut pages: Vec<(Address, Vec<u8>)> = missing
             .iter()
             .map(|stretch| {
@@ -248,7 +252,9 @@ mod tests {
             let clock = Arc::new(ManualClock::new());
             let metrics = Arc::new(Metrics::default());
             let process = FakeProcess::new(7, b"fake");
-            let bytes: Vec<u8> = (0..pages * PAGE).map(|i| (i / PAGE + i % 199) as u8).collect();
+            let bytes: Vec<u8> = (0..pages * PAGE)
+                .map(|i| (i / PAGE + i % 199) as u8)
+                .collect();
             process.map(START, &bytes);
             Self {
                 freshness: Arc::new(Freshness::new(TTL, Arc::clone(&clock) as _)),
@@ -304,7 +310,10 @@ mod tests {
         let bench = Bench::new(4);
         let memory = bench.memory();
         let first = read(&memory, 100, 8).unwrap();
-        assert_eq!(bench.process.take_calls(), [Call::Read(vec![(START, PAGE)])]);
+        assert_eq!(
+            bench.process.take_calls(),
+            [Call::Read(vec![(START, PAGE)])]
+        );
         assert_eq!(read(&memory, 100, 8).unwrap(), first);
         read(&memory, 0, PAGE).unwrap();
         assert_eq!(bench.process.take_calls(), []);
@@ -329,7 +338,11 @@ mod tests {
         let page = |number: u64| START + number * PAGE_SIZE;
         assert_eq!(
             bench.process.take_calls(),
-            [Call::Read(vec![(page(0), 2 * PAGE), (page(3), 2 * PAGE), (page(6), 2 * PAGE)])]
+            [Call::Read(vec![
+                (page(0), 2 * PAGE),
+                (page(3), 2 * PAGE),
+                (page(6), 2 * PAGE)
+            ])]
         );
     }
 
@@ -364,7 +377,8 @@ mod tests {
         let (one, other) = (bench.memory(), bench.memory());
         read(&one, 0, 8).unwrap();
         read(&other, 0, 8).unwrap();
-        one.write(Address::new(START), b"written!", WriteMode::Obey).unwrap();
+        one.write(Address::new(START), b"written!", WriteMode::Obey)
+            .unwrap();
         assert_eq!(read(&one, 0, 8).unwrap(), b"written!");
         assert_eq!(read(&other, 0, 8).unwrap(), b"written!");
     }
@@ -411,7 +425,9 @@ mod tests {
         let racing = bench.before(Arc::new(Racing {
             inner: bench.process.open(),
             then: Mutex::new(Some(move || {
-                writer.write(Address::new(START), b"written!", WriteMode::Obey).unwrap();
+                writer
+                    .write(Address::new(START), b"written!", WriteMode::Obey)
+                    .unwrap();
             })),
         }));
         assert_ne!(read(&racing, 0, 8).unwrap(), b"written!");

@@ -80,18 +80,24 @@ impl PageCache {
             let number = start.get() / PAGE_SIZE + index;
             blocks.add((space, number), epoch.number(), page, self.capacity);
         }
-        self.metrics.cache_bytes.set(blocks.len() as u64 * PAGE_SIZE);
+        self.metrics
+            .cache_bytes
+            .set(blocks.len() as u64 * PAGE_SIZE);
     }
 
     /// Drops all blocks of a space.
     pub(super) fn forget(&self, space: SpaceId) {
         let mut blocks = self.lock();
         blocks.forget(space);
-        self.metrics.cache_bytes.set(blocks.len() as u64 * PAGE_SIZE);
+        self.metrics
+            .cache_bytes
+            .set(blocks.len() as u64 * PAGE_SIZE);
     }
 
     fn lock(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.blocks
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -194,7 +200,10 @@ mod tests {
     const PAGE: usize = PAGE_SIZE as usize;
 
     fn epoch() -> Epoch {
-        let freshness = Freshness::new(std::time::Duration::from_secs(1), Arc::new(ManualClock::new()));
+        let freshness = Freshness::new(
+            std::time::Duration::from_secs(1),
+            Arc::new(ManualClock::new()),
+        );
         freshness.current(&freshness.new_space())
     }
 
@@ -225,7 +234,10 @@ mod tests {
     fn spaces_and_epochs_are_kept_apart() {
         let cache = cache(8);
         let (one, other) = (cache.new_space(), cache.new_space());
-        let freshness = Freshness::new(std::time::Duration::from_secs(1), Arc::new(ManualClock::new()));
+        let freshness = Freshness::new(
+            std::time::Duration::from_secs(1),
+            Arc::new(ManualClock::new()),
+        );
         let cell = freshness.new_space();
         let old = freshness.current(&cell);
         cache.add(one, old, Address::new(0), &[1; PAGE]);
@@ -234,7 +246,12 @@ mod tests {
         assert!(!holds(&cache, one, new, 0));
         cache.add(one, new, Address::new(0), &[2; PAGE]);
         let mut byte = [0];
-        assert!(cache.look(one, new).unwrap().copy(Address::new(5), &mut byte));
+        assert!(
+            cache
+                .look(one, new)
+                .unwrap()
+                .copy(Address::new(5), &mut byte)
+        );
         assert_eq!(byte, [2]);
     }
 

@@ -59,7 +59,9 @@ impl FileSystem {
             self.opened
                 .verify(&info.identity)
                 .map_err(|error| match error {
-                    Error::Ended(pid) if handle.is_none() && !self.is_open(info) => Error::Replaced(pid),
+                    Error::Ended(pid) if handle.is_none() && !self.is_open(info) => {
+                        Error::Replaced(pid)
+                    }
                     error => error,
                 })?;
         }
@@ -112,11 +114,9 @@ impl FileSystem {
             valid: freshness.lendable(),
         };
         match node {
-            Node::Root
-            | Node::SelfLink
-            | Node::Names
-            | Node::Command(_)
-            | Node::CommandLink(_) => plain,
+            Node::Root | Node::SelfLink | Node::Names | Node::Command(_) | Node::CommandLink(_) => {
+                plain
+            }
             Node::Stats => Attributes {
                 size: self.services.metrics.render().len() as u64,
                 modified: freshness.clock().wall(),
@@ -128,11 +128,18 @@ impl FileSystem {
                 ..owned(plain, info)
             },
             Node::MappingLink(info, _) => owned(plain, info),
-            Node::Mapping(info, mapping) => self.describe_mapping(owned(plain, info), info, mapping),
+            Node::Mapping(info, mapping) => {
+                self.describe_mapping(owned(plain, info), info, mapping)
+            }
         }
     }
 
-    fn describe_mapping(&self, plain: Attributes, info: &ProcessInfo, mapping: &Mapping) -> Attributes {
+    fn describe_mapping(
+        &self,
+        plain: Attributes,
+        info: &ProcessInfo,
+        mapping: &Mapping,
+    ) -> Attributes {
         let freshness = &self.services.freshness;
         // While it is open, the time moves with the epoch of what was read, and never without it.
         let (modified, valid) = match self.opened.find(&info.identity) {
@@ -144,7 +151,11 @@ impl FileSystem {
         };
         let size = mapping.size();
         Attributes {
-            mode: if self.may_write(mapping) { 0o600 } else { 0o400 },
+            mode: if self.may_write(mapping) {
+                0o600
+            } else {
+                0o400
+            },
             size,
             blocks: size.div_ceil(BLOCK),
             modified: if size == 0 { plain.modified } else { modified },

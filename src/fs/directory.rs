@@ -8,9 +8,7 @@ use super::{Attributes, FileSystem};
 use crate::error::{Error, Result};
 use crate::mapping::sanitized;
 use crate::process::{ProcessId, ProcessInfo};
-use crate::tree::{
-    DirectoryEntry, Handle, Inode, Kind, Node, ProcessTable, Snapshot, WellKnown,
-};
+use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Node, ProcessTable, Snapshot, WellKnown};
 
 const SELF: &str = "self";
 const STATS: &str = "stats";
@@ -86,7 +84,9 @@ impl FileSystem {
             Node::CommandLink(pid) => Ok(format!("../../{pid}")),
             Node::MappingLink(info, which) => self
                 .processes
-                .find(&info, |snapshot| well_known(snapshot, which).map(|mapping| mapping.file_name()))?
+                .find(&info, |snapshot| {
+                    well_known(snapshot, which).map(|mapping| mapping.file_name())
+                })?
                 .ok_or(Error::NoEntry),
             _ => Err(Error::Invalid),
         }
@@ -129,7 +129,9 @@ impl FileSystem {
     }
 
     fn child_of_process(&self, info: &Arc<ProcessInfo>, name: &str) -> Result<Node> {
-        let link = WellKnown::ALL.into_iter().find(|which| which.name() == name);
+        let link = WellKnown::ALL
+            .into_iter()
+            .find(|which| which.name() == name);
         if link.is_none() && !ProcessTable::is_mapping_name(name) {
             return Err(Error::NoEntry);
         }
@@ -152,7 +154,10 @@ impl FileSystem {
                 entries.push(entry(SELF, Node::SelfLink));
                 entries.push(entry(STATS, Node::Stats));
                 entries.extend(self.processes.list()?.iter().map(|info| {
-                    entry(info.identity.pid.to_string(), Node::Process(Arc::clone(info)))
+                    entry(
+                        info.identity.pid.to_string(),
+                        Node::Process(Arc::clone(info)),
+                    )
                 }));
             }
             Node::Names => {
@@ -182,7 +187,10 @@ impl FileSystem {
                 entries.reserve(snapshot.mappings().len() + WellKnown::ALL.len());
                 for which in WellKnown::ALL {
                     if well_known(&snapshot, which).is_some() {
-                        entries.push(entry(which.name(), Node::MappingLink(Arc::clone(info), which)));
+                        entries.push(entry(
+                            which.name(),
+                            Node::MappingLink(Arc::clone(info), which),
+                        ));
                     }
                 }
                 entries.extend(snapshot.mappings().iter().map(|mapping| {
@@ -217,4 +225,3 @@ fn entry(name: impl Into<String>, node: Node) -> DirectoryEntry {
         node,
     }
 }
-

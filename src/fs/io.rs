@@ -45,18 +45,22 @@ impl FileSystem {
     pub fn open(&self, inode: Inode, access: Access) -> Result<Opened> {
         match self.inodes.get(inode)? {
             Node::Mapping(info, mapping) => {
-                let write = access.write.then(|| self.write_mode(&mapping)).transpose()?;
+                let write = access
+                    .write
+                    .then(|| self.write_mode(&mapping))
+                    .transpose()?;
                 let process = self.opened.open(&info.identity)?;
                 self.services.freshness.renew(&process.epoch);
                 // Whole pages that come back from the kernel's cache would revert what the
                 // target wrote meanwhile: a file that can be written is never cached there.
                 let direct = write.is_some() || self.services.freshness.bound().is_zero();
-                let file = MappingFile::new(
-                    Arc::clone(&process.memory),
-                    &mapping,
-                    self.options.faults,
-                );
-                let short = if direct { Short::Allowed } else { Short::Refused };
+                let file =
+                    MappingFile::new(Arc::clone(&process.memory), &mapping, self.options.faults);
+                let short = if direct {
+                    Short::Allowed
+                } else {
+                    Short::Refused
+                };
                 let open = OpenMapping::new(inode, file, write, short, process);
                 let handle = self.handles.open(Handle::Mapping(Arc::new(open)));
                 Ok(Opened { handle, direct })

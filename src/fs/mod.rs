@@ -61,7 +61,11 @@ pub struct FileSystem {
 
 impl FileSystem {
     /// A file system that shows the processes of `services.source`.
-    pub fn new(services: Services, options: FsOptions, clock: Arc<dyn crate::clock::Clock>) -> Self {
+    pub fn new(
+        services: Services,
+        options: FsOptions,
+        clock: Arc<dyn crate::clock::Clock>,
+    ) -> Self {
         let mounted = clock.wall();
         Self {
             inodes: InodeTable::default(),

@@ -61,7 +61,11 @@ impl Adapter {
         let errno = error.errno();
         self.fs.metrics().count_error(errno);
         let level = convert::level(error);
-        log::log!(level, "{} of inode {inode}: {errno:?}: {error}", operation.name());
+        log::log!(
+            level,
+            "{} of inode {inode}: {errno:?}: {error}",
+            operation.name()
+        );
         fuser::Errno::from_i32(errno as i32)
     }
 
@@ -109,9 +113,18 @@ impl Filesystem for Adapter {
         self.fs.forget(Inode(inode.0), lookups);
     }
 
-    fn getattr(&self, _request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
         let handle = handle.map(|handle| handle.0);
-        match self.count(Operation::GetAttributes).attributes(Inode(inode.0), handle) {
+        match self
+            .count(Operation::GetAttributes)
+            .attributes(Inode(inode.0), handle)
+        {
             Ok(found) => reply.attr(&found.valid, &convert::attributes(&found)),
             Err(error) => reply.error(self.fail(Operation::GetAttributes, inode.0, &error)),
         }
@@ -152,7 +165,10 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
-        match self.count(Operation::ReadLink).read_link(Inode(inode.0), request.pid()) {
+        match self
+            .count(Operation::ReadLink)
+            .read_link(Inode(inode.0), request.pid())
+        {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(self.fail(Operation::ReadLink, inode.0, &error)),
         }
@@ -256,7 +272,10 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.count(Operation::OpenDirectory).open_directory(Inode(inode.0)) {
+        match self
+            .count(Operation::OpenDirectory)
+            .open_directory(Inode(inode.0))
+        {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(error) => reply.error(self.fail(Operation::OpenDirectory, inode.0, &error)),
         }
@@ -311,7 +330,14 @@ impl Filesystem for Adapter {
             };
             let attributes = convert::attributes(&found);
             let number = attributes.ino;
-            if reply.add(number, next, &entry.name, &found.valid, &attributes, GENERATION) {
+            if reply.add(
+                number,
+                next,
+                &entry.name,
+                &found.valid,
+                &attributes,
+                GENERATION,
+            ) {
                 if !is_dot {
                     fs.forget(found.inode, 1);
                 }
@@ -335,7 +361,10 @@ impl Filesystem for Adapter {
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let access = convert::access(mask);
-        match self.count(Operation::Access).check_access(Inode(inode.0), access) {
+        match self
+            .count(Operation::Access)
+            .check_access(Inode(inode.0), access)
+        {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(self.fail(Operation::Access, inode.0, &error)),
         }

@@ -72,12 +72,16 @@ fn extent(mapping: &Mapping, file: &Statx) -> Extent {
 /// Files of `/proc`, `/sys` and unnamed inodes say nothing by their size.
 fn is_special(mapping: &Mapping) -> bool {
     let path = mapping.path();
-    !path.starts_with(b"/") || [&b"/proc/"[..], b"/sys/"].iter().any(|root| path.starts_with(root))
+    !path.starts_with(b"/")
+        || [&b"/proc/"[..], b"/sys/"]
+            .iter()
+            .any(|root| path.starts_with(root))
 }
 
 /// Whether a driver may be behind the mapping, which only its `VmFlags` tell.
 fn is_suspect(mapping: &Mapping) -> bool {
-    mapping.extent() == Extent::Whole && (is_special(mapping) || mapping.path().starts_with(b"/dev/"))
+    mapping.extent() == Extent::Whole
+        && (is_special(mapping) || mapping.path().starts_with(b"/dev/"))
 }
 
 /// Bars mappings of device memory (`io`: `VM_IO`, `pf`: `VM_PFNMAP`; `fs/proc/task_mmu.c`).
@@ -118,7 +122,11 @@ fn device_starts(smaps: &[u8]) -> Vec<u64> {
 /// The file behind a mapping: by its own link, or as a plain user by its path, if that still leads there.
 fn status_of_file(pid: ProcessId, mapping: &Mapping) -> Option<Statx> {
     let range = mapping.range();
-    let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start().get(), range.end().get());
+    let link = format!(
+        "/proc/{pid}/map_files/{:x}-{:x}",
+        range.start().get(),
+        range.end().get()
+    );
     status(Path::new(&link)).or_else(|| {
         let by_path = status(&path_in_root(pid, mapping.path()))?;
         (!mapping.is_deleted() && by_path.stx_ino == mapping.inode()).then_some(by_path)
@@ -167,9 +175,17 @@ VmFlags: rd pf\n";
 
     #[test]
     fn drivers_are_suspects_and_files_are_not() {
-        assert!(is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   /dev/dri/card0")));
-        assert!(is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   anon_inode:[io_uring]")));
-        assert!(is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   /sys/bus/pci/devices/x/resource0")));
-        assert!(!is_suspect(&mapping(b"1000-2000 rw-s 0 00:05 9   /usr/lib/libc.so.6")));
+        assert!(is_suspect(&mapping(
+            b"1000-2000 rw-s 0 00:05 9   /dev/dri/card0"
+        )));
+        assert!(is_suspect(&mapping(
+            b"1000-2000 rw-s 0 00:05 9   anon_inode:[io_uring]"
+        )));
+        assert!(is_suspect(&mapping(
+            b"1000-2000 rw-s 0 00:05 9   /sys/bus/pci/devices/x/resource0"
+        )));
+        assert!(!is_suspect(&mapping(
+            b"1000-2000 rw-s 0 00:05 9   /usr/lib/libc.so.6"
+        )));
     }
 }

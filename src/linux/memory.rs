@@ -44,7 +44,11 @@ impl LiveMemory {
     }
 
     /// Reads segments of one route.
-    fn read_run(&self, run: &mut [ReadSegment<'_>], route: Route) -> std::result::Result<usize, Errno> {
+    fn read_run(
+        &self,
+        run: &mut [ReadSegment<'_>],
+        route: Route,
+    ) -> std::result::Result<usize, Errno> {
         if route == Route::Protected && !self.are_calls_barred() {
             match vm::read(self.identity().pid, run, &self.metrics) {
                 Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.bar_calls(errno),

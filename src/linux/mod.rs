@@ -59,3 +59,6 @@ fn from_io(pid: ProcessId, what: &'static str, error: &std::io::Error) -> Error 
         None => Error::system(what, Errno::EIO),
     }
 }
+
+#[cfg(test)]
+mod tests;

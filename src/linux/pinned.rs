@@ -107,7 +107,11 @@ impl Pinned {
     ///
     /// # Errors
     /// `EIO` where that is the first.
-    pub(super) fn read(&self, address: Address, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
+    pub(super) fn read(
+        &self,
+        address: Address,
+        buffer: &mut [u8],
+    ) -> std::result::Result<usize, Errno> {
         let mut done = 0;
         while done < buffer.len() {
             let at = address.plus(done as u64).get();
@@ -128,7 +132,10 @@ impl Pinned {
     pub(super) fn write(&self, address: Address, data: &[u8]) -> std::result::Result<usize, Errno> {
         let mut done = 0;
         while done < data.len() {
-            match self.mem.write_at(&data[done..], address.plus(done as u64).get()) {
+            match self
+                .mem
+                .write_at(&data[done..], address.plus(done as u64).get())
+            {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(_) if done > 0 => break,
@@ -197,7 +204,10 @@ fn pidfd(pid: ProcessId) -> Result<File> {
         Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
             Err(Error::NoProcess(pid))
         }
-        Err(errno) => Err(Error::system("pidfd_open", Errno::from_raw(errno.raw_os_error()))),
+        Err(errno) => Err(Error::system(
+            "pidfd_open",
+            Errno::from_raw(errno.raw_os_error()),
+        )),
     }
 }
 

@@ -69,5 +69,9 @@ pub(super) fn write(
     };
     metrics.vm_writev_calls.increment();
     metrics.vm_writev_iovecs.increment();
-    process_vm_writev(Pid::from_raw(pid.as_pid_t()), &[IoSlice::new(data)], &[remote])
+    process_vm_writev(
+        Pid::from_raw(pid.as_pid_t()),
+        &[IoSlice::new(data)],
+        &[remote],
+    )
 }

@@ -263,9 +263,14 @@ mod tests {
 
     #[test]
     fn overlapping_lines_of_a_changing_process_keep_the_earlier() {
-        let maps = b"1000-3000 rw-p 0 00:00 0\n2000-4000 rw-p 0 00:00 0\n3000-5000 r--p 0 00:00 0\n";
+        let maps =
+            b"1000-3000 rw-p 0 00:00 0\n2000-4000 rw-p 0 00:00 0\n3000-5000 r--p 0 00:00 0\n";
         let space = AddressSpace::parse(maps).unwrap();
-        let starts: Vec<u64> = space.mappings().iter().map(|m| m.range().start().get()).collect();
+        let starts: Vec<u64> = space
+            .mappings()
+            .iter()
+            .map(|m| m.range().start().get())
+            .collect();
         assert_eq!(starts, [0x1000, 0x3000]);
     }
 

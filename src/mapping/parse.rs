@@ -42,12 +42,24 @@ pub(super) enum Fault {
 /// Reads one line, without its newline.
 pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
     let mut rest = line;
-    let start = hex(until(&mut rest, b'-').ok_or(Fault::Missing("start"))?, "start")?;
+    let start = hex(
+        until(&mut rest, b'-').ok_or(Fault::Missing("start"))?,
+        "start",
+    )?;
     let end = hex(until(&mut rest, b' ').ok_or(Fault::Missing("end"))?, "end")?;
     let protection = protection(until(&mut rest, b' ').ok_or(Fault::Missing("protection"))?)?;
-    let offset = hex(until(&mut rest, b' ').ok_or(Fault::Missing("offset"))?, "offset")?;
-    let major = hex(until(&mut rest, b':').ok_or(Fault::Missing("device"))?, "device")?;
-    let minor = hex(until(&mut rest, b' ').ok_or(Fault::Missing("device"))?, "device")?;
+    let offset = hex(
+        until(&mut rest, b' ').ok_or(Fault::Missing("offset"))?,
+        "offset",
+    )?;
+    let major = hex(
+        until(&mut rest, b':').ok_or(Fault::Missing("device"))?,
+        "device",
+    )?;
+    let minor = hex(
+        until(&mut rest, b' ').ok_or(Fault::Missing("device"))?,
+        "device",
+    )?;
     let inode = match until(&mut rest, b' ') {
         Some(field) => field,
         None => std::mem::take(&mut rest),

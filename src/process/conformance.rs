@@ -33,7 +33,11 @@ fn read(memory: &dyn ProcessMemory, asked: &[(Address, usize)]) -> Result<Vec<u8
 /// Checks all of it.
 pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
     let page = PAGE_SIZE as usize;
-    let Layout { start, first, second } = layout;
+    let Layout {
+        start,
+        first,
+        second,
+    } = layout;
     let both = [first.as_slice(), second.as_slice()].concat();
     let hole = start.plus(2 * PAGE_SIZE);
 
@@ -63,15 +67,35 @@ pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
         first[..4],
         "and nothing behind it counts"
     );
-    assert_eq!(read(memory, &[(hole, 4), (*start, 4)]), Err(Error::Unreachable(hole)));
+    assert_eq!(
+        read(memory, &[(hole, 4), (*start, 4)]),
+        Err(Error::Unreachable(hole))
+    );
 
     let patch = [0xa5; 5];
     let seam = start.plus(PAGE_SIZE - 2);
     assert_eq!(memory.write(seam, &patch, WriteMode::Obey), Ok(5));
-    assert_eq!(read(memory, &[(seam, 5)]).unwrap(), patch, "a write is seen at once");
-    assert_eq!(read(memory, &[(*start, page - 2)]).unwrap(), first[..page - 2]);
-    assert_eq!(read(memory, &[(start.plus(PAGE_SIZE + 3), 9)]).unwrap(), second[3..12]);
-    assert_eq!(memory.write(hole, &patch, WriteMode::Obey), Err(Error::Unreachable(hole)));
+    assert_eq!(
+        read(memory, &[(seam, 5)]).unwrap(),
+        patch,
+        "a write is seen at once"
+    );
+    assert_eq!(
+        read(memory, &[(*start, page - 2)]).unwrap(),
+        first[..page - 2]
+    );
+    assert_eq!(
+        read(memory, &[(start.plus(PAGE_SIZE + 3), 9)]).unwrap(),
+        second[3..12]
+    );
+    assert_eq!(
+        memory.write(hole, &patch, WriteMode::Obey),
+        Err(Error::Unreachable(hole))
+    );
     let last = start.plus(2 * PAGE_SIZE - 2);
-    assert_eq!(memory.write(last, &patch, WriteMode::Obey), Ok(2), "a hole ends the write");
+    assert_eq!(
+        memory.write(last, &patch, WriteMode::Obey),
+        Ok(2),
+        "a hole ends the write"
+    );
 }

@@ -133,7 +133,9 @@ impl FakeProcess {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn check(&self) -> Result<()> {
@@ -188,7 +190,9 @@ impl ProcessMemory for FakeMemory {
                     stopped_at = Some(at);
                     break 'segments;
                 };
-                let left = at.left_in_page().min((segment.buffer.len() - filled) as u64) as usize;
+                let left =
+                    at.left_in_page()
+                        .min((segment.buffer.len() - filled) as u64) as usize;
                 let from = at.since(at.page_start()) as usize;
                 segment.buffer[filled..filled + left].copy_from_slice(&page[from..from + left]);
                 filled += left;
@@ -239,11 +243,17 @@ impl FakeSource {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<u32, FakeProcess>> {
-        self.processes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.processes
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
-        let process = self.all().get(&pid.get()).cloned().ok_or(Error::NoProcess(pid))?;
+        let process = self
+            .all()
+            .get(&pid.get())
+            .cloned()
+            .ok_or(Error::NoProcess(pid))?;
         process.check()?;
         Ok(process)
     }
@@ -301,7 +311,9 @@ mod tests {
             first: (0..4096).map(|i| (i % 251) as u8).collect(),
             second: (0..4096).map(|i| (i % 241) as u8).collect(),
         };
-        process.map(0x10_000, &layout.first).map(0x11_000, &layout.second);
+        process
+            .map(0x10_000, &layout.first)
+            .map(0x11_000, &layout.second);
         conformance::check(&*process.open(), &layout);
     }
 
@@ -311,7 +323,10 @@ mod tests {
         process.map(0x10_000, b"bytes");
         let memory = process.open();
         process.exec();
-        assert_eq!(memory.verify(), Err(Error::Replaced(process.identity().pid)));
+        assert_eq!(
+            memory.verify(),
+            Err(Error::Replaced(process.identity().pid))
+        );
         let again = process.open();
         process.end();
         assert_eq!(again.verify(), Err(Error::Ended(process.identity().pid)));

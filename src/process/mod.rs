@@ -25,7 +25,11 @@ impl ProcessId {
     /// Reads a directory name: decimal digits without a leading zero.
     pub fn parse(name: &str) -> Option<Self> {
         let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
-        if plain { Self::new(name.parse().ok()?) } else { None }
+        if plain {
+            Self::new(name.parse().ok()?)
+        } else {
+            None
+        }
     }
 
     /// The raw number.
@@ -187,7 +191,17 @@ mod tests {
     #[test]
     fn directory_names_are_plain_numbers() {
         assert_eq!(ProcessId::parse("1234").map(ProcessId::get), Some(1234));
-        for name in ["", "0", "01", "-1", "+1", "1a", "4294967296", "2147483648", "١"] {
+        for name in [
+            "",
+            "0",
+            "01",
+            "-1",
+            "+1",
+            "1a",
+            "4294967296",
+            "2147483648",
+            "١",
+        ] {
             assert_eq!(ProcessId::parse(name), None, "{name}");
         }
     }

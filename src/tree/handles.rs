@@ -136,11 +136,15 @@ impl HandleTable {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Handle>> {
-        self.open.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.open
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, Handle>> {
-        self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.open
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -158,7 +162,11 @@ mod tests {
     fn mapping(inode: u64, short: Short) -> OpenMapping {
         let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
         let memory = FakeProcess::new(7, b"fake").open();
-        let file = MappingFile::new(Arc::clone(&memory), &space.mappings()[0], FaultPolicy::Error);
+        let file = MappingFile::new(
+            Arc::clone(&memory),
+            &space.mappings()[0],
+            FaultPolicy::Error,
+        );
         let freshness = Freshness::new(Duration::ZERO, Arc::new(ManualClock::new()));
         let epoch = freshness.new_space();
         let process = Arc::new(OpenProcess { memory, epoch });
@@ -179,7 +187,11 @@ mod tests {
     #[test]
     fn buffered_files_are_listed_once() {
         let table = HandleTable::default();
-        for (inode, short) in [(5, Short::Refused), (5, Short::Refused), (6, Short::Allowed)] {
+        for (inode, short) in [
+            (5, Short::Refused),
+            (5, Short::Refused),
+            (6, Short::Allowed),
+        ] {
             table.open(Handle::Mapping(Arc::new(mapping(inode, short))));
         }
         assert_eq!(table.buffered(), [Inode(5)]);
@@ -190,7 +202,12 @@ mod tests {
         let open = mapping(5, Short::Allowed);
         let reuse = |index: u64| open.note_read(index * 4096, 4096);
         assert!((0..64).all(|index| reuse(index) == Reuse::Likely));
-        assert!((64..200).filter(|index| reuse(*index) == Reuse::Unlikely).count() > 130);
+        assert!(
+            (64..200)
+                .filter(|index| reuse(*index) == Reuse::Unlikely)
+                .count()
+                > 130
+        );
         assert_eq!(reuse(3), Reuse::Likely);
         assert_eq!(reuse(9), Reuse::Likely);
     }

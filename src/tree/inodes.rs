@@ -125,11 +125,15 @@ impl InodeTable {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<Inode, Known>> {
-        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.known
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<Inode, Known>> {
-        self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.known
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -36,7 +36,9 @@ impl Snapshot {
             wanted.and_then(|wanted| {
                 space
                     .mappings()
-                    .binary_search_by_key(&wanted.range().start(), |mapping| mapping.range().start())
+                    .binary_search_by_key(&wanted.range().start(), |mapping| {
+                        mapping.range().start()
+                    })
                     .ok()
             })
         };
@@ -207,11 +209,15 @@ impl ProcessTable {
     }
 
     fn lock_list(&self) -> MutexGuard<'_, Option<List>> {
-        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.list
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<ProcessIdentity, Arc<Snapshot>>> {
-        self.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.snapshots
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -227,7 +233,12 @@ mod tests {
 5000-9000 r--p 00000000 00:00 0\n\
 f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
 
-    fn table() -> (Arc<ManualClock>, FakeProcess, Arc<ProcessInfo>, ProcessTable) {
+    fn table() -> (
+        Arc<ManualClock>,
+        FakeProcess,
+        Arc<ProcessInfo>,
+        ProcessTable,
+    ) {
         let process = FakeProcess::new(7, b"fake");
         process.set_maps(MAPS);
         let source = FakeSource::default();

@@ -113,7 +113,9 @@ impl MappingFile {
         }
         match self.len_from(offset, data.len()) {
             0 => Err(Error::PastEnd),
-            len => self.memory.write(self.start.plus(offset), &data[..len], mode),
+            len => self
+                .memory
+                .write(self.start.plus(offset), &data[..len], mode),
         }
     }
 
@@ -166,8 +168,14 @@ mod tests {
         let bytes = read(&file, PAGE_SIZE + 5, 4 * PAGE, Short::Allowed).unwrap();
         assert_eq!(bytes, vec![2; PAGE - 5]);
         let hole = Address::new(0x3000);
-        assert_eq!(read(&file, 2 * PAGE_SIZE, 1, Short::Allowed), Err(Error::Unreachable(hole)));
-        assert_eq!(read(&file, 3 * PAGE_SIZE, 4 * PAGE, Short::Allowed).unwrap(), vec![4; PAGE]);
+        assert_eq!(
+            read(&file, 2 * PAGE_SIZE, 1, Short::Allowed),
+            Err(Error::Unreachable(hole))
+        );
+        assert_eq!(
+            read(&file, 3 * PAGE_SIZE, 4 * PAGE, Short::Allowed).unwrap(),
+            vec![4; PAGE]
+        );
     }
 
     /// SEMANTICS: a buffered read never ends early in silence.
@@ -175,9 +183,18 @@ mod tests {
     fn a_hole_fails_a_buffered_read_as_a_whole() {
         let file = file(FaultPolicy::Error);
         let hole = Address::new(0x3000);
-        assert_eq!(read(&file, 0, 4 * PAGE, Short::Refused), Err(Error::Incomplete(hole)));
-        assert_eq!(read(&file, 0, 2 * PAGE, Short::Refused).unwrap().len(), 2 * PAGE);
-        assert_eq!(read(&file, 3 * PAGE_SIZE, 8 * PAGE, Short::Refused).unwrap(), vec![4; PAGE]);
+        assert_eq!(
+            read(&file, 0, 4 * PAGE, Short::Refused),
+            Err(Error::Incomplete(hole))
+        );
+        assert_eq!(
+            read(&file, 0, 2 * PAGE, Short::Refused).unwrap().len(),
+            2 * PAGE
+        );
+        assert_eq!(
+            read(&file, 3 * PAGE_SIZE, 8 * PAGE, Short::Refused).unwrap(),
+            vec![4; PAGE]
+        );
     }
 
     #[test]
@@ -185,7 +202,10 @@ mod tests {
         let file = file(FaultPolicy::Zero);
         let bytes = read(&file, PAGE_SIZE, 9 * PAGE, Short::Refused).unwrap();
         assert_eq!(bytes, [[2; PAGE], [0; PAGE], [4; PAGE]].concat());
-        assert_eq!(read(&file, 2 * PAGE_SIZE + 9, 3, Short::Allowed).unwrap(), [0; 3]);
+        assert_eq!(
+            read(&file, 2 * PAGE_SIZE + 9, 3, Short::Allowed).unwrap(),
+            [0; 3]
+        );
     }
 
     #[test]
@@ -202,10 +222,19 @@ mod tests {
         let process = process();
         process.map(0x5000, &[9; PAGE]);
         let file = MappingFile::new(process.open(), &mapping(), FaultPolicy::Error);
-        assert_eq!(file.write_at(4 * PAGE_SIZE - 3, b"abcdef", WriteMode::Obey), Ok(3));
+        assert_eq!(
+            file.write_at(4 * PAGE_SIZE - 3, b"abcdef", WriteMode::Obey),
+            Ok(3)
+        );
         assert_eq!(process.take_calls(), [Call::Write(0x4ffd, 3)]);
-        assert_eq!(file.write_at(4 * PAGE_SIZE, b"a", WriteMode::Obey), Err(Error::PastEnd));
-        assert_eq!(file.write_at(u64::MAX, b"a", WriteMode::Obey), Err(Error::PastEnd));
+        assert_eq!(
+            file.write_at(4 * PAGE_SIZE, b"a", WriteMode::Obey),
+            Err(Error::PastEnd)
+        );
+        assert_eq!(
+            file.write_at(u64::MAX, b"a", WriteMode::Obey),
+            Err(Error::PastEnd)
+        );
         assert_eq!(file.write_at(4 * PAGE_SIZE, b"", WriteMode::Obey), Ok(0));
         assert_eq!(process.take_calls(), []);
     }
@@ -217,7 +246,10 @@ mod tests {
         mapping.set_extent(Extent::Nothing(Barrier::Device));
         let file = MappingFile::new(process.open(), &mapping, FaultPolicy::Error);
         assert_eq!(read(&file, 0, PAGE, Short::Allowed).unwrap(), []);
-        assert_eq!(file.write_at(0, b"a", WriteMode::Force), Err(Error::PastEnd));
+        assert_eq!(
+            file.write_at(0, b"a", WriteMode::Force),
+            Err(Error::PastEnd)
+        );
         assert_eq!(process.take_calls(), []);
     }
 
