@@ -1,8 +1,9 @@
 //! Time is passed in, so that tests of expiry never sleep.
 
 use std::fmt::Debug;
-use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 /// A source of time.
 pub trait Clock: Debug + Send + Sync {
@@ -59,19 +60,13 @@ impl ManualClock {
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        *self
-            .elapsed
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) += by;
+        *self.elapsed.lock() += by;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
-        *self
-            .elapsed
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.elapsed.lock()
     }
 
     fn wall(&self) -> SystemTime {

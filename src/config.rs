@@ -162,7 +162,7 @@ impl MountConfig {
         };
         match name {
             "cache_ttl" => {
-                self.cache_ttl = given("cache_ttl", value, "a time such as 100ms, 2s or 0", time)?
+                self.cache_ttl = given("cache_ttl", value, "a time such as 100ms, 2s or 0", time)?;
             }
             "cache_size" => {
                 self.cache_size = given(

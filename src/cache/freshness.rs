@@ -7,9 +7,11 @@
 //! and an `mtime` that is its start (`FUSE_AUTO_INVAL_DATA`). Two caches that
 //! each held data for the bound would serve it at twice the age.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 
@@ -78,7 +80,7 @@ impl Freshness {
 
     /// The space's epoch, a new one where the last has ended.
     pub fn current(&self, space: &SpaceEpoch) -> Epoch {
-        let mut epoch = space.lock();
+        let mut epoch = space.0.lock();
         if self.is_over(*epoch, Duration::ZERO) {
             *epoch = self.begin(epoch.wall);
         }
@@ -87,7 +89,7 @@ impl Freshness {
 
     /// Ends the space's epoch: what was read before now does not count any more.
     pub fn renew(&self, space: &SpaceEpoch) -> Epoch {
-        let mut epoch = space.lock();
+        let mut epoch = space.0.lock();
         *epoch = self.begin(epoch.wall);
         *epoch
     }
@@ -95,7 +97,7 @@ impl Freshness {
     /// The epoch to lend to the kernel, and for how long; a new one where hardly anything is left of the last.
     pub fn lend(&self, space: &SpaceEpoch) -> (Epoch, Duration) {
         let held_back = self.held_back();
-        let mut epoch = space.lock();
+        let mut epoch = space.0.lock();
         if self.is_over(*epoch, held_back) {
             *epoch = self.begin(epoch.wall);
         }
@@ -137,14 +139,6 @@ impl Freshness {
 
     fn held_back(&self) -> Duration {
         JIFFY.min(self.bound / 2)
-    }
-}
-
-impl SpaceEpoch {
-    fn lock(&self) -> MutexGuard<'_, Epoch> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

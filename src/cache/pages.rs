@@ -1,8 +1,10 @@
 //! Blocks of memory by address space and page, the least recently used go first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use lru::LruCache;
 
@@ -62,7 +64,7 @@ impl PageCache {
 
     /// Opens the cache to look pages of a space up; `None` where it holds none at all.
     pub(super) fn look(&self, space: SpaceId, epoch: Epoch) -> Option<Look<'_>> {
-        let blocks = self.lock();
+        let blocks = self.blocks.lock();
         blocks.of_space.contains_key(&space).then_some(Look {
             blocks,
             space,
@@ -75,7 +77,7 @@ impl PageCache {
         if self.capacity == 0 {
             return;
         }
-        let mut blocks = self.lock();
+        let mut blocks = self.blocks.lock();
         for (index, page) in (0_u64..).zip(bytes.chunks_exact(PAGE_SIZE as usize)) {
             let number = start.get() / PAGE_SIZE + index;
             blocks.add((space, number), epoch.number(), page, self.capacity);
@@ -87,17 +89,11 @@ impl PageCache {
 
     /// Drops all blocks of a space.
     pub(super) fn forget(&self, space: SpaceId) {
-        let mut blocks = self.lock();
+        let mut blocks = self.blocks.lock();
         blocks.forget(space);
         self.metrics
             .cache_bytes
             .set(blocks.len() as u64 * PAGE_SIZE);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

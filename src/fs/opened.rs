@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use lru::LruCache;
 
@@ -46,7 +48,7 @@ impl OpenProcesses {
     pub(super) fn open(&self, identity: &ProcessIdentity) -> Result<Arc<OpenProcess>> {
         if let Some(known) = self.find(identity) {
             if let Err(error) = known.memory.verify() {
-                self.lock().recent.pop(identity);
+                self.state.lock().recent.pop(identity);
                 return Err(error);
             }
             return Ok(known);
@@ -57,7 +59,7 @@ impl OpenProcesses {
             memory: self.cached(memory, &epoch),
             epoch,
         });
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Somebody else may have pinned it meanwhile: theirs counts.
         let process = match state.open.get(identity).and_then(Weak::upgrade) {
             Some(theirs) => theirs,
@@ -74,7 +76,7 @@ impl OpenProcesses {
 
     /// The process, if it is pinned.
     pub(super) fn find(&self, identity: &ProcessIdentity) -> Option<Arc<OpenProcess>> {
-        self.lock().open.get(identity).and_then(Weak::upgrade)
+        self.state.lock().open.get(identity).and_then(Weak::upgrade)
     }
 
     /// Whether the process that was seen as `identity` is still the same.
@@ -103,11 +105,5 @@ impl OpenProcesses {
             Arc::clone(&self.services.freshness),
             epoch.clone(),
         ))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

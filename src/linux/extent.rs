@@ -53,7 +53,7 @@ pub(super) fn complete(
 }
 
 fn extent(mapping: &Mapping, file: &Statx) -> Extent {
-    match FileType::from_raw_mode(u32::from(file.stx_mode).into()) {
+    match FileType::from_raw_mode(u32::from(file.stx_mode)) {
         FileType::CharacterDevice if (file.stx_rdev_major, file.stx_rdev_minor) != ZERO => {
             Extent::Nothing(Barrier::Device)
         }

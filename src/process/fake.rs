@@ -1,7 +1,9 @@
 //! Processes that exist only in this program, for tests and benchmarks.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{
     ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment, Reuse,
@@ -71,14 +73,14 @@ impl FakeProcess {
 
     /// Replaces the text of `maps`.
     pub fn set_maps(&self, maps: &[u8]) -> &Self {
-        self.state().maps = maps.to_vec();
+        self.state.lock().maps = maps.to_vec();
         self
     }
 
     /// Puts `bytes` at `address`, which must start a page; the last page is filled up with zeros.
     pub fn map(&self, address: u64, bytes: &[u8]) -> &Self {
         assert_eq!(address % PAGE_SIZE, 0, "pages start at a page's start");
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for (index, chunk) in (0_u64..).zip(bytes.chunks(PAGE_SIZE as usize)) {
             let mut page = chunk.to_vec();
             page.resize(PAGE_SIZE as usize, 0);
@@ -90,38 +92,38 @@ impl FakeProcess {
 
     /// Takes the page at `address` away.
     pub fn unmap(&self, address: u64) -> &Self {
-        self.state().pages.remove(&address);
+        self.state.lock().pages.remove(&address);
         self
     }
 
     /// Ends the process.
     pub fn end(&self) {
-        self.state().alive = false;
+        self.state.lock().alive = false;
     }
 
     /// Runs another program: same process, another identity.
     pub fn exec(&self) {
-        self.state().info.identity.layout[0] += 1;
+        self.state.lock().info.identity.layout[0] += 1;
     }
 
     /// Forbids reading it.
     pub fn deny(&self) {
-        self.state().denied = true;
+        self.state.lock().denied = true;
     }
 
     /// Which program of which process it is now.
     pub fn identity(&self) -> ProcessIdentity {
-        self.state().info.identity
+        self.state.lock().info.identity
     }
 
     /// What reached its memory since the last call of this.
     pub fn take_calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.state().calls)
+        std::mem::take(&mut self.state.lock().calls)
     }
 
     /// How often `maps` was read.
     pub fn maps_reads(&self) -> usize {
-        self.state().maps_reads
+        self.state.lock().maps_reads
     }
 
     /// Pins its memory.
@@ -132,14 +134,8 @@ impl FakeProcess {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     fn check(&self) -> Result<()> {
-        let state = self.state();
+        let state = self.state.lock();
         let pid = state.info.identity.pid;
         match (state.alive, state.denied) {
             (false, _) => Err(Error::NoProcess(pid)),
@@ -161,7 +157,7 @@ impl ProcessMemory for FakeMemory {
     }
 
     fn verify(&self) -> Result<()> {
-        let state = self.process.state();
+        let state = self.process.state.lock();
         if !state.alive {
             Err(Error::Ended(self.identity.pid))
         } else if state.info.identity != self.identity {
@@ -172,7 +168,7 @@ impl ProcessMemory for FakeMemory {
     }
 
     fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
-        let mut state = self.process.state();
+        let mut state = self.process.state.lock();
         state.calls.push(Call::Read(
             segments
                 .iter()
@@ -209,7 +205,7 @@ impl ProcessMemory for FakeMemory {
 
     fn write(&self, address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
         self.verify()?;
-        let mut state = self.process.state();
+        let mut state = self.process.state.lock();
         state.calls.push(Call::Write(address.get(), data.len()));
         let mut done = 0;
         while done < data.len() {
@@ -239,18 +235,13 @@ impl FakeSource {
     /// Adds a process, in place of one of the same number.
     pub fn add(&self, process: FakeProcess) {
         let pid = process.identity().pid.get();
-        self.all().insert(pid, process);
-    }
-
-    fn all(&self) -> MutexGuard<'_, BTreeMap<u32, FakeProcess>> {
-        self.processes
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.processes.lock().insert(pid, process);
     }
 
     fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
         let process = self
-            .all()
+            .processes
+            .lock()
             .get(&pid.get())
             .cloned()
             .ok_or(Error::NoProcess(pid))?;
@@ -271,20 +262,21 @@ impl FakeSource {
 impl ProcessSource for FakeSource {
     fn processes(&self) -> Result<Vec<ProcessInfo>> {
         Ok(self
-            .all()
+            .processes
+            .lock()
             .values()
             .filter(|process| process.check().is_ok())
-            .map(|process| process.state().info.clone())
+            .map(|process| process.state.lock().info.clone())
             .collect())
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        Ok(self.find(pid)?.state().info.clone())
+        Ok(self.find(pid)?.state.lock().info.clone())
     }
 
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
         let process = self.find_same(identity)?;
-        let mut state = process.state();
+        let mut state = process.state.lock();
         state.maps_reads += 1;
         AddressSpace::parse(&state.maps).map_err(|_| Error::Invalid)
     }

@@ -1,8 +1,10 @@
 //! What callers hold open.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use parking_lot::RwLock;
 
 use super::{DirectoryEntry, Inode};
 use crate::cache::SpaceEpoch;
@@ -101,7 +103,7 @@ impl HandleTable {
     /// Opens `handle`, and returns its number.
     pub fn open(&self, handle: Handle) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.write().insert(number, handle);
+        self.open.write().insert(number, handle);
         number
     }
 
@@ -110,12 +112,16 @@ impl HandleTable {
     /// # Errors
     /// `BadHandle`.
     pub fn get(&self, number: u64) -> Result<Handle> {
-        self.read().get(&number).cloned().ok_or(Error::BadHandle)
+        self.open
+            .read()
+            .get(&number)
+            .cloned()
+            .ok_or(Error::BadHandle)
     }
 
     /// Closes it.
     pub fn close(&self, number: u64) {
-        let closed = self.write().remove(&number);
+        let closed = self.open.write().remove(&number);
         // Outside the lock: the last user of a process closes descriptors and empties its cache.
         drop(closed);
     }
@@ -123,6 +129,7 @@ impl HandleTable {
     /// Inodes of mappings whose bytes the kernel may hold in its own cache.
     pub fn buffered(&self) -> Vec<Inode> {
         let mut inodes: Vec<Inode> = self
+            .open
             .read()
             .values()
             .filter_map(|handle| match handle {
@@ -133,18 +140,6 @@ impl HandleTable {
         inodes.sort_unstable();
         inodes.dedup();
         inodes
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Handle>> {
-        self.open
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, Handle>> {
-        self.open
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

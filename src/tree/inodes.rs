@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use parking_lot::RwLock;
 
 use super::node::{Node, NodeKey};
 use crate::error::{Error, Result};
@@ -62,7 +63,8 @@ impl InodeTable {
     /// # Errors
     /// `NoEntry` where it was never told of one, or has forgotten it.
     pub fn get(&self, inode: Inode) -> Result<Node> {
-        self.read()
+        self.known
+            .read()
             .get(&inode)
             .map(|known| known.node.clone())
             .ok_or(Error::NoEntry)
@@ -70,13 +72,13 @@ impl InodeTable {
 
     /// The number of a node, whether or not the kernel holds it.
     pub fn number(&self, node: &Node) -> Inode {
-        self.place(&self.read(), &node.key())
+        self.place(&self.known.read(), &node.key())
     }
 
     /// Counts a reference that the kernel is about to get, and returns its number.
     pub fn remember(&self, node: &Node) -> Inode {
         let key = node.key();
-        let mut known = self.write();
+        let mut known = self.known.write();
         let inode = self.place(&known, &key);
         let entry = known.entry(inode).or_insert_with(|| Known {
             key,
@@ -94,7 +96,7 @@ impl InodeTable {
         if inode == ROOT {
             return;
         }
-        let mut known = self.write();
+        let mut known = self.known.write();
         if let Some(entry) = known.get_mut(&inode) {
             entry.lookups = entry.lookups.saturating_sub(lookups);
             if entry.lookups == 0 {
@@ -105,7 +107,7 @@ impl InodeTable {
 
     /// How many nodes the kernel holds.
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.known.read().len()
     }
 
     /// Whether the kernel holds none; never, since it holds the root.
@@ -122,18 +124,6 @@ impl InodeTable {
             inode = Inode(inode.0.checked_add(1).unwrap_or(ROOT.0 + 1));
         }
         inode
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Inode, Known>> {
-        self.known
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Inode, Known>> {
-        self.known
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Address spaces as they were a moment ago, so that a look-up does not read `maps` again.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use lru::LruCache;
 
@@ -129,7 +131,7 @@ impl ProcessTable {
         let taken = self.clock.now();
         let processes: Arc<[_]> = self.source.processes()?.into_iter().map(Arc::new).collect();
         let cost = self.clock.now().saturating_sub(taken);
-        *self.lock_list() = Some(List {
+        *self.list.lock() = Some(List {
             processes: Arc::clone(&processes),
             taken,
             cost,
@@ -142,7 +144,7 @@ impl ProcessTable {
     /// # Errors
     /// What the source says.
     pub fn recent_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
-        let recent = self.lock_list().clone();
+        let recent = self.list.lock().clone();
         match recent {
             Some(list) if self.is_recent(list.taken, list.cost) => Ok(list.processes),
             _ => self.list(),
@@ -185,7 +187,7 @@ impl ProcessTable {
     }
 
     fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
-        let mut snapshots = self.lock();
+        let mut snapshots = self.snapshots.lock();
         let snapshot = snapshots.get(identity)?;
         if self.is_recent(snapshot.taken, snapshot.cost) {
             Some(Arc::clone(snapshot))
@@ -200,24 +202,14 @@ impl ProcessTable {
         let space = self.source.address_space(&info.identity)?;
         let cost = self.clock.now().saturating_sub(taken);
         let snapshot = Arc::new(Snapshot::new(Arc::clone(info), &space, taken, cost));
-        self.lock().put(info.identity, Arc::clone(&snapshot));
+        self.snapshots
+            .lock()
+            .put(info.identity, Arc::clone(&snapshot));
         Ok(snapshot)
     }
 
     fn is_recent(&self, taken: Duration, cost: Duration) -> bool {
         self.clock.now().saturating_sub(taken) <= self.bound.max(cost * COST_FACTOR)
-    }
-
-    fn lock_list(&self) -> MutexGuard<'_, Option<List>> {
-        self.list
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<ProcessIdentity, Arc<Snapshot>>> {
-        self.snapshots
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
