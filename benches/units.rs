@@ -1,1 +1,216 @@
-fn main() {}
+//! Benchmarks of single parts: `cargo bench --bench units`
+//!
+//! What whole mounts do is measured by the script `throughput` beside this file.
+
+mod probe;
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use procmemfs::address::{Address, PAGE_SIZE};
+use procmemfs::cache::{CachedMemory, Freshness, PageCache};
+use procmemfs::clock::ManualClock;
+use procmemfs::error::Result;
+use procmemfs::linux::{LiveSource, SourceOptions};
+use procmemfs::mapping::AddressSpace;
+use procmemfs::metrics::Metrics;
+use procmemfs::process::fake::FakeProcess;
+use procmemfs::process::{
+    ProcessId, ProcessIdentity, ProcessMemory, ProcessSource, ReadSegment, Reuse, Route, WriteMode,
+    requested,
+};
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// Pages of the batching benchmark: the most iovecs that the kernel takes in one call.
+const SCATTERED: usize = 1024;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if probe::run(&arguments) {
+        return;
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    parser(&mut criterion);
+    cache(&mut criterion);
+    batching(&mut criterion);
+    criterion.final_summary();
+}
+
+/// The text of `maps` with so many lines, of the kinds that a large process has.
+fn maps(lines: u64) -> Vec<u8> {
+    let mut text = String::new();
+    for line in 0..lines {
+        let start = 0x7f00_0000_0000 + line * 0x3000;
+        let end = start + 0x2000;
+        let rest = match line % 4 {
+            0 => {
+                "r-xp 00028000 fe:01 1835026                    /usr/lib/x86_64-linux-gnu/libc.so.6"
+            }
+            1 => "rw-p 00000000 00:00 0 ",
+            2 => "rw-s 00000000 00:01 3079                       /memfd:pool (deleted)",
+            _ => "---p 00000000 00:00 0                          [anon:guard]",
+        };
+        writeln!(text, "{start:x}-{end:x} {rest}").expect("text takes text");
+    }
+    text.into_bytes()
+}
+
+fn parser(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("maps parser");
+    for lines in [1_000, 65_000] {
+        let text = maps(lines);
+        group.throughput(Throughput::Elements(lines));
+        group.bench_with_input(
+            BenchmarkId::from_parameter(lines),
+            &text,
+            |bencher, text| {
+                bencher.iter(|| AddressSpace::parse(black_box(text)).expect("maps"));
+            },
+        );
+    }
+    group.finish();
+}
+
+/// Memory that costs no more than the copy, so that the cache itself is what is measured.
+#[derive(Debug)]
+struct Plain {
+    identity: ProcessIdentity,
+    bytes: Vec<u8>,
+}
+
+impl ProcessMemory for Plain {
+    fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    fn verify(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+        for segment in &mut *segments {
+            let start = segment.address.get() as usize;
+            let bytes = &self.bytes[start..start + segment.buffer.len()];
+            segment.buffer.copy_from_slice(bytes);
+        }
+        Ok(requested(segments))
+    }
+
+    fn write(&self, _address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
+        Ok(data.len())
+    }
+}
+
+/// A cache over plain memory, and the clock that makes it old.
+struct Cached {
+    clock: Arc<ManualClock>,
+    memory: CachedMemory,
+}
+
+impl Cached {
+    const BOUND: Duration = Duration::from_millis(100);
+
+    fn new(bytes: usize) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let freshness = Arc::new(Freshness::new(Self::BOUND, Arc::clone(&clock) as _));
+        let epoch = freshness.new_space();
+        let plain = Plain {
+            identity: FakeProcess::new(1, b"plain").identity(),
+            bytes: (0..bytes).map(|at| (at / 7) as u8).collect(),
+        };
+        let cache = Arc::new(PageCache::new(64 << 20, Arc::new(Metrics::default())));
+        Self {
+            clock,
+            memory: CachedMemory::new(Arc::new(plain), cache, freshness, epoch),
+        }
+    }
+
+    fn read(&self, address: usize, buffer: &mut [u8]) -> usize {
+        let segment = ReadSegment {
+            address: Address::new(address as u64),
+            buffer,
+            route: Route::Protected,
+        };
+        self.memory
+            .read(&mut [segment], Reuse::Likely)
+            .expect("a read")
+    }
+}
+
+fn cache(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cache");
+    for len in [8, PAGE, 16 * PAGE] {
+        group.throughput(Throughput::Bytes(len as u64));
+        let mut buffer = vec![0; len];
+        let cached = Cached::new(16 * PAGE);
+        cached.read(0, &mut buffer);
+        group.bench_function(BenchmarkId::new("hit", len), |bencher| {
+            bencher.iter(|| cached.read(0, &mut buffer));
+        });
+        group.bench_function(BenchmarkId::new("miss", len), |bencher| {
+            bencher.iter(|| {
+                cached.clock.advance(Cached::BOUND);
+                cached.read(0, &mut buffer)
+            });
+        });
+    }
+    // One large request of which every other stretch of 16 pages is held.
+    let whole = 1 << 20;
+    group.throughput(Throughput::Bytes(whole as u64));
+    let cached = Cached::new(whole);
+    let mut buffer = vec![0; whole];
+    for stretch in (0..whole).step_by(32 * PAGE) {
+        cached.read(stretch, &mut buffer[..16 * PAGE]);
+    }
+    group.bench_function(BenchmarkId::new("mixed", whole), |bencher| {
+        bencher.iter(|| cached.read(0, &mut buffer));
+    });
+    group.finish();
+}
+
+/// Every other page of a live process: in one call, and in a call for each.
+fn batching(criterion: &mut Criterion) {
+    let holder = probe::Holder::start(2 * SCATTERED * PAGE);
+    let pid = ProcessId::new(holder.pid()).expect("a process's number");
+    let source =
+        LiveSource::new(SourceOptions::default(), Arc::new(Metrics::default())).expect("/proc");
+    let identity = source.describe(pid).expect("a live child").identity;
+    let memory = source.open(&identity).expect("a child may be read");
+    let mut buffer = vec![0; SCATTERED * PAGE];
+    let address = |index: usize| Address::new(holder.address + (2 * index * PAGE) as u64);
+
+    let mut group = criterion.benchmark_group("1024 scattered pages");
+    group.throughput(Throughput::Bytes(buffer.len() as u64));
+    group.bench_function("one call", |bencher| {
+        bencher.iter(|| {
+            let mut segments: Vec<ReadSegment<'_>> = buffer
+                .chunks_mut(PAGE)
+                .enumerate()
+                .map(|(index, buffer)| segment(address(index), buffer))
+                .collect();
+            let read = memory.read(&mut segments, Reuse::Unlikely);
+            assert_eq!(read.expect("resident pages"), SCATTERED * PAGE);
+        });
+    });
+    group.bench_function("1024 calls", |bencher| {
+        bencher.iter(|| {
+            for (index, buffer) in buffer.chunks_mut(PAGE).enumerate() {
+                let read = memory.read(&mut [segment(address(index), buffer)], Reuse::Unlikely);
+                assert_eq!(read.expect("resident pages"), PAGE);
+            }
+        });
+    });
+    group.finish();
+}
+
+fn segment(address: Address, buffer: &mut [u8]) -> ReadSegment<'_> {
+    ReadSegment {
+        address,
+        buffer,
+        route: Route::Protected,
+    }
+}

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Mount, PAGE, Stats, Target, assert_bytes, drop_kernel_pages, open, open_rw, pread_all, tests,
+    Mount, Numbers, PAGE, Stats, Target, assert_bytes, drop_kernel_pages, open, open_rw, pattern,
+    pread_all, tests,
 };
 
 tests![
@@ -17,6 +18,7 @@ tests![
     a_write_is_seen_through_every_other_file,
     a_write_is_seen_by_a_private_mapping_of_the_same_file,
     writes_and_reads_in_flight_agree,
+    random_writes_and_reads_through_many_files_agree,
     a_direct_read_of_one_mebibyte_is_one_system_call,
     a_buffered_read_makes_at_most_one_system_call_a_request,
     one_write_of_one_mebibyte_is_one_system_call,
@@ -218,6 +220,46 @@ fn writes_and_reads_in_flight_agree() {
     }
 }
 
+/// Random writes through two files of a mapping, random reads through files
+/// that were opened before for reading (buffered), for both, and anew: each
+/// read gives what was written last.
+fn random_writes_and_reads_through_many_files_agree() {
+    for (options, seed) in [("rw", 1), ("rw,cache_ttl=1h", 2), ("rw,cache_size=64K", 3)] {
+        let target = Target::new();
+        let mount = Mount::new(options);
+        let path = mount.file(&target, "scratch");
+        let writers = [open_rw(&path).unwrap(), open_rw(&path).unwrap()];
+        let readers = [open(&path), open(&path), open_rw(&path).unwrap()];
+        let mut expected = target.bytes("scratch");
+        let mut numbers = Numbers::new(seed);
+        let area = 256 << 10;
+        for round in 0..2000_u64 {
+            let offset = numbers.below(area) as usize;
+            let len = numbers.below((area - offset as u64).min(40_000)) as usize;
+            let what = format!("{len} bytes at {offset} in round {round} with {options}");
+            match numbers.below(8) {
+                0..3 => {
+                    let data = pattern::bytes(offset as u64 * 8, len, round);
+                    let writer = &writers[numbers.below(2) as usize];
+                    writer.write_all_at(&data, offset as u64).unwrap();
+                    expected[offset..offset + len].copy_from_slice(&data);
+                }
+                3..7 => {
+                    let reader = &readers[numbers.below(3) as usize];
+                    let got = pread_all(reader, offset, len);
+                    assert_bytes(&what, &got, &expected[offset..offset + len]);
+                }
+                _ => {
+                    let got = pread_all(&open(&path), offset, len);
+                    assert_bytes(&what, &got, &expected[offset..offset + len]);
+                }
+            }
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        assert_bytes(options, &bytes, &expected);
+    }
+}
+
 /// A buffer whose first byte lies at the start of a page, as the kernel needs
 /// it for a request of 256 pages.
 fn aligned(buffer: &mut [u8], len: usize) -> &mut [u8] {
@@ -307,14 +349,19 @@ fn the_cache_keeps_to_its_size() {
 fn a_large_sequential_read_does_not_flush_the_cache() {
     let target = Target::new();
     let mount = Mount::new("cache_ttl=1h,cache_size=4M");
+    // Both at first: what is read after an `open` is not older than it.
     let file = open(&mount.file(&target, "private"));
+    let large = open(&mount.file(&target, "scratch"));
     let expected = target.bytes("private");
     for _ in 0..3 {
         drop_kernel_pages(&file);
         pread_all(&file, 0, expected.len());
     }
-    let bytes = std::fs::read(mount.file(&target, "scratch")).unwrap();
-    assert_bytes("scratch", &bytes, &target.bytes("scratch"));
+    let everything = target.bytes("scratch");
+    for offset in (0..everything.len()).step_by(128 << 10) {
+        let got = pread_all(&large, offset, 128 << 10);
+        assert_bytes("scratch", &got, &everything[offset..offset + (128 << 10)]);
+    }
     let before = Stats::of(&mount);
     drop_kernel_pages(&file);
     let got = pread_all(&file, 0, expected.len());

@@ -156,7 +156,7 @@ fn a_mount_point_that_will_not_do_is_named() {
     let output = run(procmemfs().arg(&file)).failure();
     output.one_line(&[file_name, "not a directory"]);
     let output = run(procmemfs().arg(&missing)).failure();
-    output.one_line(&["no such file or directory"]);
+    output.one_line(&["no such"]);
     run(&mut procmemfs()).failure().complains(&["MOUNTPOINT"]);
 }
 
@@ -263,10 +263,6 @@ fn mount_t_fuse_procmemfs() {
     let output = run(unshare.args(["-m", "sh", "-c", &script]));
     let lines = output.success().quiet().text();
     assert_eq!(lines.lines().count(), 3, "{lines}");
-    assert!(
-        lines.lines().all(|line| line.starts_with("none ")),
-        "{lines}"
-    );
     let last = lines.lines().last().unwrap();
     assert!(last.contains(" ro,nosuid,nodev,noexec,"), "{last}");
     gone(point.path());

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Mount, Program, Stats, Target, assert_bytes, errno_name, open, pread, tests};
+use crate::support::{
+    Mount, Numbers, Program, Stats, Target, assert_bytes, errno_name, open, pread, tests,
+};
 
 tests![
     twenty_readers_and_tree_walks_at_once: [Need::Ptrace],
@@ -57,20 +59,6 @@ impl Tally {
 
     fn of(&self, errno: i32) -> u64 {
         self.0.lock().unwrap().get(&errno).copied().unwrap_or(0)
-    }
-}
-
-/// A sequence of numbers that is the same each time.
-#[derive(Debug)]
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
     }
 }
 
@@ -142,7 +130,7 @@ fn twenty_readers_and_tree_walks_at_once() {
             let (tally, mount, changing) = (&tally, &mount, &changing);
             let (steady, shell) = (steady.pid(), shell.pid());
             scope.spawn(move || {
-                let mut numbers = Numbers(seed);
+                let mut numbers = Numbers::new(seed);
                 while Instant::now() < until {
                     let changing = changing.load(Ordering::Relaxed) as u32;
                     let pid =

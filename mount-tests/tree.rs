@@ -231,6 +231,8 @@ fn heap_and_stack_are_links() {
         let name = to.to_str().unwrap();
         assert!(name.ends_with(&format!(".rw-p.{link}")), "{link} -> {name}");
         assert!(!name.contains('/'), "{link} -> {name}");
+        let size = process.join(link).symlink_metadata().unwrap().len();
+        assert_eq!(size, name.len() as u64, "size of the link {link}");
         let by_link = process.join(link).metadata().unwrap();
         let by_name = process.join(&to).metadata().unwrap();
         assert_eq!(by_link.ino(), by_name.ino());

@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    MountPoint, Target, daemon_binary, daemons_on, eventually, is_mounted, quote, run, tests, tool,
+    MountPoint, Target, daemon_binary, daemons_on, eventually, quote, run, tests,
 };
 
 tests![
     a_plain_user_mounts_and_reads_their_own: [Need::PlainUser],
     a_plain_user_does_not_see_the_processes_of_others: [Need::PlainUser],
-    a_plain_user_without_fusermount3_is_told: [Need::PlainUser, Need::Tool("unshare")],
+    a_plain_user_without_fusermount3_is_told: [Need::PlainUser],
+    a_fusermount3_that_may_not_be_run_is_named: [Need::PlainUser],
     a_plain_user_cannot_mount_on_a_directory_of_root: [Need::PlainUser],
 ];
 
-/// A user that nobody else is.
-const USER: u32 = 54_321;
+/// The user `nobody`: `fusermount3` wants one that has a name.
+const USER: u32 = 65_534;
 
 /// A copy of the daemon where a plain user can run it.
 fn public_daemon(point: &MountPoint) -> PathBuf {
@@ -27,12 +28,22 @@ fn public_daemon(point: &MountPoint) -> PathBuf {
     path
 }
 
-/// A script of the shell, as the plain user.
-fn as_user(script: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    let user = USER.to_string();
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-    command.args(["sh", "-c", script]);
+/// A script of the shell, as the plain user, in a mount namespace in which
+/// `/dev/fuse` has the mode that udev gives it. `first` is run as root there.
+fn as_user(point: &MountPoint, first: &str, script: &str) -> Command {
+    let device = quote(&point.outside().join("dev"));
+    let script = format!(
+        "set -e\n\
+         mkdir {device}\n\
+         mount -t tmpfs none {device}\n\
+         mknod -m 666 {device}/fuse c 10 229\n\
+         mount --bind {device}/fuse /dev/fuse\n\
+         {first}\n\
+         exec setpriv --reuid {USER} --regid {USER} --clear-groups sh -c {script}\n",
+        script = quote(Path::new(script)),
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script]);
     command
 }
 
@@ -43,9 +54,8 @@ fn users_point() -> MountPoint {
     point
 }
 
-/// Waits until the mount is gone and its daemon has ended.
+/// Waits until the daemon has ended; its mount is in a namespace of its own.
 fn gone(point: &Path) {
-    eventually("the mount is gone", || (!is_mounted(point)).then_some(()));
     eventually("the daemon has ended", || {
         daemons_on(point).is_empty().then_some(())
     });
@@ -69,7 +79,7 @@ fn a_plain_user_mounts_and_reads_their_own() {
         daemon = quote(&public_daemon(&point)),
         point = quote(point.path()),
     );
-    let output = run(&mut as_user(&script)).success().quiet();
+    let output = run(&mut as_user(&point, "", &script)).success().quiet();
     assert_eq!(output.text().trim(), "1");
     gone(point.path());
 }
@@ -88,7 +98,7 @@ fn a_plain_user_does_not_see_the_processes_of_others() {
         daemon = quote(&public_daemon(&point)),
         point = quote(point.path()),
     );
-    let output = run(&mut as_user(&script)).success();
+    let output = run(&mut as_user(&point, "", &script)).success();
     let listed = output.text();
     assert!(listed.lines().any(|name| name == "stats"), "{listed}");
     assert!(
@@ -102,27 +112,46 @@ fn a_plain_user_does_not_see_the_processes_of_others() {
 /// Without `fusermount3` a plain user is told in one line what to install.
 fn a_plain_user_without_fusermount3_is_told() {
     let point = users_point();
-    let daemon = public_daemon(&point);
-    // A mount namespace of its own, in which the helpers cannot be run.
-    let mut script = String::new();
-    for helper in ["fusermount3", "fusermount"] {
+    // A root directory of its own, with the libraries and no programs.
+    let root = point.outside().join("root");
+    std::fs::create_dir_all(root.join("mnt")).unwrap();
+    chown(root.join("mnt"), Some(USER), Some(USER)).unwrap();
+    std::fs::rename(public_daemon(&point), root.join("procmemfs")).unwrap();
+    let root = quote(&root);
+    let first = format!(
+        "for dir in /lib /lib64 /usr/lib /usr/lib64 /proc; do\n\
+         test -d $dir || continue\n\
+         mkdir -p {root}$dir && mount --rbind $dir {root}$dir\n\
+         done\n\
+         mkdir {root}/dev && touch {root}/dev/fuse {root}/dev/null\n\
+         for node in fuse null; do mount --bind /dev/$node {root}/dev/$node; done\n\
+         exec chroot --userspec={USER}:{USER} --groups= {root} /procmemfs /mnt\n"
+    );
+    let output = run(&mut as_user(&point, &first, "")).failure();
+    output.one_line(&["fusermount3", "fuse3"]);
+}
+
+/// Where `fusermount3` is for members of a group only, it is named, not
+/// something else.
+fn a_fusermount3_that_may_not_be_run_is_named() {
+    let point = users_point();
+    let mut first = String::new();
+    for program in ["fusermount3", "fusermount"] {
         for dir in ["/usr/bin", "/bin", "/usr/local/bin"] {
-            let path = Path::new(dir).join(helper);
+            let path = Path::new(dir).join(program);
             if path.exists() {
-                script += &format!("mount --bind /dev/null {}\n", quote(&path));
+                first += &format!("mount --bind /dev/null {}\n", quote(&path));
             }
         }
-        assert!(helper != "fusermount3" || tool(helper).is_some());
     }
-    script += &format!(
-        "exec setpriv --reuid {USER} --regid {USER} --clear-groups {} {}",
-        quote(&daemon),
+    assert!(first.contains("fusermount3"), "where is it?");
+    let script = format!(
+        "exec {} {}",
+        quote(&public_daemon(&point)),
         quote(point.path())
     );
-    let mut unshare = Command::new("unshare");
-    let output = run(unshare.args(["-m", "sh", "-c", &script]));
-    output.failure().one_line(&["fusermount3", "fuse3"]);
-    assert!(!is_mounted(point.path()));
+    let output = run(&mut as_user(&point, &first, &script)).failure();
+    output.one_line(&["fusermount3"]);
 }
 
 /// Mounting on a directory of somebody else fails with one line that names it.
@@ -133,7 +162,6 @@ fn a_plain_user_cannot_mount_on_a_directory_of_root() {
         quote(&public_daemon(&point)),
         quote(point.path())
     );
-    let output = run(&mut as_user(&script)).failure();
+    let output = run(&mut as_user(&point, "", &script)).failure();
     output.one_line(&[point.path().to_str().unwrap()]);
-    assert!(!is_mounted(point.path()));
 }

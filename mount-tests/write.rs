@@ -250,9 +250,10 @@ fn a_write_keeps_the_neighbours_that_the_target_changes() {
         let file = open_rw(&mount.file(&target, "counter")).unwrap();
         pread_all(&file, 0, PAGE);
         target.ask("counter");
-        let value = |target: &mut Target| {
-            let bytes = target.read(region.start, 8);
-            u64::from_le_bytes(bytes.try_into().unwrap())
+        // Read as a whole: bytes one by one would mix two values.
+        let value = |target: &mut Target| -> u64 {
+            let answer = target.ask(&format!("value {:x}", region.start));
+            answer.parse().unwrap()
         };
         let mut last = value(&mut target);
         for round in 0..200_u64 {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
-pub(crate) use needs::{Need, Test, fsx, tests, tool};
+pub(crate) use needs::{Need, Test, fsx, tests};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, quote, run, run_within, sh};
 pub(crate) use stats::Stats;
@@ -116,5 +116,25 @@ pub(crate) fn assert_bytes(what: &str, got: &[u8], expected: &[u8]) {
             &got[at..end],
             &expected[at..end]
         );
+    }
+}
+
+/// A sequence of numbers that is the same each time.
+#[derive(Debug)]
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    /// The sequence that `seed` names.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number, which is smaller than `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
     }
 }

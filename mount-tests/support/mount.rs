@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -102,6 +103,10 @@ impl Drop for MountPoint {
                 unmount_lazily(&self.point);
             }
         }
+        // One in a mount namespace of its own is not reached by that.
+        for daemon in daemons_on(&self.point) {
+            let _ = kill(Pid::from_raw(daemon as i32), Signal::SIGTERM);
+        }
     }
 }
 
@@ -111,6 +116,25 @@ pub(crate) struct Mount {
     point: MountPoint,
     daemon: Child,
     ended: Option<ExitStatus>,
+    watchdog: Option<mpsc::Sender<()>>,
+}
+
+/// How long a mount may exist before its test is taken to hang.
+const LONGEST: Duration = Duration::from_secs(240);
+
+/// Kills the daemon once it is older than any test, so that whoever waits for
+/// it gets an error. Ends when the sender is dropped.
+fn watch(daemon: u32) -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel();
+    let name = current_test();
+    std::thread::spawn(move || {
+        let hangs = Err(mpsc::RecvTimeoutError::Timeout);
+        if receiver.recv_timeout(LONGEST) == hangs {
+            eprintln!("[{name}] hangs: killing its daemon {daemon}");
+            let _ = kill(Pid::from_raw(daemon as i32), Signal::SIGKILL);
+        }
+    });
+    sender
 }
 
 impl Mount {
@@ -137,10 +161,12 @@ impl Mount {
             .stderr(log);
         end_with_us(&mut command, Signal::SIGTERM);
         let daemon = command.spawn().unwrap();
+        let watchdog = Some(watch(daemon.id()));
         let mut mount = Self {
             point,
             daemon,
             ended: None,
+            watchdog,
         };
         eventually("the mount", || {
             if let Some(status) = mount.daemon.try_wait().unwrap() {
@@ -229,6 +255,7 @@ impl Mount {
         let daemon = &mut self.daemon;
         let status = eventually("the daemon's end", || daemon.try_wait().unwrap());
         self.ended = Some(status);
+        self.watchdog = None;
         status
     }
 
@@ -251,6 +278,7 @@ impl Drop for Mount {
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             eprintln!("[{}] daemon's log:\n{}", current_test(), tail.join("\n"));
         }
+        self.watchdog = None;
         let name = current_test();
         if self.ended.is_none() {
             let _ = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM);

@@ -31,8 +31,8 @@ impl Need {
         match self {
             Self::Fuse => {
                 let fuse = Path::new("/dev/fuse").exists();
-                let helper = is_root() || tool("fusermount3").is_some();
-                (!fuse || !helper).then(|| "/dev/fuse and fusermount3".into())
+                let can_mount = is_root() || tool("fusermount3").is_some();
+                (!fuse || !can_mount).then(|| "/dev/fuse and fusermount3".into())
             }
             Self::Root => (!is_root()).then(|| "root".into()),
             Self::Ptrace => {
@@ -43,9 +43,9 @@ impl Need {
                 .then(|| format!("the program `{name}`")),
             Self::Cc32 => (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into()),
             Self::PlainUser => {
-                let possible =
-                    is_root() && tool("setpriv").is_some() && tool("fusermount3").is_some();
-                (!possible).then(|| "root, `setpriv` and `fusermount3`".into())
+                let tools = ["setpriv", "unshare", "fusermount3"];
+                let possible = is_root() && tools.iter().all(|name| tool(name).is_some());
+                (!possible).then(|| "root, `setpriv`, `unshare` and `fusermount3`".into())
             }
             Self::Fsx => fsx()
                 .is_none()

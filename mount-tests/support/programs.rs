@@ -1,10 +1,13 @@
 //! Ordinary programs as targets: a shell, Python, `sleep`, a 32-bit program.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::mount::end_with_us;
 use super::{eventually, run};
@@ -29,6 +32,18 @@ int main(void) {
     return 0;
 }
 "#;
+
+/// Keeps a command's process on one CPU: the kernel writes the number of the
+/// CPU into the memory of the process (see rseq(2)) when it changes.
+fn stay_on_one_cpu(command: &mut Command) {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(first.expect("this runs on one")).unwrap();
+    let stay = move || Ok(sched_setaffinity(Pid::from_raw(0), &one)?);
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(stay) };
+}
 
 /// A running program. Killed when dropped.
 #[derive(Debug)]
@@ -84,22 +99,21 @@ impl Program {
         Self::talking(command)
     }
 
-    /// `sleep`, once it sleeps.
+    /// `sleep`, once it sleeps. Nothing changes its memory then.
     #[track_caller]
     pub(crate) fn sleep() -> Self {
         let mut command = Command::new("sleep");
-        end_with_us(command.arg("600"), Signal::SIGKILL);
+        stay_on_one_cpu(end_with_us(command.arg("600"), Signal::SIGKILL));
         let program = Self {
             child: command.spawn().unwrap(),
             said: String::new(),
         };
-        let syscall = format!("/proc/{}/wchan", program.pid());
-        let stat = format!("/proc/{}/stat", program.pid());
+        let path = format!("/proc/{}/syscall", program.pid());
+        let sleeping = [libc::SYS_clock_nanosleep, libc::SYS_nanosleep];
         eventually("sleep sleeps", || {
-            let comm = std::fs::read_to_string(&stat).unwrap();
-            let wchan = std::fs::read_to_string(&syscall).unwrap_or_default();
-            (comm.contains("(sleep) S") && (wchan.contains("nanosleep") || wchan == "0"))
-                .then_some(())
+            let text = std::fs::read_to_string(&path).unwrap();
+            let number = text.split(' ').next()?.parse().ok()?;
+            sleeping.contains(&number).then_some(())
         });
         program
     }

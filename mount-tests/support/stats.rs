@@ -24,8 +24,9 @@ impl Stats {
             if line.is_empty() || line.starts_with("# HELP ") || line.starts_with("# TYPE ") {
                 continue;
             }
-            let parsed = line.rsplit_once(' ').and_then(|(name, value)| {
-                let value: f64 = value.parse().ok()?;
+            // Any number of blanks may stand between a series and its value.
+            let parsed = line.rsplit_once([' ', '\t']).and_then(|(name, value)| {
+                let (name, value): (_, f64) = (name.trim_end(), value.parse().ok()?);
                 is_series(name).then(|| (name.to_string(), value as u64))
             });
             let (name, value) = parsed.ok_or_else(|| line.to_string())?;

@@ -141,6 +141,12 @@ impl Target {
                 let start = self.regions.many(count)?;
                 Ok(format!("{start:x}-{:x}", start + count * PAGE))
             }
+            ["value", at] => {
+                // SAFETY: the test names eight bytes of a readable region, which
+                // the counter's thread writes as a whole.
+                let value = unsafe { AtomicU64::from_ptr(address(at) as *mut u64) };
+                Ok(value.load(Ordering::Relaxed).to_string())
+            }
             ["counter"] => {
                 count(self.regions.region("counter").start);
                 Ok(String::new())
@@ -151,6 +157,7 @@ impl Target {
                 }
                 Ok(String::new())
             }
+            ["comm"] => odd::set_comm(b"").map(|()| String::new()),
             ["comm", bytes] => odd::set_comm(&unhex(bytes)).map(|()| String::new()),
             ["userfault"] => {
                 let len = 16 * PAGE;
