@@ -16,5 +16,6 @@ pub mod mapping;
 pub mod metrics;
 pub mod mount;
 pub mod process;
+pub mod residency;
 pub mod tree;
 pub mod view;

@@ -79,6 +79,8 @@ operations! {
     Read => "read",
     /// Bytes are written.
     Write => "write",
+    /// Data or a hole is looked for.
+    Seek => "lseek",
     /// A directory is opened.
     OpenDirectory => "opendir",
     /// Names are listed.

@@ -100,6 +100,8 @@ impl Mount {
         let source_options = SourceOptions {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
+            touch: config.touch,
+            without_scan: config.without_scan,
         };
         let source = LiveSource::new(source_options, Arc::clone(&metrics))
             .map_err(|_| MountError::NoProc)?;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::freshness::{Freshness, SpaceEpoch};
 use super::pages::{PageCache, SpaceId};
-use crate::address::{Address, PAGE_SIZE};
+use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
-use crate::process::{
-    ProcessIdentity, ProcessMemory, ReadSegment, Reuse, Route, WriteMode, requested,
-};
+use crate::mapping::Mapping;
+use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, Reuse, WriteMode, requested};
+use crate::residency::{Held, Stretch};
 
 /// The largest request, in bytes, whose pages are kept. A larger one is a pass
 /// over a file: a copy into the cache would cost as much as reading it again.
@@ -60,7 +60,7 @@ struct Missing<'a> {
     position: usize,
     address: Address,
     buffer: &'a mut [u8],
-    route: Route,
+    mapping: &'a Mapping,
 }
 
 impl ProcessMemory for CachedMemory {
@@ -102,6 +102,19 @@ impl ProcessMemory for CachedMemory {
         }
     }
 
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        self.inner.contents(mapping, range, at_most)
+    }
+
+    fn held(&self, range: AddressRange) -> Result<Held> {
+        self.inner.held(range)
+    }
+
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
         let answer = self.inner.write(address, data, mode);
         // After the write and whatever came of it: some bytes may have got there.
@@ -120,7 +133,7 @@ impl CachedMemory {
             .map(|stretch| ReadSegment {
                 address: stretch.address,
                 buffer: stretch.buffer,
-                route: stretch.route,
+                mapping: stretch.mapping,
             })
             .collect();
         let mut left = self.inner.read(&mut segments, Reuse::Unlikely)?;
@@ -154,7 +167,7 @@ impl CachedMemory {
             .map(|((start, buffer), stretch)| ReadSegment {
                 address: *start,
                 buffer,
-                route: stretch.route,
+                mapping: stretch.mapping,
             })
             .collect();
         let mut left = self.inner.read(&mut segments, Reuse::Likely)?;
@@ -184,7 +197,7 @@ fn take_hits<'s>(
     let mut missing = Vec::new();
     let mut position = 0;
     for segment in segments {
-        let route = segment.route;
+        let mapping = segment.mapping;
         let mut address = segment.address;
         let mut rest = &mut *segment.buffer;
         // Bytes at the front of `rest` that are known to be missing.
@@ -202,7 +215,7 @@ fn take_hits<'s>(
                     position,
                     address,
                     buffer,
-                    route,
+                    mapping,
                 });
             }
             rest = &mut behind[here..];
@@ -215,7 +228,7 @@ fn take_hits<'s>(
                 position,
                 address,
                 buffer: rest,
-                route,
+                mapping,
             });
         }
         position += gap;
@@ -232,7 +245,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::metrics::Metrics;
     use crate::process::conformance::{self, Layout};
-    use crate::process::fake::{Call, FakeProcess};
+    use crate::process::fake::{self, Call, FakeProcess};
 
     const PAGE: usize = PAGE_SIZE as usize;
     const START: u64 = 0x10_0000;
@@ -280,11 +293,12 @@ mod tests {
     }
 
     fn read(memory: &dyn ProcessMemory, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mapping = fake::mapping(START, 64);
         let mut bytes = vec![0; len];
         let segment = ReadSegment {
             address: Address::new(START + offset),
             buffer: &mut bytes,
-            route: Route::Protected,
+            mapping: &mapping,
         };
         let read = memory.read(&mut [segment], Reuse::Likely)?;
         bytes.truncate(read);
@@ -296,6 +310,7 @@ mod tests {
         let bench = Bench::new(2);
         let memory = bench.memory();
         let layout = Layout {
+            mapping: fake::mapping(START, 3),
             start: Address::new(START),
             first: read(&memory, 0, PAGE).unwrap(),
             second: read(&memory, PAGE as u64, PAGE).unwrap(),
@@ -410,6 +425,19 @@ mod tests {
                 then();
             }
             read
+        }
+
+        fn contents(
+            &self,
+            mapping: &Mapping,
+            range: AddressRange,
+            at_most: usize,
+        ) -> Result<Vec<Stretch>> {
+            self.inner.contents(mapping, range, at_most)
+        }
+
+        fn held(&self, range: AddressRange) -> Result<Held> {
+            self.inner.held(range)
         }
 
         fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {

@@ -13,6 +13,7 @@ use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Node, ProcessTable, Snaps
 const SELF: &str = "self";
 const STATS: &str = "stats";
 const NAMES: &str = "by-name";
+const SPACES: &str = "mem";
 
 impl FileSystem {
     /// Finds `name` in a directory. The kernel then holds one more reference to what it found.
@@ -70,7 +71,7 @@ impl FileSystem {
     pub fn read_directory(&self, handle: u64) -> Result<Arc<[DirectoryEntry]>> {
         match self.handles.get(handle)? {
             Handle::Directory(entries) => Ok(entries),
-            Handle::Mapping(_) | Handle::Text(_) => Err(Error::BadHandle),
+            Handle::Memory(_) | Handle::Text(_) => Err(Error::BadHandle),
         }
     }
 
@@ -98,11 +99,10 @@ impl FileSystem {
                 SELF => Ok(Node::SelfLink),
                 STATS => Ok(Node::Stats),
                 NAMES => Ok(Node::Names),
-                name => {
-                    let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
-                    Ok(Node::Process(Arc::new(self.services.source.describe(pid)?)))
-                }
+                SPACES => Ok(Node::Spaces),
+                name => Ok(Node::Process(self.process_named(name)?)),
             },
+            Node::Spaces => Ok(Node::Space(self.process_named(name)?)),
             Node::Names => self
                 .processes
                 .recent_list()?
@@ -122,10 +122,16 @@ impl FileSystem {
             Node::Process(info) => self.child_of_process(info, name),
             Node::SelfLink
             | Node::Stats
+            | Node::Space(_)
             | Node::CommandLink(_)
             | Node::MappingLink(..)
             | Node::Mapping(..) => Err(Error::NotADirectory),
         }
+    }
+
+    fn process_named(&self, name: &str) -> Result<Arc<ProcessInfo>> {
+        let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
+        Ok(Arc::new(self.services.source.describe(pid)?))
     }
 
     fn child_of_process(&self, info: &Arc<ProcessInfo>, name: &str) -> Result<Node> {
@@ -151,6 +157,7 @@ impl FileSystem {
         match directory {
             Node::Root => {
                 entries.push(entry(NAMES, Node::Names));
+                entries.push(entry(SPACES, Node::Spaces));
                 entries.push(entry(SELF, Node::SelfLink));
                 entries.push(entry(STATS, Node::Stats));
                 entries.extend(self.processes.list()?.iter().map(|info| {
@@ -158,6 +165,12 @@ impl FileSystem {
                         info.identity.pid.to_string(),
                         Node::Process(Arc::clone(info)),
                     )
+                }));
+            }
+            Node::Spaces => {
+                entries.extend(self.processes.list()?.iter().map(|info| {
+                    let name = info.identity.pid.to_string();
+                    entry(name, Node::Space(Arc::clone(info)))
                 }));
             }
             Node::Names => {
@@ -200,6 +213,7 @@ impl FileSystem {
             }
             Node::SelfLink
             | Node::Stats
+            | Node::Space(_)
             | Node::CommandLink(_)
             | Node::MappingLink(..)
             | Node::Mapping(..) => return Err(Error::NotADirectory),

@@ -10,6 +10,7 @@ use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::process::fake::{FakeProcess, FakeSource};
 use crate::tree::{Inode, Kind, ROOT};
+use crate::view::Seek;
 
 const TTL: Duration = Duration::from_millis(100);
 const HEAP: &str = "000000010000-000000012000.rw-p.heap";
@@ -116,9 +117,10 @@ fn the_tree_is_as_designed() {
     let bench = bench();
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "self", "stats", "7"]
+        [".", "..", "by-name", "mem", "self", "stats", "7"]
     );
     assert_eq!(bench.names("7"), [".", "..", "heap", HEAP, TEXT, VVAR]);
+    assert_eq!(bench.names("mem"), [".", "..", "7"]);
     assert_eq!(bench.names("by-name"), [".", "..", "my_prog"]);
     assert_eq!(bench.names("by-name/my_prog"), [".", "..", "7"]);
     assert_eq!(bench.link("by-name/my_prog/7"), "../../7");
@@ -168,7 +170,10 @@ fn names_that_lead_nowhere_say_why() {
     assert_eq!(bench.find("stats/x"), Err(Error::NotADirectory));
     bench.process.deny();
     assert_eq!(bench.find("7"), Err(Error::ProcessDenied(pid)));
-    assert_eq!(bench.names(""), [".", "..", "by-name", "self", "stats"]);
+    assert_eq!(
+        bench.names(""),
+        [".", "..", "by-name", "mem", "self", "stats"]
+    );
 }
 
 #[test]
@@ -326,12 +331,23 @@ fn a_reused_number_is_another_process() {
     let bench = bench();
     let path = format!("7/{HEAP}");
     let inode = bench.find(&path).unwrap().inode;
+    bench.process.end();
     let other = FakeProcess::new(7, b"other");
     other.exec();
     bench.source.add(other);
     let pid = bench.process.identity().pid;
-    assert_eq!(bench.fs.open(inode, READ), Err(Error::Replaced(pid)));
-    assert_eq!(bench.fs.attributes(inode, None), Err(Error::Replaced(pid)));
+    assert_eq!(bench.fs.open(inode, READ), Err(Error::Ended(pid)));
+    assert_eq!(
+        bench.fs.attributes(inode, None),
+        Err(Error::Replaced(pid)),
+        "ESTALE makes the kernel look the path up again"
+    );
+    assert_eq!(
+        bench.fs.open(inode, READ),
+        Err(Error::Replaced(pid)),
+        "not pinned any more"
+    );
+    assert_ne!(bench.find(&path).map(|found| found.inode), Ok(inode));
 }
 
 #[test]
@@ -386,4 +402,45 @@ fn rights_are_those_of_open() {
         bench.fs.check_access(ROOT, READ_WRITE),
         Err(Error::NotPermitted)
     );
+}
+
+/// SEMANTICS: `mem/PID` is the address space, coherent with the mapping files.
+#[test]
+fn the_whole_space_shows_the_same_bytes() {
+    let bench = writable();
+    let heap = bench.open(&format!("7/{HEAP}"), READ_WRITE).unwrap();
+    let space = bench.open("mem/7", READ_WRITE).unwrap();
+    assert_eq!(bench.find("mem/7").unwrap().size, 0x31_000);
+    assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hhhh");
+    bench.fs.write(heap.handle, 1, b"W").unwrap();
+    assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hWhh");
+    bench.fs.write(space.handle, 0x10_002, b"V").unwrap();
+    assert_eq!(bench.read(heap, 0, 4).unwrap(), b"hWVh");
+    assert_eq!(
+        bench.fs.write(space.handle, 0x20_000, b"x"),
+        Err(Error::Protected)
+    );
+    assert_eq!(bench.fs.seek(space.handle, 0, Seek::Data), Ok(0x10_000));
+    assert_eq!(
+        bench.fs.seek(space.handle, 0x10_000, Seek::Hole),
+        Ok(0x12_000)
+    );
+}
+
+/// SEMANTICS: `ls -l` shows virtual size, `du` the memory that is held.
+#[test]
+fn blocks_count_the_memory_that_is_held() {
+    let bench = bench();
+    bench.process.reserve(0x10_000, 1);
+    let heap = bench.find(&format!("7/{HEAP}")).unwrap();
+    assert_eq!((heap.size, heap.blocks), (2 * PAGE_SIZE, PAGE_SIZE / 512));
+    bench.process.reserve(0x10_000, 2).reserve(0x20_000, 1);
+    bench.clock.advance(2 * TTL);
+    assert_eq!(bench.find(&format!("7/{HEAP}")).unwrap().blocks, 0);
+    let text = bench.find(&format!("7/{TEXT}")).unwrap();
+    assert_eq!(
+        text.blocks, 1,
+        "its file may have bytes, so it must not pass for one hole"
+    );
+    assert_eq!(bench.find(&format!("7/{VVAR}")).unwrap().blocks, 0);
 }

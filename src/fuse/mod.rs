@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use fuser::{
     AccessFlags, BsdFileFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
-    TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::Error;
@@ -357,6 +357,24 @@ impl Filesystem for Adapter {
     ) {
         self.fs.release(handle.0);
         reply.ok();
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let fs = self.count(Operation::Seek);
+        let found = convert::seek(offset, whence)
+            .and_then(|(offset, whence)| fs.seek(handle.0, offset, whence));
+        match found {
+            Ok(offset) => reply.offset(offset.cast_signed()),
+            Err(error) => reply.error(self.fail(Operation::Seek, inode.0, &error)),
+        }
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

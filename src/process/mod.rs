@@ -3,14 +3,18 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod fake;
+mod withheld;
 
 use std::fmt;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::address::Address;
+use crate::address::{Address, AddressRange};
 use crate::error::Result;
-use crate::mapping::AddressSpace;
+use crate::mapping::{AddressSpace, Mapping};
+use crate::residency::{Held, Stretch};
+
+pub use withheld::WithheldMemory;
 
 /// A process's number: that of its thread group, greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,15 +82,6 @@ pub struct ProcessInfo {
     pub started: u64,
 }
 
-/// How bytes are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// As the process itself could: `process_vm_readv`.
-    Protected,
-    /// In spite of the protection, where a mapping lacks `r`: through the pinned `/proc/PID/mem`.
-    Pinned,
-}
-
 /// Bytes to be read: from `address` on, as many as `buffer` holds.
 #[derive(Debug)]
 pub struct ReadSegment<'a> {
@@ -94,8 +89,8 @@ pub struct ReadSegment<'a> {
     pub address: Address,
     /// Where they go.
     pub buffer: &'a mut [u8],
-    /// How they are to be read.
-    pub route: Route,
+    /// The mapping that holds all of them.
+    pub mapping: &'a Mapping,
 }
 
 /// Whether bytes that are read now are likely to be read again.
@@ -137,6 +132,26 @@ pub trait ProcessMemory: Debug + Send + Sync {
     /// `Unreachable` where not even the first byte can be read; `Ended`,
     /// `Replaced` whatever was copied.
     fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize>;
+
+    /// Where the bytes of `range`, a part of `mapping`, are; touches none of them.
+    ///
+    /// The stretches lie in order and without a gap from the start of the
+    /// range on. They may end before the range does: then ask again from there.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, and `System` where the kernel does not say.
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>>;
+
+    /// How much memory `range` holds.
+    ///
+    /// # Errors
+    /// As [`contents`](Self::contents).
+    fn held(&self, range: AddressRange) -> Result<Held>;
 
     /// Writes exactly `data` at `address`, and returns how many bytes got
     /// there before the first that cannot be written.
