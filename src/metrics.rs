@@ -81,6 +81,8 @@ operations! {
     Write => "write",
     /// Data or a hole is looked for.
     Seek => "lseek",
+    /// An extended attribute, or their names, are asked for.
+    ExtendedAttribute => "getxattr",
     /// A directory is opened.
     OpenDirectory => "opendir",
     /// Names are listed.

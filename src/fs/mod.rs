@@ -5,6 +5,7 @@ mod directory;
 mod held;
 mod io;
 mod opened;
+mod xattr;
 
 use std::sync::Arc;
 

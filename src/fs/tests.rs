@@ -444,3 +444,64 @@ fn blocks_count_the_memory_that_is_held() {
     );
     assert_eq!(bench.find(&format!("7/{VVAR}")).unwrap().blocks, 0);
 }
+
+/// SEMANTICS: extended attributes.
+#[test]
+fn extended_attributes_are_as_designed() {
+    let bench = bench();
+    let value = |path: &str, name: &str| {
+        let inode = bench.find(path).unwrap().inode;
+        let name = format!("user.procmemfs.{name}");
+        let value = bench.fs.extended_attribute(inode, &name);
+        value.map(|value| String::from_utf8(value).unwrap())
+    };
+    let names = |path: &str| {
+        let inode = bench.find(path).unwrap().inode;
+        let names = String::from_utf8(bench.fs.extended_attributes(inode).unwrap()).unwrap();
+        let names = names.replace("user.procmemfs.", "");
+        names.trim_end_matches('\0').replace('\0', " ")
+    };
+    let (text, vvar) = (format!("7/{TEXT}"), format!("7/{VVAR}"));
+    let of_mapping = "start end perms offset dev inode path rss swap";
+    assert_eq!(names(&text), of_mapping);
+    assert_eq!(names(&vvar), format!("{of_mapping} unreadable"));
+    assert_eq!(names("7"), "comm exe cmdline uid state rss");
+    assert_eq!(names("stats"), "");
+    let table = [
+        ("start", "000000020000"),
+        ("end", "000000021000"),
+        ("perms", "r-xp"),
+        ("offset", "00000000"),
+        ("dev", "fe:00"),
+        ("inode", "9"),
+        ("path", "/usr/bin/bin"),
+        ("rss", "4096"),
+        ("swap", "0"),
+    ];
+    for (name, expected) in table {
+        assert_eq!(value(&text, name).unwrap(), expected, "{name}");
+    }
+    assert!(value(&vvar, "unreadable").unwrap().contains("kernel"));
+    let table = [
+        ("comm", "my prog"),
+        ("exe", "/usr/bin/fake"),
+        ("cmdline", "fake\0--flag\0"),
+        ("uid", "1000"),
+        ("state", "S"),
+        ("rss", "12288"),
+    ];
+    for (name, expected) in table {
+        assert_eq!(value("7", name).unwrap(), expected, "{name}");
+    }
+    for (path, name) in [
+        ("7", "start"),
+        (&text, "comm"),
+        (&text, "unreadable"),
+        ("stats", "comm"),
+    ] {
+        assert_eq!(value(path, name), Err(Error::NoAttribute), "{path} {name}");
+    }
+    let inode = bench.find("7").unwrap().inode;
+    let foreign = bench.fs.extended_attribute(inode, "security.capability");
+    assert_eq!(foreign, Err(Error::NoAttribute));
+}

@@ -14,10 +14,10 @@ use fuser::{
     AccessFlags, BsdFileFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite,
-    Request, TimeOrNow, WriteFlags,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::fs::{Change, FileSystem};
 use crate::metrics::Operation;
 use crate::tree::Inode;
@@ -67,6 +67,16 @@ impl Adapter {
             operation.name()
         );
         fuser::Errno::from_i32(errno as i32)
+    }
+
+    /// A size of zero asks how long the value is (getxattr(2)).
+    fn answer_xattr(&self, inode: INodeNo, size: u32, value: Result<Vec<u8>>, reply: ReplyXattr) {
+        match value {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() <= size as usize => reply.data(&value),
+            Ok(_) => reply.error(fuser::Errno::ERANGE),
+            Err(error) => reply.error(self.fail(Operation::ExtendedAttribute, inode.0, &error)),
+        }
     }
 
     fn refuse(&self, inode: INodeNo) -> fuser::Errno {
@@ -357,6 +367,44 @@ impl Filesystem for Adapter {
     ) {
         self.fs.release(handle.0);
         reply.ok();
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let fs = self.count(Operation::ExtendedAttribute);
+        let value = name
+            .to_str()
+            .ok_or(Error::NoAttribute)
+            .and_then(|name| fs.extended_attribute(Inode(inode.0), name));
+        self.answer_xattr(inode, size, value, reply);
+    }
+
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = self.count(Operation::ExtendedAttribute);
+        self.answer_xattr(inode, size, fs.extended_attributes(Inode(inode.0)), reply);
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.refuse(inode));
+    }
+
+    fn removexattr(&self, _request: &Request, inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.refuse(inode));
     }
 
     fn lseek(

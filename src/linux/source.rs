@@ -1,5 +1,6 @@
 //! The processes of this system.
 
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 
@@ -13,10 +14,13 @@ use super::pinned::{Pinned, contents};
 use super::plan::Planner;
 use super::vma::Maps;
 use super::{extent, from_io, from_proc};
+use crate::address::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::mapping::{AddressSpace, Device};
 use crate::metrics::Metrics;
-use crate::process::{ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource};
+use crate::process::{
+    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+};
 
 /// How live processes are to be seen.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +130,25 @@ impl ProcessSource for LiveSource {
             uid: owner.uid(),
             gid: owner.gid(),
             started: self.boot_time + identity.start_time / self.ticks_per_second,
+        })
+    }
+
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
+        let pid = identity.pid;
+        let (process, pinned) = self.pin_same(identity, false)?;
+        let stat = process
+            .stat()
+            .map_err(|error| from_proc(pid, "stat", &error))?;
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe"))
+            .map(|path| path.into_os_string().into_vec())
+            .unwrap_or_default();
+        let arguments = contents(&process, pid, "cmdline")?;
+        pinned.verify().map_err(|_| Error::Replaced(pid))?;
+        Ok(ProcessDetails {
+            executable,
+            arguments,
+            state: u8::try_from(stat.state).unwrap_or(b'?'),
+            resident: stat.rss * PAGE_SIZE,
         })
     }
 

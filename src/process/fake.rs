@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{
-    ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment, Reuse,
-    WriteMode, requested,
+    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+    ReadSegment, Reuse, WriteMode, requested,
 };
 use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
@@ -344,6 +344,17 @@ impl ProcessSource for FakeSource {
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
         Ok(self.find(pid)?.state.lock().info.clone())
+    }
+
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
+        let process = self.find_same(identity)?;
+        let pages = process.state.lock().pages.len() as u64;
+        Ok(ProcessDetails {
+            executable: b"/usr/bin/fake".to_vec(),
+            arguments: b"fake\0--flag\0".to_vec(),
+            state: b'S',
+            resident: pages * PAGE_SIZE,
+        })
     }
 
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {

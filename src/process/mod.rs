@@ -82,6 +82,19 @@ pub struct ProcessInfo {
     pub started: u64,
 }
 
+/// What is to be known of a process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessDetails {
+    /// The path of its program, in its own bytes; empty where the kernel does not say.
+    pub executable: Vec<u8>,
+    /// Its arguments, each ended by a NUL.
+    pub arguments: Vec<u8>,
+    /// Its state, a letter as in `/proc/PID/stat`.
+    pub state: u8,
+    /// Memory it holds, in bytes.
+    pub resident: u64,
+}
+
 /// Bytes to be read: from `address` on, as many as `buffer` holds.
 #[derive(Debug)]
 pub struct ReadSegment<'a> {
@@ -174,6 +187,12 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`.
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
+
+    /// More of the same process.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails>;
 
     /// The mappings of the process now.
     ///
