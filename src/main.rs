@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -18,6 +19,8 @@ Options (-o):
   cache_size=BYTES   budget of the page cache: 64M, 1G (default: 64M)
   fault=error|zero   unreadable bytes end the read, or read as zeros (default: error)
   force              write in spite of a mapping's protection (needs rw)
+  touch              let reads fault absent pages in, which changes the target's
+                     memory use (default: absent pages are never touched)
   pid=PID[:PID...]   show these processes only (default: all)
   threads=N          threads that serve requests (default: by the CPUs)
   nosuid, nodev, noexec, fsname=NAME ... as every file system takes them
@@ -98,16 +101,23 @@ fn serve(mount: Mount) -> Result<()> {
     waiting
 }
 
+/// How long the end waits for requests that are being served.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
 /// Unmounts when a signal comes.
 fn wait_for_signals(ends: SigSet, mut unmounter: Unmounter) -> Result<()> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            while let Ok(signal) = ends.wait() {
+            if let Ok(signal) = ends.wait() {
                 log::info!("{signal}: unmounting");
                 match unmounter.unmount() {
-                    // The other threads see the end and `main` returns.
-                    Ok(Unmounted::Gone) => (),
+                    // The other threads see the end and `main` returns, unless one is left behind
+                    // in the memory of a target that does not answer.
+                    Ok(Unmounted::Gone) => {
+                        std::thread::sleep(LAST_CALLS);
+                        std::process::exit(0);
+                    }
                     // Whoever still has a file open gets ENOTCONN, as when any daemon ends.
                     Ok(Unmounted::Detached) => std::process::exit(0),
                     Err(error) => {

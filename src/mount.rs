@@ -19,6 +19,7 @@ use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::linux::{LiveSource, SourceOptions, check_page_size, raise_descriptor_limit};
 use crate::mapping::Device;
 use crate::metrics::Metrics;
+use crate::patience::{Limits, Patience};
 
 /// The file system type that `mount` and `/proc/mounts` show, behind `fuse.`.
 const SUBTYPE: &str = "procmemfs";
@@ -82,6 +83,7 @@ pub enum MountError {
 pub struct Mount {
     session: Session<Adapter>,
     jobs: Jobs,
+    patience: Arc<Patience>,
     mountpoint: PathBuf,
 }
 
@@ -120,10 +122,12 @@ impl Mount {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };
-        let fs = Arc::new(FileSystem::new(services, options, clock));
+        let patience = Patience::new(Arc::clone(&clock), Limits::for_threads(config.threads));
+        let patience = Arc::new(patience);
+        let fs = FileSystem::new(services, options, clock);
         let (outdated, jobs) = Outdated::new();
         let session = Session::new(
-            Adapter::new(fs, outdated),
+            Adapter::new(fs, outdated, Arc::clone(&patience)),
             &mountpoint,
             &session_config(config),
         )
@@ -135,6 +139,7 @@ impl Mount {
         Ok(Self {
             session,
             jobs,
+            patience,
             mountpoint,
         })
     }
@@ -145,6 +150,9 @@ impl Mount {
     /// Where the system has no thread left.
     pub fn start(mut self) -> io::Result<Serving> {
         self.jobs.serve(self.session.notifier())?;
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || self.patience.watch())?;
         let unmounter = Unmounter {
             session: self.session.unmount_callable(),
             mountpoint: self.mountpoint,

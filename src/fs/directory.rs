@@ -39,6 +39,12 @@ impl FileSystem {
         self.describe(self.inode_of(node), node)
     }
 
+    /// The process whose memory a request for this inode may touch.
+    pub fn process_of(&self, inode: Inode) -> Option<ProcessId> {
+        let node = self.inodes.get(inode).ok()?;
+        node.process().map(|info| info.identity.pid)
+    }
+
     /// Gives references back.
     pub fn forget(&self, inode: Inode, lookups: u64) {
         self.inodes.forget(inode, lookups);

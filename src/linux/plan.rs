@@ -153,10 +153,10 @@ impl Planner {
         for step in self.steps(mapping, range, at_most)? {
             match step.from {
                 From::Process(PageState::Swapped) => {
-                    push(&mut stretches, step.range, Content::Swapped)
+                    push(&mut stretches, step.range, Content::Swapped);
                 }
                 From::Process(_) | From::Vdso(_) => {
-                    push(&mut stretches, step.range, Content::Resident)
+                    push(&mut stretches, step.range, Content::Resident);
                 }
                 From::Zeros => push(&mut stretches, step.range, Content::Zero),
                 From::Nothing | From::OwnMount => {
@@ -165,7 +165,7 @@ impl Planner {
                 From::File(backing, offset) => match &*backing {
                     Backing::File(file) => parts_of_file(file, offset, step.range, &mut stretches),
                     Backing::Zeros | Backing::Closed => {
-                        push(&mut stretches, step.range, Content::Nothing)
+                        push(&mut stretches, step.range, Content::Nothing);
                     }
                 },
             }

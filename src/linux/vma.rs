@@ -75,7 +75,7 @@ impl Maps {
         if self.has_query.load(Ordering::Relaxed) {
             match self.query(address) {
                 Err(Errno::ENOTTY | Errno::EINVAL) => {
-                    self.has_query.store(false, Ordering::Relaxed)
+                    self.has_query.store(false, Ordering::Relaxed);
                 }
                 answer => return answer,
             }
