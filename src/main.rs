@@ -54,7 +54,7 @@ struct Arguments {
     options: Vec<String>,
 
     /// Where to mount; a SOURCE before it is ignored, so that mount(8) and fstab can name one
-    #[arg(num_args = 1..=2, required = true, value_names = ["SOURCE", "MOUNTPOINT"])]
+    #[arg(num_args = 1..=2, required = true, value_name = "MOUNTPOINT")]
     paths: Vec<PathBuf>,
 }
 
@@ -132,8 +132,9 @@ fn wait_for_signals(ends: SigSet, mut unmounter: Unmounter) -> Result<()> {
 }
 
 fn log_to_stderr(debug: bool) {
-    let level = if debug { "debug" } else { "info" };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    // `fuser` tells at the level of info what we tell better.
+    let filter = if debug { "debug" } else { "info,fuser=warn" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
 }
 
 /// A daemon has no terminal: it tells the system's log, if there is one.

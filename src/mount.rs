@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use fuser::{Config, MountOption, Session, SessionUnmounter};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::unistd::{AccessFlags, access};
 use procfs::process::Process;
 use thiserror::Error;
 
@@ -38,7 +39,7 @@ pub enum MountError {
     NotADirectory(PathBuf),
     /// The daemon of a mount there is gone.
     #[error(
-        "{0}: a file system is still mounted there whose daemon has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})"
+        "{0}: Transport endpoint is not connected: the daemon of what is mounted there has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})"
     )]
     Dead(PathBuf),
     /// The same is mounted there.
@@ -319,7 +320,14 @@ fn explain(mountpoint: &Path, error: io::Error) -> MountError {
     }
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENODEV | Errno::ENXIO) => return MountError::NoDevice,
-        Some(Errno::EACCES | Errno::EPERM) => return MountError::DeviceDenied,
+        // Where the device may be opened, it is the helper that may not be run.
+        Some(Errno::EACCES | Errno::EPERM) => {
+            let wanted = AccessFlags::R_OK | AccessFlags::W_OK;
+            return match access("/dev/fuse", wanted) {
+                Ok(()) => MountError::NoHelper,
+                Err(_) => MountError::DeviceDenied,
+            };
+        }
         Some(Errno::EBUSY) => return MountError::Busy(path),
         // The only file that is opened or run then.
         Some(Errno::ENOENT) => return MountError::NoHelper,

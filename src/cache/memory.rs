@@ -11,7 +11,7 @@ use super::pages::{PageCache, SpaceId};
 use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, Reuse, WriteMode, requested};
+use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requested};
 use crate::residency::{Held, Stretch};
 
 /// The largest request, in bytes, whose pages are kept. A larger one is a pass
@@ -114,7 +114,7 @@ impl ProcessMemory for CachedMemory {
         self.inner.verify()
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let wanted = requested(segments);
         let epoch = self.freshness.current(&self.epoch);
         let mut missing = match self.cache.look(self.space, epoch) {
@@ -130,7 +130,7 @@ impl ProcessMemory for CachedMemory {
             return Ok(wanted);
         };
         let (first_position, first_address) = (first.position, first.address);
-        let answer = if reuse == Reuse::Likely && wanted <= LARGEST_KEPT {
+        let answer = if wanted <= LARGEST_KEPT {
             self.read_pages(&mut missing, epoch)
         } else {
             self.read_through(&mut missing)
@@ -194,7 +194,7 @@ impl CachedMemory {
                 mapping: stretch.mapping,
             })
             .collect();
-        let mut left = self.inner.read(&mut segments, Reuse::Unlikely)?;
+        let mut left = self.inner.read(&mut segments)?;
         for stretch in missing {
             if left < stretch.buffer.len() {
                 return Ok(Some(stretch.position + left));
@@ -228,7 +228,7 @@ impl CachedMemory {
                 mapping: stretch.mapping,
             })
             .collect();
-        let mut left = self.inner.read(&mut segments, Reuse::Likely)?;
+        let mut left = self.inner.read(&mut segments)?;
         let is_valid = self.freshness.is_valid(epoch);
         for ((start, bytes), stretch) in pages.iter().zip(missing) {
             let read = left.min(bytes.len());
@@ -357,7 +357,7 @@ mod tests {
             buffer: &mut bytes,
             mapping: &mapping,
         };
-        let read = memory.read(&mut [segment], Reuse::Likely)?;
+        let read = memory.read(&mut [segment])?;
         bytes.truncate(read);
         Ok(bytes)
     }
@@ -476,8 +476,8 @@ mod tests {
             self.inner.verify()
         }
 
-        fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize> {
-            let read = self.inner.read(segments, reuse);
+        fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+            let read = self.inner.read(segments);
             if let Some(then) = self.then.lock().take() {
                 then();
             }

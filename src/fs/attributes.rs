@@ -117,12 +117,11 @@ impl FileSystem {
             valid: freshness.lendable(),
         };
         match node {
-            Node::Root
-            | Node::SelfLink
-            | Node::Spaces
-            | Node::Names
-            | Node::Command(_)
-            | Node::CommandLink(_) => plain,
+            Node::Root | Node::SelfLink | Node::Spaces | Node::Names | Node::Command(_) => plain,
+            Node::CommandLink(_) => Attributes {
+                size: self.target_len(node),
+                ..plain
+            },
             Node::Stats => Attributes {
                 size: self.services.metrics.render().len() as u64,
                 modified: freshness.clock().wall(),
@@ -133,11 +132,22 @@ impl FileSystem {
                 mode: 0o500,
                 ..owned(plain, info)
             },
-            Node::MappingLink(info, _) => owned(plain, info),
+            Node::MappingLink(info, _) => Attributes {
+                size: self.target_len(node),
+                ..owned(plain, info)
+            },
             Node::Space(info) => self.describe_space(owned(plain, info), info),
             Node::Mapping(info, mapping) => {
                 self.describe_mapping(owned(plain, info), info, mapping)
             }
+        }
+    }
+
+    /// Length of what a link holds; that of `self` depends on who asks and is shown as 0, as in `/proc`.
+    fn target_len(&self, link: &Node) -> u64 {
+        match self.target(link, None) {
+            Ok(target) => target.len() as u64,
+            Err(_) => 0,
         }
     }
 

@@ -86,13 +86,20 @@ impl FileSystem {
     /// # Errors
     /// `Invalid` for what is no link, `NoEntry` where it leads nowhere.
     pub fn read_link(&self, inode: Inode, caller: u32) -> Result<String> {
-        match self.inodes.get(inode)? {
-            Node::SelfLink => Ok(self.services.source.process_of_thread(caller)?.to_string()),
+        self.target(&self.inodes.get(inode)?, Some(caller))
+    }
+
+    pub(super) fn target(&self, link: &Node, caller: Option<u32>) -> Result<String> {
+        match link {
+            Node::SelfLink => {
+                let caller = caller.ok_or(Error::NoEntry)?;
+                Ok(self.services.source.process_of_thread(caller)?.to_string())
+            }
             Node::CommandLink(pid) => Ok(format!("../../{pid}")),
             Node::MappingLink(info, which) => self
                 .processes
-                .find(&info, |snapshot| {
-                    well_known(snapshot, which).map(|mapping| mapping.file_name())
+                .find(info, |snapshot| {
+                    well_known(snapshot, *which).map(|mapping| mapping.file_name())
                 })?
                 .ok_or(Error::NoEntry),
             _ => Err(Error::Invalid),

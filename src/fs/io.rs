@@ -101,16 +101,13 @@ impl FileSystem {
     /// `BadHandle`, and what [`MappingFile::read_at`] says.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let read = match self.handles.get(handle)? {
-            Handle::Memory(open) => {
-                let reuse = open.note_read(offset, buffer.len());
-                match &open.view {
-                    OpenView::Mapping(file) => file.read_at(offset, buffer, open.short, reuse)?,
-                    OpenView::Space(info) => {
-                        let file = self.space(&open, info)?;
-                        file.read_at(offset, buffer, open.short, reuse)?
-                    }
+            Handle::Memory(open) => match &open.view {
+                OpenView::Mapping(file) => file.read_at(offset, buffer, open.short)?,
+                OpenView::Space(info) => {
+                    let file = self.space(&open, info)?;
+                    file.read_at(offset, buffer, open.short)?
                 }
-            }
+            },
             Handle::Text(text) => {
                 let from = usize::try_from(offset).map_or(text.len(), |from| from.min(text.len()));
                 let rest = &text.as_bytes()[from..];

@@ -126,6 +126,10 @@ fn the_tree_is_as_designed() {
     assert_eq!(bench.link("by-name/my_prog/7"), "../../7");
     assert_eq!(bench.link("self"), "7");
     assert_eq!(bench.link("7/heap"), HEAP);
+    for path in ["7/heap", "by-name/my_prog/7"] {
+        let size = bench.find(path).unwrap().size;
+        assert_eq!(size, bench.link(path).len() as u64, "{path}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fuser::{
     FileHandle, FopenFlags, Generation, ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEntry,
@@ -18,6 +19,10 @@ use crate::fs::{Access, Attributes, FileSystem};
 use crate::metrics::Operation;
 use crate::patience::Patience;
 use crate::tree::Inode;
+
+/// How long the kernel may keep a name at the most, whatever the freshness
+/// bound: programs end and others start under the same number.
+const NAME_VALID: Duration = Duration::from_secs(1);
 
 /// Nothing here is ever created under an inode number that was used before.
 const GENERATION: Generation = Generation(0);
@@ -66,7 +71,11 @@ impl Shared {
     pub(super) fn lookup(&self, parent: Inode, name: &OsStr, slot: &Slot<ReplyEntry>) {
         let found = self.fs.lookup(parent, name);
         let given = slot.answer(|reply| match &found {
-            Ok(found) => reply.entry(&found.valid, &convert::attributes(found), GENERATION),
+            Ok(found) => {
+                let name_valid = found.valid.min(NAME_VALID);
+                let attributes = convert::attributes(found);
+                reply.entry_with_ttls(&found.valid, &name_valid, &attributes, GENERATION);
+            }
             Err(error) => reply.error(self.fail(Operation::Lookup, parent, error)),
         });
         // The kernel has no reference to what it was not told of.
@@ -221,7 +230,7 @@ impl Shared {
         slot.answer(|mut reply| {
             for (next, entry, found) in &entries {
                 let attributes = convert::attributes(found);
-                let (name, valid) = (&entry.name, &found.valid);
+                let (name, valid) = (&entry.name, &found.valid.min(NAME_VALID));
                 if reply.add(attributes.ino, *next, name, valid, &attributes, GENERATION) {
                     break;
                 }

@@ -13,7 +13,7 @@ use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
-use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, Reuse, WriteMode};
+use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
 use crate::residency::{Held, Stretch};
 
 /// Memory of a pinned process: `process_vm_readv` for what is in it, the file
@@ -251,7 +251,7 @@ impl ProcessMemory for LiveMemory {
         self.pinned.verify()
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let mut pieces = Vec::with_capacity(segments.len());
         for segment in segments {
             if self.touch && !self.planner.is_own(segment.mapping) {

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::mapping::{AddressSpace, Mapping};
 use crate::metrics::Metrics;
 use crate::process::conformance::{self, Layout};
-use crate::process::{ProcessId, ProcessMemory, ProcessSource, ReadSegment, Reuse};
+use crate::process::{ProcessId, ProcessMemory, ProcessSource, ReadSegment};
 use crate::residency::Content;
 
 const PAGE: usize = PAGE_SIZE as usize;
@@ -122,7 +122,7 @@ fn more_ranges_than_one_call_takes_are_read_in_batches() {
             mapping: &mapping,
         })
         .collect();
-    assert_eq!(memory.read(&mut segments, Reuse::Likely), Ok(2500 * 16));
+    assert_eq!(memory.read(&mut segments), Ok(2500 * 16));
     for (page, buffer) in buffers.iter().enumerate() {
         assert_eq!(*buffer, Pages::expected(page)[..16]);
     }
@@ -145,7 +145,7 @@ fn memory_without_protection_bits_is_read_through_the_pinned_descriptor() {
             buffer: &mut bytes,
             mapping: &mapping,
         };
-        assert_eq!(memory.read(&mut [segment], Reuse::Likely), Ok(2 * PAGE));
+        assert_eq!(memory.read(&mut [segment]), Ok(2 * PAGE));
         assert_eq!(bytes, [Pages::expected(0), Pages::expected(1)].concat());
         assert_eq!(metrics.mem_reads.get(), 1);
     }

@@ -4,7 +4,7 @@
 use crate::address::{Address, PAGE_SIZE};
 use crate::error::Error;
 use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, ReadSegment, Reuse, WriteMode};
+use crate::process::{ProcessMemory, ReadSegment, WriteMode};
 
 /// Three pages: two hold `first` and `second`, the one behind them nothing.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ fn read_all(
             mapping,
         })
         .collect();
-    let done = memory.read(&mut segments, Reuse::Likely)?;
+    let done = memory.read(&mut segments)?;
     let mut bytes = buffers.concat();
     bytes.truncate(done);
     Ok(bytes)

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{
     ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
-    ReadSegment, Reuse, WriteMode, requested,
+    ReadSegment, WriteMode, requested,
 };
 use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
@@ -191,7 +191,7 @@ impl ProcessMemory for FakeMemory {
         }
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let mut state = self.process.state.lock();
         state.calls.push(Call::Read(
             segments

@@ -106,15 +106,6 @@ pub struct ReadSegment<'a> {
     pub mapping: &'a Mapping,
 }
 
-/// Whether bytes that are read now are likely to be read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reuse {
-    /// Keep them: a random access.
-    Likely,
-    /// Do not let them push out others: one pass over a large file.
-    Unlikely,
-}
-
 /// How a write treats the mapping's own protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteMode {
@@ -144,7 +135,7 @@ pub trait ProcessMemory: Debug + Send + Sync {
     /// # Errors
     /// `Unreachable` where not even the first byte can be read; `Ended`,
     /// `Replaced` whatever was copied.
-    fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize>;
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize>;
 
     /// Where the bytes of `range`, a part of `mapping`, are; touches none of them.
     ///

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ProcessIdentity, ProcessMemory, ReadSegment, Reuse, WriteMode, requested};
+use super::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requested};
 use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
@@ -29,7 +29,7 @@ impl ProcessMemory for WithheldMemory {
         self.0.verify()
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         match requested(segments) {
             0 => Ok(0),
             _ => Err(Error::OwnMemory),
@@ -76,10 +76,7 @@ mod tests {
             buffer: &mut buffer,
             mapping: &mapping,
         };
-        assert_eq!(
-            memory.read(&mut [segment], Reuse::Likely),
-            Err(Error::OwnMemory)
-        );
+        assert_eq!(memory.read(&mut [segment]), Err(Error::OwnMemory));
         assert_eq!(
             memory.write(Address::new(0x1000), b"x", WriteMode::Force),
             Err(Error::OwnMemory)

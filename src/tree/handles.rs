@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use super::{DirectoryEntry, Inode};
 use crate::cache::SpaceEpoch;
 use crate::error::{Error, Result};
-use crate::process::{ProcessInfo, ProcessMemory, Reuse, WriteMode};
+use crate::process::{ProcessInfo, ProcessMemory, WriteMode};
 use crate::view::{MappingFile, Short};
 
 /// A process whose memory is open: one for all handles on one program.
@@ -43,14 +43,7 @@ pub struct OpenMemory {
     pub short: Short,
     /// The process, held so that all who open it meanwhile share its epoch.
     pub process: Arc<OpenProcess>,
-    /// Where the last read ended.
-    next: AtomicU64,
-    /// Bytes read one after the other without a jump.
-    run: AtomicU64,
 }
-
-/// Bytes in a row after which a reader is taken to pass over the file once.
-const PASS: u64 = 256 * 1024;
 
 impl OpenMemory {
     /// Opens `view` under `inode`.
@@ -67,26 +60,7 @@ impl OpenMemory {
             write,
             short,
             process,
-            next: AtomicU64::new(0),
-            run: AtomicU64::new(0),
         }
-    }
-
-    /// Notes a read, and tells whether its bytes are likely to be read again.
-    ///
-    /// Readers that share the handle can mislead each other here; that costs
-    /// time and never a byte.
-    pub fn note_read(&self, offset: u64, len: usize) -> Reuse {
-        let end = offset.saturating_add(len as u64);
-        if self.next.swap(end, Ordering::Relaxed) == offset {
-            let run = self.run.fetch_add(len as u64, Ordering::Relaxed);
-            if run >= PASS {
-                return Reuse::Unlikely;
-            }
-        } else {
-            self.run.store(0, Ordering::Relaxed);
-        }
-        Reuse::Likely
     }
 }
 
@@ -208,20 +182,5 @@ mod tests {
             table.open(Handle::Memory(Arc::new(mapping(inode, short))));
         }
         assert_eq!(table.buffered(), [Inode(5)]);
-    }
-
-    #[test]
-    fn a_long_pass_is_told_from_random_reads() {
-        let open = mapping(5, Short::Allowed);
-        let reuse = |index: u64| open.note_read(index * 4096, 4096);
-        assert!((0..64).all(|index| reuse(index) == Reuse::Likely));
-        assert!(
-            (64..200)
-                .filter(|index| reuse(*index) == Reuse::Unlikely)
-                .count()
-                > 130
-        );
-        assert_eq!(reuse(3), Reuse::Likely);
-        assert_eq!(reuse(9), Reuse::Likely);
     }
 }

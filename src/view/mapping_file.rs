@@ -7,7 +7,7 @@ use super::{FaultPolicy, Short};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, Reuse, WriteMode};
+use crate::process::{ProcessMemory, WriteMode};
 
 /// One mapping of one pinned process.
 #[derive(Debug)]
@@ -37,18 +37,11 @@ impl MappingFile {
     ///
     /// # Errors
     /// `Unreachable` or `Incomplete` where bytes cannot be read, and whatever the memory says.
-    pub fn read_at(
-        &self,
-        offset: u64,
-        buffer: &mut [u8],
-        short: Short,
-        reuse: Reuse,
-    ) -> Result<usize> {
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8], short: Short) -> Result<usize> {
         let wanted = self.len_from(offset, buffer.len());
         let manner = Manner {
             faults: self.faults,
             short,
-            reuse,
         };
         range::read(
             &*self.memory,
@@ -134,7 +127,7 @@ mod tests {
 
     fn read(file: &MappingFile, offset: u64, len: usize, short: Short) -> Result<Vec<u8>> {
         let mut buffer = vec![0xee; len];
-        let read = file.read_at(offset, &mut buffer, short, Reuse::Likely)?;
+        let read = file.read_at(offset, &mut buffer, short)?;
         buffer.truncate(read);
         Ok(buffer)
     }

@@ -6,7 +6,7 @@ use super::{FaultPolicy, Short};
 use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, ReadSegment, Reuse};
+use crate::process::{ProcessMemory, ReadSegment};
 
 /// Mappings in a row, lowest address first, none of them overlapping.
 pub(super) type Mappings = [Arc<Mapping>];
@@ -33,7 +33,6 @@ pub(super) fn next_start(mappings: &Mappings, address: Address) -> Option<Addres
 pub(super) struct Manner {
     pub(super) faults: FaultPolicy,
     pub(super) short: Short,
-    pub(super) reuse: Reuse,
 }
 
 /// Fills `buffer` from `start` on, and returns how many bytes it got.
@@ -56,7 +55,7 @@ pub(super) fn read(
         let answer = if asked == 0 {
             Err(Error::Unreachable(at))
         } else {
-            memory.read(&mut segments, manner.reuse)
+            memory.read(&mut segments)
         };
         match answer {
             Ok(read) if done + read == wanted => return Ok(wanted),

@@ -7,7 +7,7 @@ use super::{FaultPolicy, Short};
 use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, Reuse, WriteMode};
+use crate::process::{ProcessMemory, WriteMode};
 
 /// The address space of one pinned process, with the mappings that it has at the moment.
 #[derive(Debug)]
@@ -49,19 +49,12 @@ impl SpaceFile {
     /// # Errors
     /// `Unreachable` or `Incomplete` where bytes cannot be read, as in a gap
     /// between mappings, and whatever the memory says.
-    pub fn read_at(
-        &self,
-        offset: u64,
-        buffer: &mut [u8],
-        short: Short,
-        reuse: Reuse,
-    ) -> Result<usize> {
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8], short: Short) -> Result<usize> {
         let left = space_size(&self.mappings).saturating_sub(offset);
         let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let manner = Manner {
             faults: self.faults,
             short,
-            reuse,
         };
         range::read(
             &*self.memory,
@@ -163,7 +156,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
 
     fn read(file: &SpaceFile, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0xee; len];
-        let read = file.read_at(offset, &mut bytes, Short::Allowed, Reuse::Likely)?;
+        let read = file.read_at(offset, &mut bytes, Short::Allowed)?;
         bytes.truncate(read);
         Ok(bytes)
     }
