@@ -89,6 +89,34 @@ impl AddressRange {
         self.start <= address && address < self.end
     }
 
+    /// This range and `next` as one, if `next` starts where this one ends.
+    pub fn joined(self, next: Self) -> Option<Self> {
+        (self.end == next.start).then_some(Self {
+            start: self.start,
+            end: next.end,
+        })
+    }
+
+    /// What this range and `other` share; empty where they share nothing.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        let start = self.start.max(other.start).min(self.end);
+        Self {
+            start,
+            end: self.end.min(other.end).max(start),
+        }
+    }
+
+    /// The whole pages that hold this range.
+    #[must_use]
+    pub fn to_pages(self) -> Self {
+        let end = self.end.plus(PAGE_SIZE - 1).page_start();
+        Self {
+            start: self.start.page_start(),
+            end,
+        }
+    }
+
     /// The range's first `bytes` bytes; the whole of it where it is shorter.
     #[must_use]
     pub fn truncated(self, bytes: u64) -> Self {
@@ -129,6 +157,12 @@ mod tests {
         assert!(!range.contains(Address::new(0x3000)));
         assert_eq!(range.truncated(1).len(), 1);
         assert_eq!(range.truncated(u64::MAX), range);
+        let behind = AddressRange::new(Address::new(0x3000), Address::new(0x5001)).unwrap();
+        assert_eq!(range.joined(behind).unwrap().len(), 0x4001);
+        assert!(behind.joined(range).is_none());
+        assert!(range.intersection(behind).is_empty());
+        assert_eq!(range.joined(behind).unwrap().intersection(range), range);
+        assert_eq!(behind.to_pages().end(), Address::new(0x6000));
     }
 
     #[test]

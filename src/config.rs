@@ -14,6 +14,11 @@ pub struct MountConfig {
     pub mode: Mode,
     /// Writes pass over a mapping's own protection.
     pub force: bool,
+    /// Reads may fault absent pages in.
+    pub touch: bool,
+    /// Do without `PAGEMAP_SCAN`, as on a kernel before 6.7. No option sets
+    /// this: tests do, to see that both ways show the same.
+    pub without_scan: bool,
     /// The oldest data that a read may return.
     pub cache_ttl: Duration,
     /// Budget of the page cache, in bytes.
@@ -45,6 +50,8 @@ impl Default for MountConfig {
         Self {
             mode: Mode::default(),
             force: false,
+            touch: false,
+            without_scan: false,
             cache_ttl: Duration::from_millis(100),
             cache_size: 64 << 20,
             faults: FaultPolicy::default(),
@@ -101,6 +108,7 @@ const OWN: &[&str] = &[
     "force",
     "pid",
     "threads",
+    "touch",
 ];
 
 /// Options of mount(8) that the kernel or the mount helper acts on.
@@ -190,6 +198,7 @@ impl MountConfig {
             "rw" => self.mode = Mode::Write,
             "ro" => self.mode = Mode::ReadOnly,
             "force" => self.force = true,
+            "touch" => self.touch = true,
             name if GENERIC.contains(&name) => self.generic.push(name.to_owned()),
             name if IGNORED.contains(&name) => (),
             name => {
@@ -307,12 +316,12 @@ mod tests {
     #[test]
     fn options_are_read() {
         let config = MountConfig::parse([
-            "rw,force,cache_ttl=2s,cache_size=1G",
+            "rw,force,touch,cache_ttl=2s,cache_size=1G",
             "fault=zero,pid=12:345,threads=3,nosuid,fsname=x,x-systemd.automount,defaults",
         ])
         .unwrap();
         assert_eq!(config.mode, Mode::Write);
-        assert!(config.force);
+        assert!(config.force && config.touch);
         assert_eq!(config.cache_ttl, Duration::from_secs(2));
         assert_eq!(config.cache_size, 1 << 30);
         assert_eq!(config.faults, FaultPolicy::Zero);

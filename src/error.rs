@@ -42,9 +42,21 @@ pub enum Error {
     /// A read or a write starts on a byte that nobody can reach.
     #[error("nothing to reach at {0}: unmapped, behind the end of its file, or a device")]
     Unreachable(Address),
+    /// The daemon's own memory, or a mapping of this mount's own files: reading it could wait for itself.
+    #[error("memory of this daemon or of its own mount is never read")]
+    OwnMemory,
     /// A buffered read met an unreadable byte; answering the bytes before it would pass for the end of the file.
     #[error("unreadable from {0} on")]
     Incomplete(Address),
+    /// No data or hole starts there any more (`SEEK_DATA`, `SEEK_HOLE`).
+    #[error("behind the last byte")]
+    NoMoreData,
+    /// No answer came from the target's memory in time.
+    #[error("the memory of process {0} does not answer")]
+    TimedOut(ProcessId),
+    /// There is no such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
     /// A write starts at or behind the end of the file.
     #[error("behind the end of the mapping")]
     PastEnd,
@@ -85,7 +97,12 @@ impl Error {
             Self::ReadOnlyMount => Errno::EROFS,
             Self::Ended(_) => Errno::ESRCH,
             Self::Replaced(_) => Errno::ESTALE,
-            Self::Unreachable(_) | Self::Incomplete(_) | Self::MappedWrite => Errno::EIO,
+            Self::Unreachable(_) | Self::OwnMemory | Self::Incomplete(_) | Self::MappedWrite => {
+                Errno::EIO
+            }
+            Self::NoMoreData => Errno::ENXIO,
+            Self::TimedOut(_) => Errno::ETIMEDOUT,
+            Self::NoAttribute => Errno::ENODATA,
             Self::PastEnd => Errno::ENOSPC,
             Self::NotPermitted => Errno::EPERM,
             Self::BadHandle => Errno::EBADF,
@@ -125,6 +142,10 @@ mod tests {
             (Error::Replaced(pid), Errno::ESTALE),
             (Error::Unreachable(Address::new(0)), Errno::EIO),
             (Error::Incomplete(Address::new(0)), Errno::EIO),
+            (Error::OwnMemory, Errno::EIO),
+            (Error::NoMoreData, Errno::ENXIO),
+            (Error::TimedOut(pid), Errno::ETIMEDOUT),
+            (Error::NoAttribute, Errno::ENODATA),
             (Error::PastEnd, Errno::ENOSPC),
             (Error::NotPermitted, Errno::EPERM),
             (Error::system("open", Errno::EMFILE), Errno::EMFILE),

@@ -15,6 +15,8 @@ pub mod linux;
 pub mod mapping;
 pub mod metrics;
 pub mod mount;
+pub mod patience;
 pub mod process;
+pub mod residency;
 pub mod tree;
 pub mod view;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -18,6 +19,8 @@ Options (-o):
   cache_size=BYTES   budget of the page cache: 64M, 1G (default: 64M)
   fault=error|zero   unreadable bytes end the read, or read as zeros (default: error)
   force              write in spite of a mapping's protection (needs rw)
+  touch              let reads fault absent pages in, which changes the target's
+                     memory use (default: absent pages are never touched)
   pid=PID[:PID...]   show these processes only (default: all)
   threads=N          threads that serve requests (default: by the CPUs)
   nosuid, nodev, noexec, fsname=NAME ... as every file system takes them
@@ -51,7 +54,7 @@ struct Arguments {
     options: Vec<String>,
 
     /// Where to mount; a SOURCE before it is ignored, so that mount(8) and fstab can name one
-    #[arg(num_args = 1..=2, required = true, value_names = ["SOURCE", "MOUNTPOINT"])]
+    #[arg(num_args = 1..=2, required = true, value_name = "MOUNTPOINT")]
     paths: Vec<PathBuf>,
 }
 
@@ -98,16 +101,23 @@ fn serve(mount: Mount) -> Result<()> {
     waiting
 }
 
+/// How long the end waits for requests that are being served.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
 /// Unmounts when a signal comes.
 fn wait_for_signals(ends: SigSet, mut unmounter: Unmounter) -> Result<()> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            while let Ok(signal) = ends.wait() {
+            if let Ok(signal) = ends.wait() {
                 log::info!("{signal}: unmounting");
                 match unmounter.unmount() {
-                    // The other threads see the end and `main` returns.
-                    Ok(Unmounted::Gone) => (),
+                    // The other threads see the end and `main` returns, unless one is left behind
+                    // in the memory of a target that does not answer.
+                    Ok(Unmounted::Gone) => {
+                        std::thread::sleep(LAST_CALLS);
+                        std::process::exit(0);
+                    }
                     // Whoever still has a file open gets ENOTCONN, as when any daemon ends.
                     Ok(Unmounted::Detached) => std::process::exit(0),
                     Err(error) => {
@@ -122,8 +132,9 @@ fn wait_for_signals(ends: SigSet, mut unmounter: Unmounter) -> Result<()> {
 }
 
 fn log_to_stderr(debug: bool) {
-    let level = if debug { "debug" } else { "info" };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    // `fuser` tells at the level of info what we tell better.
+    let filter = if debug { "debug" } else { "info,fuser=warn" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
 }
 
 /// A daemon has no terminal: it tells the system's log, if there is one.

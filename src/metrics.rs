@@ -79,6 +79,10 @@ operations! {
     Read => "read",
     /// Bytes are written.
     Write => "write",
+    /// Data or a hole is looked for.
+    Seek => "lseek",
+    /// An extended attribute, or their names, are asked for.
+    ExtendedAttribute => "getxattr",
     /// A directory is opened.
     OpenDirectory => "opendir",
     /// Names are listed.

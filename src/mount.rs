@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use fuser::{Config, MountOption, Session, SessionUnmounter};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::unistd::{AccessFlags, access};
 use procfs::process::Process;
 use thiserror::Error;
 
@@ -19,6 +20,7 @@ use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::linux::{LiveSource, SourceOptions, check_page_size, raise_descriptor_limit};
 use crate::mapping::Device;
 use crate::metrics::Metrics;
+use crate::patience::{Limits, Patience};
 
 /// The file system type that `mount` and `/proc/mounts` show, behind `fuse.`.
 const SUBTYPE: &str = "procmemfs";
@@ -37,7 +39,7 @@ pub enum MountError {
     NotADirectory(PathBuf),
     /// The daemon of a mount there is gone.
     #[error(
-        "{0}: a file system is still mounted there whose daemon has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})"
+        "{0}: Transport endpoint is not connected: the daemon of what is mounted there has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})"
     )]
     Dead(PathBuf),
     /// The same is mounted there.
@@ -82,6 +84,7 @@ pub enum MountError {
 pub struct Mount {
     session: Session<Adapter>,
     jobs: Jobs,
+    patience: Arc<Patience>,
     mountpoint: PathBuf,
 }
 
@@ -100,6 +103,8 @@ impl Mount {
         let source_options = SourceOptions {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
+            touch: config.touch,
+            without_scan: config.without_scan,
         };
         let source = LiveSource::new(source_options, Arc::clone(&metrics))
             .map_err(|_| MountError::NoProc)?;
@@ -118,10 +123,12 @@ impl Mount {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };
-        let fs = Arc::new(FileSystem::new(services, options, clock));
+        let patience = Patience::new(Arc::clone(&clock), Limits::for_threads(config.threads));
+        let patience = Arc::new(patience);
+        let fs = FileSystem::new(services, options, clock);
         let (outdated, jobs) = Outdated::new();
         let session = Session::new(
-            Adapter::new(fs, outdated),
+            Adapter::new(fs, outdated, Arc::clone(&patience)),
             &mountpoint,
             &session_config(config),
         )
@@ -133,6 +140,7 @@ impl Mount {
         Ok(Self {
             session,
             jobs,
+            patience,
             mountpoint,
         })
     }
@@ -143,6 +151,9 @@ impl Mount {
     /// Where the system has no thread left.
     pub fn start(mut self) -> io::Result<Serving> {
         self.jobs.serve(self.session.notifier())?;
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || self.patience.watch())?;
         let unmounter = Unmounter {
             session: self.session.unmount_callable(),
             mountpoint: self.mountpoint,
@@ -309,7 +320,14 @@ fn explain(mountpoint: &Path, error: io::Error) -> MountError {
     }
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENODEV | Errno::ENXIO) => return MountError::NoDevice,
-        Some(Errno::EACCES | Errno::EPERM) => return MountError::DeviceDenied,
+        // Where the device may be opened, it is the helper that may not be run.
+        Some(Errno::EACCES | Errno::EPERM) => {
+            let wanted = AccessFlags::R_OK | AccessFlags::W_OK;
+            return match access("/dev/fuse", wanted) {
+                Ok(()) => MountError::NoHelper,
+                Err(_) => MountError::DeviceDenied,
+            };
+        }
         Some(Errno::EBUSY) => return MountError::Busy(path),
         // The only file that is opened or run then.
         Some(Errno::ENOENT) => return MountError::NoHelper,

@@ -1,14 +1,18 @@
 //! A process's memory behind the cache.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::freshness::{Freshness, SpaceEpoch};
 use super::pages::{PageCache, SpaceId};
-use crate::address::{Address, PAGE_SIZE};
+use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
-use crate::process::{
-    ProcessIdentity, ProcessMemory, ReadSegment, Reuse, Route, WriteMode, requested,
-};
+use crate::mapping::Mapping;
+use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requested};
+use crate::residency::{Held, Stretch};
 
 /// The largest request, in bytes, whose pages are kept. A larger one is a pass
 /// over a file: a copy into the cache would cost as much as reading it again.
@@ -26,6 +30,43 @@ pub struct CachedMemory {
     freshness: Arc<Freshness>,
     epoch: SpaceEpoch,
     space: SpaceId,
+    /// Where the bytes of mappings are, by their start: a sparse copy asks for one stretch at a time.
+    looked: Mutex<LruCache<Address, Looked>>,
+}
+
+/// Mappings whose stretches are kept.
+const LOOKED_KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+
+/// Stretches that one look takes in.
+const LOOKED_AT: usize = 1024;
+
+/// What one look saw: stretches without a gap.
+#[derive(Debug)]
+struct Looked {
+    epoch: u64,
+    stretches: Vec<Stretch>,
+}
+
+impl Looked {
+    /// The stretches from the start of `range` on; `None` where the look did not see that.
+    fn part(&self, range: AddressRange, at_most: usize) -> Option<Vec<Stretch>> {
+        let from = self
+            .stretches
+            .partition_point(|stretch| stretch.range.end() <= range.start());
+        let first = self.stretches.get(from)?;
+        if !first.range.contains(range.start()) {
+            return None;
+        }
+        let part = self.stretches[from..].iter().take(at_most.max(1));
+        Some(
+            part.map(|stretch| Stretch {
+                range: stretch.range.intersection(range),
+                content: stretch.content,
+            })
+            .take_while(|stretch| !stretch.range.is_empty())
+            .collect(),
+        )
+    }
 }
 
 impl CachedMemory {
@@ -43,6 +84,7 @@ impl CachedMemory {
             freshness,
             epoch,
             space,
+            looked: Mutex::new(LruCache::new(LOOKED_KEPT)),
         }
     }
 }
@@ -60,7 +102,7 @@ struct Missing<'a> {
     position: usize,
     address: Address,
     buffer: &'a mut [u8],
-    route: Route,
+    mapping: &'a Mapping,
 }
 
 impl ProcessMemory for CachedMemory {
@@ -72,7 +114,7 @@ impl ProcessMemory for CachedMemory {
         self.inner.verify()
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let wanted = requested(segments);
         let epoch = self.freshness.current(&self.epoch);
         let mut missing = match self.cache.look(self.space, epoch) {
@@ -88,7 +130,7 @@ impl ProcessMemory for CachedMemory {
             return Ok(wanted);
         };
         let (first_position, first_address) = (first.position, first.address);
-        let answer = if reuse == Reuse::Likely && wanted <= LARGEST_KEPT {
+        let answer = if wanted <= LARGEST_KEPT {
             self.read_pages(&mut missing, epoch)
         } else {
             self.read_through(&mut missing)
@@ -100,6 +142,35 @@ impl ProcessMemory for CachedMemory {
             Ok(Some(_)) | Err(Error::Unreachable(_)) => Err(Error::Unreachable(first_address)),
             Err(error) => Err(error),
         }
+    }
+
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        let epoch = self.freshness.current(&self.epoch).number();
+        let mut looked = self.looked.lock();
+        let known = looked.get(&mapping.range().start());
+        if let Some(known) = known.filter(|known| known.epoch == epoch)
+            && let Some(stretches) = known.part(range, at_most)
+        {
+            return Ok(stretches);
+        }
+        drop(looked);
+        let whole = AddressRange::new(range.start(), mapping.range().end()).unwrap_or(range);
+        let stretches = self
+            .inner
+            .contents(mapping, whole, LOOKED_AT.max(at_most))?;
+        let fresh = Looked { epoch, stretches };
+        let part = fresh.part(range, at_most).unwrap_or_default();
+        self.looked.lock().put(mapping.range().start(), fresh);
+        Ok(part)
+    }
+
+    fn held(&self, range: AddressRange) -> Result<Held> {
+        self.inner.held(range)
     }
 
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
@@ -120,10 +191,10 @@ impl CachedMemory {
             .map(|stretch| ReadSegment {
                 address: stretch.address,
                 buffer: stretch.buffer,
-                route: stretch.route,
+                mapping: stretch.mapping,
             })
             .collect();
-        let mut left = self.inner.read(&mut segments, Reuse::Unlikely)?;
+        let mut left = self.inner.read(&mut segments)?;
         for stretch in missing {
             if left < stretch.buffer.len() {
                 return Ok(Some(stretch.position + left));
@@ -154,10 +225,10 @@ impl CachedMemory {
             .map(|((start, buffer), stretch)| ReadSegment {
                 address: *start,
                 buffer,
-                route: stretch.route,
+                mapping: stretch.mapping,
             })
             .collect();
-        let mut left = self.inner.read(&mut segments, Reuse::Likely)?;
+        let mut left = self.inner.read(&mut segments)?;
         let is_valid = self.freshness.is_valid(epoch);
         for ((start, bytes), stretch) in pages.iter().zip(missing) {
             let read = left.min(bytes.len());
@@ -184,7 +255,7 @@ fn take_hits<'s>(
     let mut missing = Vec::new();
     let mut position = 0;
     for segment in segments {
-        let route = segment.route;
+        let mapping = segment.mapping;
         let mut address = segment.address;
         let mut rest = &mut *segment.buffer;
         // Bytes at the front of `rest` that are known to be missing.
@@ -202,7 +273,7 @@ fn take_hits<'s>(
                     position,
                     address,
                     buffer,
-                    route,
+                    mapping,
                 });
             }
             rest = &mut behind[here..];
@@ -215,7 +286,7 @@ fn take_hits<'s>(
                 position,
                 address,
                 buffer: rest,
-                route,
+                mapping,
             });
         }
         position += gap;
@@ -225,14 +296,13 @@ fn take_hits<'s>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
     use crate::clock::ManualClock;
     use crate::metrics::Metrics;
     use crate::process::conformance::{self, Layout};
-    use crate::process::fake::{Call, FakeProcess};
+    use crate::process::fake::{self, Call, FakeProcess};
 
     const PAGE: usize = PAGE_SIZE as usize;
     const START: u64 = 0x10_0000;
@@ -280,13 +350,14 @@ mod tests {
     }
 
     fn read(memory: &dyn ProcessMemory, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mapping = fake::mapping(START, 64);
         let mut bytes = vec![0; len];
         let segment = ReadSegment {
             address: Address::new(START + offset),
             buffer: &mut bytes,
-            route: Route::Protected,
+            mapping: &mapping,
         };
-        let read = memory.read(&mut [segment], Reuse::Likely)?;
+        let read = memory.read(&mut [segment])?;
         bytes.truncate(read);
         Ok(bytes)
     }
@@ -296,6 +367,7 @@ mod tests {
         let bench = Bench::new(2);
         let memory = bench.memory();
         let layout = Layout {
+            mapping: fake::mapping(START, 3),
             start: Address::new(START),
             first: read(&memory, 0, PAGE).unwrap(),
             second: read(&memory, PAGE as u64, PAGE).unwrap(),
@@ -404,12 +476,25 @@ mod tests {
             self.inner.verify()
         }
 
-        fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize> {
-            let read = self.inner.read(segments, reuse);
-            if let Some(then) = self.then.lock().unwrap().take() {
+        fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+            let read = self.inner.read(segments);
+            if let Some(then) = self.then.lock().take() {
                 then();
             }
             read
+        }
+
+        fn contents(
+            &self,
+            mapping: &Mapping,
+            range: AddressRange,
+            at_most: usize,
+        ) -> Result<Vec<Stretch>> {
+            self.inner.contents(mapping, range, at_most)
+        }
+
+        fn held(&self, range: AddressRange) -> Result<Held> {
+            self.inner.held(range)
         }
 
         fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
@@ -432,6 +517,34 @@ mod tests {
         }));
         assert_ne!(read(&racing, 0, 8).unwrap(), b"written!");
         assert_eq!(read(&racing, 0, 8).unwrap(), b"written!");
+    }
+
+    #[test]
+    fn one_look_serves_all_who_seek_within_the_bound() {
+        let bench = Bench::new(1);
+        bench.process.reserve(START, 64);
+        for page in (0..64).step_by(2) {
+            bench.process.map(START + page * PAGE_SIZE, b"data");
+        }
+        let memory = bench.memory();
+        let bare = bench.process.open();
+        let mapping = fake::mapping(START, 64);
+        let ask = |memory: &dyn ProcessMemory, page: u64, at_most| {
+            let start = Address::new(START + page * PAGE_SIZE + 7);
+            let range = AddressRange::new(start, mapping.range().end()).unwrap();
+            memory.contents(&mapping, range, at_most).unwrap()
+        };
+        for at_most in [1, 3, 100] {
+            for page in [5, 0, 63, 6] {
+                let expected = ask(&*bare, page, at_most);
+                assert_eq!(ask(&memory, page, at_most), expected, "{page} {at_most}");
+            }
+        }
+        let before = ask(&memory, 0, 100);
+        bench.process.map(START + PAGE_SIZE, b"more");
+        assert_eq!(ask(&memory, 0, 100), before, "within the bound");
+        bench.clock.advance(TTL);
+        assert_eq!(ask(&memory, 0, 100), ask(&*bare, 0, 100));
     }
 
     #[test]

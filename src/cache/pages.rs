@@ -1,4 +1,9 @@
-//! Blocks of memory by address space and page, the least recently used go first.
+//! Blocks of memory by address space and page, in two generations.
+//!
+//! A block that comes in is on probation; one that is asked for again is
+//! proven. Room is made among those on probation, the least recently used
+//! first, so that one pass over a large file pushes out nothing but itself
+//! (a segmented LRU).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,10 +27,15 @@ struct Block {
     bytes: Box<[u8]>,
 }
 
-#[derive(Debug, Default)]
+type Generation = LruCache<(SpaceId, u64), Block>;
+
+#[derive(Debug)]
 struct Blocks {
-    /// Unbounded here; `Blocks::trim` keeps the budget.
-    by_page: Option<LruCache<(SpaceId, u64), Block>>,
+    /// Blocks that the budget allows, of both generations.
+    capacity: usize,
+    /// Unbounded by itself, as the other one is: `make_room` keeps the budget.
+    probation: Generation,
+    proven: Generation,
     /// Blocks of each space, so that a space without any costs no look-up.
     of_space: HashMap<SpaceId, usize>,
 }
@@ -36,8 +46,6 @@ struct Blocks {
 /// pages and once to add them, and nothing is read from a process meanwhile.
 #[derive(Debug)]
 pub struct PageCache {
-    /// Blocks that the budget allows.
-    capacity: usize,
     next_space: AtomicU64,
     blocks: Mutex<Blocks>,
     metrics: Arc<Metrics>,
@@ -47,9 +55,13 @@ impl PageCache {
     /// A cache that holds at most `budget` bytes of memory.
     pub fn new(budget: u64, metrics: Arc<Metrics>) -> Self {
         Self {
-            capacity: usize::try_from(budget / PAGE_SIZE).unwrap_or(usize::MAX),
             next_space: AtomicU64::new(0),
-            blocks: Mutex::new(Blocks::default()),
+            blocks: Mutex::new(Blocks {
+                capacity: usize::try_from(budget / PAGE_SIZE).unwrap_or(usize::MAX),
+                probation: LruCache::unbounded(),
+                proven: LruCache::unbounded(),
+                of_space: HashMap::new(),
+            }),
             metrics,
         }
     }
@@ -74,13 +86,13 @@ impl PageCache {
 
     /// Adds the pages that `bytes` hold, the first at `start`, which begins a page.
     pub(super) fn add(&self, space: SpaceId, epoch: Epoch, start: Address, bytes: &[u8]) {
-        if self.capacity == 0 {
+        let mut blocks = self.blocks.lock();
+        if blocks.capacity == 0 {
             return;
         }
-        let mut blocks = self.blocks.lock();
         for (index, page) in (0_u64..).zip(bytes.chunks_exact(PAGE_SIZE as usize)) {
             let number = start.get() / PAGE_SIZE + index;
-            blocks.add((space, number), epoch.number(), page, self.capacity);
+            blocks.add((space, number), epoch.number(), page);
         }
         self.metrics
             .cache_bytes
@@ -108,8 +120,7 @@ impl Look<'_> {
     /// Copies bytes of one page, from `address` on, if the page was read in this epoch.
     pub(super) fn copy(&mut self, address: Address, out: &mut [u8]) -> bool {
         let key = (self.space, address.get() / PAGE_SIZE);
-        let by_page = self.blocks.by_page.as_mut();
-        match by_page.and_then(|by_page| by_page.get(&key)) {
+        match self.blocks.get(key) {
             Some(block) if block.epoch == self.epoch.number() => {
                 let from = address.since(address.page_start()) as usize;
                 out.copy_from_slice(&block.bytes[from..from + out.len()]);
@@ -122,68 +133,88 @@ impl Look<'_> {
 
 impl Blocks {
     fn len(&self) -> usize {
-        self.by_page.as_ref().map_or(0, LruCache::len)
+        self.probation.len() + self.proven.len()
     }
 
-    fn add(&mut self, key: (SpaceId, u64), epoch: u64, page: &[u8], capacity: usize) {
-        let by_page = self.by_page.get_or_insert_with(LruCache::unbounded);
-        if let Some(block) = by_page.get_mut(&key) {
+    /// The block of a page, which is proven by being asked for.
+    fn get(&mut self, key: (SpaceId, u64)) -> Option<&Block> {
+        if let Some(block) = self.probation.pop(&key) {
+            self.proven.put(key, block);
+            // An eighth is left to newcomers, or nothing new would ever be proven.
+            if self.proven.len() > self.capacity - self.capacity / 8
+                && let Some((key, block)) = self.proven.pop_lru()
+            {
+                self.probation.put(key, block);
+            }
+        }
+        self.proven.get(&key)
+    }
+
+    fn add(&mut self, key: (SpaceId, u64), epoch: u64, page: &[u8]) {
+        let known = match self.proven.get_mut(&key) {
+            Some(block) => Some(block),
+            None => self.probation.get_mut(&key),
+        };
+        if let Some(block) = known {
             block.epoch = epoch;
             block.bytes.copy_from_slice(page);
             return;
         }
-        // The one that leaves lends its memory to the one that comes.
-        let mut bytes = None;
-        while by_page.len() >= capacity {
-            let Some(((space, _), block)) = by_page.pop_lru() else {
-                break;
-            };
-            bytes = Some(block.bytes);
-            count_down(&mut self.of_space, space);
-        }
-        let bytes = match bytes {
+        let bytes = match self.make_room() {
+            // The one that leaves lends its memory to the one that comes.
             Some(mut bytes) => {
                 bytes.copy_from_slice(page);
                 bytes
             }
             None => page.into(),
         };
-        by_page.put(key, Block { epoch, bytes });
+        self.probation.put(key, Block { epoch, bytes });
         *self.of_space.entry(key.0).or_default() += 1;
         self.check();
+    }
+
+    /// Lets blocks go until there is room for one more; returns the memory of one of them.
+    fn make_room(&mut self) -> Option<Box<[u8]>> {
+        let mut bytes = None;
+        while self.len() >= self.capacity {
+            let oldest = self.probation.pop_lru().or_else(|| self.proven.pop_lru());
+            let Some(((space, _), block)) = oldest else {
+                break;
+            };
+            bytes = Some(block.bytes);
+            if let Some(count) = self.of_space.get_mut(&space) {
+                *count -= 1;
+                if *count == 0 {
+                    self.of_space.remove(&space);
+                }
+            }
+        }
+        bytes
     }
 
     fn forget(&mut self, space: SpaceId) {
         if self.of_space.remove(&space).is_none() {
             return;
         }
-        if let Some(by_page) = &mut self.by_page {
-            let pages: Vec<_> = by_page
+        for generation in [&mut self.probation, &mut self.proven] {
+            let pages: Vec<_> = generation
                 .iter()
                 .map(|(key, _)| *key)
                 .filter(|(of, _)| *of == space)
                 .collect();
             for page in pages {
-                by_page.pop(&page);
+                generation.pop(&page);
             }
         }
         self.check();
     }
 
     fn check(&self) {
+        debug_assert!(self.len() <= self.capacity, "the budget is kept");
         debug_assert!(
             self.len() > 64 || self.of_space.values().sum::<usize>() == self.len(),
             "every block is counted for its space"
         );
-    }
-}
-
-fn count_down(of_space: &mut HashMap<SpaceId, usize>, space: SpaceId) {
-    if let Some(count) = of_space.get_mut(&space) {
-        *count -= 1;
-        if *count == 0 {
-            of_space.remove(&space);
-        }
     }
 }
 
@@ -224,6 +255,32 @@ mod tests {
         assert!(!holds(&cache, space, epoch, 1));
         assert!(holds(&cache, space, epoch, 7));
         assert_eq!(cache.metrics().cache_bytes.get(), 2 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn one_pass_pushes_out_nothing_that_was_asked_for_again() {
+        let (cache, epoch) = (cache(16), epoch());
+        let space = cache.new_space();
+        cache.add(space, epoch, Address::new(0), &[1; 4 * PAGE]);
+        assert!((0..4).all(|page| holds(&cache, space, epoch, page)));
+        for page in 100..200 {
+            cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[2; PAGE]);
+        }
+        assert!((0..4).all(|page| holds(&cache, space, epoch, page)));
+        assert!((188..200).all(|page| holds(&cache, space, epoch, page)));
+        assert!(!holds(&cache, space, epoch, 187));
+    }
+
+    #[test]
+    fn what_is_proven_leaves_room_for_newcomers() {
+        let (cache, epoch) = (cache(16), epoch());
+        let space = cache.new_space();
+        for page in 0..64 {
+            cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[1; PAGE]);
+            assert!(holds(&cache, space, epoch, page));
+        }
+        cache.add(space, epoch, Address::new(100 * PAGE_SIZE), &[1; 2 * PAGE]);
+        assert!(holds(&cache, space, epoch, 100) && holds(&cache, space, epoch, 101));
     }
 
     #[test]

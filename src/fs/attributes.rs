@@ -1,12 +1,15 @@
 //! `stat`, `chmod` and their like.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::FileSystem;
+use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::process::ProcessInfo;
 use crate::tree::{Inode, Kind, Node};
+use crate::view::space_size;
 
 /// What `stat` shows, and how long it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl FileSystem {
             self.opened
                 .verify(&info.identity)
                 .map_err(|error| match error {
-                    Error::Ended(pid) if handle.is_none() && !self.is_open(info) => {
+                    Error::Ended(pid) if handle.is_none() && !self.handles.holds(inode) => {
                         Error::Replaced(pid)
                     }
                     error => error,
@@ -114,9 +117,11 @@ impl FileSystem {
             valid: freshness.lendable(),
         };
         match node {
-            Node::Root | Node::SelfLink | Node::Names | Node::Command(_) | Node::CommandLink(_) => {
-                plain
-            }
+            Node::Root | Node::SelfLink | Node::Spaces | Node::Names | Node::Command(_) => plain,
+            Node::CommandLink(_) => Attributes {
+                size: self.target_len(node),
+                ..plain
+            },
             Node::Stats => Attributes {
                 size: self.services.metrics.render().len() as u64,
                 modified: freshness.clock().wall(),
@@ -127,18 +132,33 @@ impl FileSystem {
                 mode: 0o500,
                 ..owned(plain, info)
             },
-            Node::MappingLink(info, _) => owned(plain, info),
+            Node::MappingLink(info, _) => Attributes {
+                size: self.target_len(node),
+                ..owned(plain, info)
+            },
+            Node::Space(info) => self.describe_space(owned(plain, info), info),
             Node::Mapping(info, mapping) => {
                 self.describe_mapping(owned(plain, info), info, mapping)
             }
         }
     }
 
-    fn describe_mapping(
+    /// Length of what a link holds; that of `self` depends on who asks and is shown as 0, as in `/proc`.
+    fn target_len(&self, link: &Node) -> u64 {
+        match self.target(link, None) {
+            Ok(target) => target.len() as u64,
+            Err(_) => 0,
+        }
+    }
+
+    /// Attributes of a file of memory: `ranges` are all that it shows, and
+    /// `hidden` says whether it may have bytes that its process does not hold.
+    fn describe_memory(
         &self,
         plain: Attributes,
         info: &ProcessInfo,
-        mapping: &Mapping,
+        ranges: &[AddressRange],
+        hidden: bool,
     ) -> Attributes {
         let freshness = &self.services.freshness;
         // While it is open, the time moves with the epoch of what was read, and never without it.
@@ -149,28 +169,80 @@ impl FileSystem {
             }
             None => (freshness.clock().wall(), freshness.lendable()),
         };
-        let size = mapping.size();
         Attributes {
-            mode: if self.may_write(mapping) {
-                0o600
+            modified: if plain.size == 0 {
+                plain.modified
             } else {
-                0o400
+                modified
             },
-            size,
-            blocks: size.div_ceil(BLOCK),
-            modified: if size == 0 { plain.modified } else { modified },
+            blocks: self
+                .blocks(info, ranges, hidden)
+                .unwrap_or(plain.size.div_ceil(BLOCK)),
             valid,
             ..plain
         }
     }
 
+    /// Memory that the ranges hold, in blocks; `None` where that cannot be known.
+    ///
+    /// A file of no block at all is archived as one large hole by `tar -S`
+    /// without a look. So one that has bytes elsewhere shows a block at least.
+    fn blocks(&self, info: &ProcessInfo, ranges: &[AddressRange], hidden: bool) -> Option<u64> {
+        if ranges.is_empty() {
+            return Some(0);
+        }
+        let process = match self.opened.find(&info.identity) {
+            Some(open) => open,
+            None => self.opened.open(&info.identity).ok()?,
+        };
+        let mut bytes = 0;
+        for range in ranges {
+            bytes += self.held.of(&*process.memory, *range).ok()?.total();
+        }
+        Some((bytes / BLOCK).max(u64::from(hidden)))
+    }
+
+    fn describe_space(&self, plain: Attributes, info: &Arc<ProcessInfo>) -> Attributes {
+        let plain = Attributes {
+            mode: if self.options.writable { 0o600 } else { 0o400 },
+            ..plain
+        };
+        let Ok(snapshot) = self.processes.recent_or_new(info) else {
+            return plain;
+        };
+        let plain = Attributes {
+            size: space_size(snapshot.mappings()),
+            ..plain
+        };
+        // The gaps hold nothing, so the whole range is counted in one go.
+        let all = AddressRange::new(Address::default(), Address::new(plain.size));
+        self.describe_memory(plain, info, all.as_slice(), true)
+    }
+
+    fn describe_mapping(
+        &self,
+        plain: Attributes,
+        info: &ProcessInfo,
+        mapping: &Mapping,
+    ) -> Attributes {
+        let plain = Attributes {
+            mode: if self.may_write(mapping) {
+                0o600
+            } else {
+                0o400
+            },
+            size: mapping.size(),
+            ..plain
+        };
+        let shown = mapping.range().truncated(mapping.size());
+        let ranges = if shown.is_empty() { &[][..] } else { &[shown] };
+        let hidden = mapping.has_file() || mapping.is_vdso();
+        self.describe_memory(plain, info, ranges, hidden)
+    }
+
     /// Whether a mapping can be opened for writing.
     pub(super) fn may_write(&self, mapping: &Mapping) -> bool {
         self.options.writable && (mapping.protection().write || self.options.force)
-    }
-
-    fn is_open(&self, info: &ProcessInfo) -> bool {
-        self.opened.find(&info.identity).is_some()
     }
 }
 

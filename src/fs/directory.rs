@@ -13,6 +13,7 @@ use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Node, ProcessTable, Snaps
 const SELF: &str = "self";
 const STATS: &str = "stats";
 const NAMES: &str = "by-name";
+const SPACES: &str = "mem";
 
 impl FileSystem {
     /// Finds `name` in a directory. The kernel then holds one more reference to what it found.
@@ -36,6 +37,12 @@ impl FileSystem {
     /// Attributes of a node that are only to be shown, without a reference to it.
     pub fn show(&self, node: &Node) -> Attributes {
         self.describe(self.inode_of(node), node)
+    }
+
+    /// The process whose memory a request for this inode may touch.
+    pub fn process_of(&self, inode: Inode) -> Option<ProcessId> {
+        let node = self.inodes.get(inode).ok()?;
+        node.process().map(|info| info.identity.pid)
     }
 
     /// Gives references back.
@@ -70,7 +77,7 @@ impl FileSystem {
     pub fn read_directory(&self, handle: u64) -> Result<Arc<[DirectoryEntry]>> {
         match self.handles.get(handle)? {
             Handle::Directory(entries) => Ok(entries),
-            Handle::Mapping(_) | Handle::Text(_) => Err(Error::BadHandle),
+            Handle::Memory(_) | Handle::Text(_) => Err(Error::BadHandle),
         }
     }
 
@@ -79,13 +86,20 @@ impl FileSystem {
     /// # Errors
     /// `Invalid` for what is no link, `NoEntry` where it leads nowhere.
     pub fn read_link(&self, inode: Inode, caller: u32) -> Result<String> {
-        match self.inodes.get(inode)? {
-            Node::SelfLink => Ok(self.services.source.process_of_thread(caller)?.to_string()),
+        self.target(&self.inodes.get(inode)?, Some(caller))
+    }
+
+    pub(super) fn target(&self, link: &Node, caller: Option<u32>) -> Result<String> {
+        match link {
+            Node::SelfLink => {
+                let caller = caller.ok_or(Error::NoEntry)?;
+                Ok(self.services.source.process_of_thread(caller)?.to_string())
+            }
             Node::CommandLink(pid) => Ok(format!("../../{pid}")),
             Node::MappingLink(info, which) => self
                 .processes
-                .find(&info, |snapshot| {
-                    well_known(snapshot, which).map(|mapping| mapping.file_name())
+                .find(info, |snapshot| {
+                    well_known(snapshot, *which).map(|mapping| mapping.file_name())
                 })?
                 .ok_or(Error::NoEntry),
             _ => Err(Error::Invalid),
@@ -98,11 +112,10 @@ impl FileSystem {
                 SELF => Ok(Node::SelfLink),
                 STATS => Ok(Node::Stats),
                 NAMES => Ok(Node::Names),
-                name => {
-                    let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
-                    Ok(Node::Process(Arc::new(self.services.source.describe(pid)?)))
-                }
+                SPACES => Ok(Node::Spaces),
+                name => Ok(Node::Process(self.process_named(name)?)),
             },
+            Node::Spaces => Ok(Node::Space(self.process_named(name)?)),
             Node::Names => self
                 .processes
                 .recent_list()?
@@ -122,10 +135,16 @@ impl FileSystem {
             Node::Process(info) => self.child_of_process(info, name),
             Node::SelfLink
             | Node::Stats
+            | Node::Space(_)
             | Node::CommandLink(_)
             | Node::MappingLink(..)
             | Node::Mapping(..) => Err(Error::NotADirectory),
         }
+    }
+
+    fn process_named(&self, name: &str) -> Result<Arc<ProcessInfo>> {
+        let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
+        Ok(Arc::new(self.services.source.describe(pid)?))
     }
 
     fn child_of_process(&self, info: &Arc<ProcessInfo>, name: &str) -> Result<Node> {
@@ -151,6 +170,7 @@ impl FileSystem {
         match directory {
             Node::Root => {
                 entries.push(entry(NAMES, Node::Names));
+                entries.push(entry(SPACES, Node::Spaces));
                 entries.push(entry(SELF, Node::SelfLink));
                 entries.push(entry(STATS, Node::Stats));
                 entries.extend(self.processes.list()?.iter().map(|info| {
@@ -158,6 +178,12 @@ impl FileSystem {
                         info.identity.pid.to_string(),
                         Node::Process(Arc::clone(info)),
                     )
+                }));
+            }
+            Node::Spaces => {
+                entries.extend(self.processes.list()?.iter().map(|info| {
+                    let name = info.identity.pid.to_string();
+                    entry(name, Node::Space(Arc::clone(info)))
                 }));
             }
             Node::Names => {
@@ -200,6 +226,7 @@ impl FileSystem {
             }
             Node::SelfLink
             | Node::Stats
+            | Node::Space(_)
             | Node::CommandLink(_)
             | Node::MappingLink(..)
             | Node::Mapping(..) => return Err(Error::NotADirectory),

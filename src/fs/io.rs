@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::FileSystem;
 use crate::error::{Error, Result};
-use crate::process::WriteMode;
-use crate::tree::{Handle, Inode, Kind, Node, OpenMapping};
-use crate::view::{MappingFile, Short};
+use crate::process::{ProcessInfo, WriteMode};
+use crate::tree::{Handle, Inode, Kind, Node, OpenMemory, OpenProcess, OpenView};
+use crate::view::{MappingFile, Seek, Short, SpaceFile};
 
 /// What a file is opened for, or what right is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,20 +50,14 @@ impl FileSystem {
                     .then(|| self.write_mode(&mapping))
                     .transpose()?;
                 let process = self.opened.open(&info.identity)?;
-                self.services.freshness.renew(&process.epoch);
-                // Whole pages that come back from the kernel's cache would revert what the
-                // target wrote meanwhile: a file that can be written is never cached there.
-                let direct = write.is_some() || self.services.freshness.bound().is_zero();
-                let file =
-                    MappingFile::new(Arc::clone(&process.memory), &mapping, self.options.faults);
-                let short = if direct {
-                    Short::Allowed
-                } else {
-                    Short::Refused
-                };
-                let open = OpenMapping::new(inode, file, write, short, process);
-                let handle = self.handles.open(Handle::Mapping(Arc::new(open)));
-                Ok(Opened { handle, direct })
+                let memory = Arc::clone(&process.memory);
+                let file = MappingFile::new(memory, mapping, self.options.faults);
+                Ok(self.open_memory(inode, OpenView::Mapping(file), write, process))
+            }
+            Node::Space(info) => {
+                let write = access.write.then(|| self.space_write_mode()).transpose()?;
+                let process = self.opened.open(&info.identity)?;
+                Ok(self.open_memory(inode, OpenView::Space(info), write, process))
             }
             Node::Stats if access.write => Err(Error::NotPermitted),
             Node::Stats => {
@@ -79,16 +73,41 @@ impl FileSystem {
         }
     }
 
+    fn open_memory(
+        &self,
+        inode: Inode,
+        view: OpenView,
+        write: Option<WriteMode>,
+        process: Arc<OpenProcess>,
+    ) -> Opened {
+        let freshness = &self.services.freshness;
+        freshness.renew(&process.epoch);
+        // Whole pages that come back from the kernel's cache would revert what the
+        // target wrote meanwhile: a file that can be written is never cached there.
+        let direct = write.is_some() || freshness.bound().is_zero();
+        let short = if direct {
+            Short::Allowed
+        } else {
+            Short::Refused
+        };
+        let open = OpenMemory::new(inode, view, write, short, process);
+        let handle = self.handles.open(Handle::Memory(Arc::new(open)));
+        Opened { handle, direct }
+    }
+
     /// Reads from `offset` on, and returns how many bytes it got.
     ///
     /// # Errors
     /// `BadHandle`, and what [`MappingFile::read_at`] says.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let read = match self.handles.get(handle)? {
-            Handle::Mapping(open) => {
-                let reuse = open.note_read(offset, buffer.len());
-                open.file.read_at(offset, buffer, open.short, reuse)?
-            }
+            Handle::Memory(open) => match &open.view {
+                OpenView::Mapping(file) => file.read_at(offset, buffer, open.short)?,
+                OpenView::Space(info) => {
+                    let file = self.space(&open, info)?;
+                    file.read_at(offset, buffer, open.short)?
+                }
+            },
             Handle::Text(text) => {
                 let from = usize::try_from(offset).map_or(text.len(), |from| from.min(text.len()));
                 let rest = &text.as_bytes()[from..];
@@ -107,17 +126,60 @@ impl FileSystem {
     /// # Errors
     /// `BadHandle`, and what [`MappingFile::write_at`] says.
     pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<Written> {
-        let Handle::Mapping(open) = self.handles.get(handle)? else {
-            return Err(Error::BadHandle);
-        };
+        let open = self.open_file(handle)?;
         let mode = open.write.ok_or(Error::BadHandle)?;
-        let bytes = open.file.write_at(offset, data, mode)?;
+        let bytes = match &open.view {
+            OpenView::Mapping(file) => file.write_at(offset, data, mode)?,
+            OpenView::Space(info) => self.space(&open, info)?.write_at(offset, data, mode)?,
+        };
         self.services.metrics.written_bytes.add(bytes as u64);
         Ok(Written {
             bytes,
             // All that are buffered: the same bytes may be mapped in any of them.
             outdated: self.handles.buffered(),
         })
+    }
+
+    /// Where data or a hole starts, from `offset` on (`lseek` with `SEEK_DATA`, `SEEK_HOLE`).
+    ///
+    /// # Errors
+    /// `NoMoreData` at and behind the end, `BadHandle`.
+    pub fn seek(&self, handle: u64, offset: u64, whence: Seek) -> Result<u64> {
+        if let Handle::Text(text) = self.handles.get(handle)? {
+            return match whence {
+                _ if offset >= text.len() as u64 => Err(Error::NoMoreData),
+                Seek::Data => Ok(offset),
+                Seek::Hole => Ok(text.len() as u64),
+            };
+        }
+        let open = self.open_file(handle)?;
+        match &open.view {
+            OpenView::Mapping(file) => file.seek(offset, whence),
+            OpenView::Space(info) => self.space(&open, info)?.seek(offset, whence),
+        }
+    }
+
+    fn open_file(&self, handle: u64) -> Result<Arc<OpenMemory>> {
+        match self.handles.get(handle)? {
+            Handle::Memory(open) => Ok(open),
+            Handle::Text(_) | Handle::Directory(_) => Err(Error::BadHandle),
+        }
+    }
+
+    /// The address space as it is now, or was a moment ago.
+    fn space(&self, open: &OpenMemory, info: &Arc<ProcessInfo>) -> Result<SpaceFile> {
+        let snapshot = self
+            .processes
+            .recent_or_new(info)
+            .map_err(|error| match error {
+                Error::NoProcess(pid) => Error::Ended(pid),
+                error => error,
+            })?;
+        Ok(SpaceFile::new(
+            Arc::clone(&open.process.memory),
+            Arc::clone(snapshot.mappings()),
+            self.options.faults,
+        ))
     }
 
     /// Closes a file or a directory.
@@ -133,6 +195,7 @@ impl FileSystem {
         let node = self.inodes.get(inode)?;
         match (&node, node.kind()) {
             (Node::Mapping(_, mapping), _) if access.write => self.write_mode(mapping).map(drop)?,
+            (Node::Space(_), _) if access.write => self.space_write_mode().map(drop)?,
             (_, Kind::Directory | Kind::File) if access.write => return Err(Error::NotPermitted),
             _ => (),
         }
@@ -140,6 +203,15 @@ impl FileSystem {
             return Err(Error::Protected);
         }
         Ok(())
+    }
+
+    /// How `mem/PID` is written: each write is then judged by the mapping it meets.
+    fn space_write_mode(&self) -> Result<WriteMode> {
+        match (self.options.writable, self.options.force) {
+            (false, _) => Err(Error::ReadOnlyMount),
+            (true, false) => Ok(WriteMode::Obey),
+            (true, true) => Ok(WriteMode::Force),
+        }
     }
 
     fn write_mode(&self, mapping: &crate::mapping::Mapping) -> Result<WriteMode> {

@@ -2,8 +2,10 @@
 
 mod attributes;
 mod directory;
+mod held;
 mod io;
 mod opened;
+mod xattr;
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use crate::view::FaultPolicy;
 pub use attributes::{Attributes, Change};
 pub use io::{Access, Opened, Written};
 
+use held::HeldMemory;
 use opened::OpenProcesses;
 
 /// What the file system works with.
@@ -55,6 +58,7 @@ pub struct FileSystem {
     handles: HandleTable,
     processes: ProcessTable,
     opened: OpenProcesses,
+    held: HeldMemory,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: std::time::SystemTime,
 }
@@ -70,6 +74,7 @@ impl FileSystem {
         Self {
             inodes: InodeTable::default(),
             handles: HandleTable::default(),
+            held: HeldMemory::new(Arc::clone(&clock), services.freshness.bound()),
             processes: ProcessTable::new(
                 Arc::clone(&services.source),
                 clock,

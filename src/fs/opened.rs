@@ -11,7 +11,7 @@ use lru::LruCache;
 use super::Services;
 use crate::cache::{CachedMemory, SpaceEpoch};
 use crate::error::{Error, Result};
-use crate::process::{ProcessIdentity, ProcessMemory};
+use crate::process::{ProcessIdentity, ProcessMemory, WithheldMemory};
 use crate::tree::OpenProcess;
 
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
@@ -53,7 +53,10 @@ impl OpenProcesses {
             }
             return Ok(known);
         }
-        let memory = self.services.source.open(identity)?;
+        let mut memory = self.services.source.open(identity)?;
+        if identity.pid.get() == std::process::id() {
+            memory = Arc::new(WithheldMemory::new(memory));
+        }
         let epoch = self.services.freshness.new_space();
         let fresh = Arc::new(OpenProcess {
             memory: self.cached(memory, &epoch),

@@ -10,6 +10,7 @@ use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::process::fake::{FakeProcess, FakeSource};
 use crate::tree::{Inode, Kind, ROOT};
+use crate::view::Seek;
 
 const TTL: Duration = Duration::from_millis(100);
 const HEAP: &str = "000000010000-000000012000.rw-p.heap";
@@ -116,14 +117,19 @@ fn the_tree_is_as_designed() {
     let bench = bench();
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "self", "stats", "7"]
+        [".", "..", "by-name", "mem", "self", "stats", "7"]
     );
     assert_eq!(bench.names("7"), [".", "..", "heap", HEAP, TEXT, VVAR]);
+    assert_eq!(bench.names("mem"), [".", "..", "7"]);
     assert_eq!(bench.names("by-name"), [".", "..", "my_prog"]);
     assert_eq!(bench.names("by-name/my_prog"), [".", "..", "7"]);
     assert_eq!(bench.link("by-name/my_prog/7"), "../../7");
     assert_eq!(bench.link("self"), "7");
     assert_eq!(bench.link("7/heap"), HEAP);
+    for path in ["7/heap", "by-name/my_prog/7"] {
+        let size = bench.find(path).unwrap().size;
+        assert_eq!(size, bench.link(path).len() as u64, "{path}");
+    }
 }
 
 #[test]
@@ -168,7 +174,10 @@ fn names_that_lead_nowhere_say_why() {
     assert_eq!(bench.find("stats/x"), Err(Error::NotADirectory));
     bench.process.deny();
     assert_eq!(bench.find("7"), Err(Error::ProcessDenied(pid)));
-    assert_eq!(bench.names(""), [".", "..", "by-name", "self", "stats"]);
+    assert_eq!(
+        bench.names(""),
+        [".", "..", "by-name", "mem", "self", "stats"]
+    );
 }
 
 #[test]
@@ -326,12 +335,23 @@ fn a_reused_number_is_another_process() {
     let bench = bench();
     let path = format!("7/{HEAP}");
     let inode = bench.find(&path).unwrap().inode;
+    bench.process.end();
     let other = FakeProcess::new(7, b"other");
     other.exec();
     bench.source.add(other);
     let pid = bench.process.identity().pid;
-    assert_eq!(bench.fs.open(inode, READ), Err(Error::Replaced(pid)));
-    assert_eq!(bench.fs.attributes(inode, None), Err(Error::Replaced(pid)));
+    assert_eq!(bench.fs.open(inode, READ), Err(Error::Ended(pid)));
+    assert_eq!(
+        bench.fs.attributes(inode, None),
+        Err(Error::Replaced(pid)),
+        "ESTALE makes the kernel look the path up again"
+    );
+    assert_eq!(
+        bench.fs.open(inode, READ),
+        Err(Error::Replaced(pid)),
+        "not pinned any more"
+    );
+    assert_ne!(bench.find(&path).map(|found| found.inode), Ok(inode));
 }
 
 #[test]
@@ -386,4 +406,106 @@ fn rights_are_those_of_open() {
         bench.fs.check_access(ROOT, READ_WRITE),
         Err(Error::NotPermitted)
     );
+}
+
+/// SEMANTICS: `mem/PID` is the address space, coherent with the mapping files.
+#[test]
+fn the_whole_space_shows_the_same_bytes() {
+    let bench = writable();
+    let heap = bench.open(&format!("7/{HEAP}"), READ_WRITE).unwrap();
+    let space = bench.open("mem/7", READ_WRITE).unwrap();
+    assert_eq!(bench.find("mem/7").unwrap().size, 0x31_000);
+    assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hhhh");
+    bench.fs.write(heap.handle, 1, b"W").unwrap();
+    assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hWhh");
+    bench.fs.write(space.handle, 0x10_002, b"V").unwrap();
+    assert_eq!(bench.read(heap, 0, 4).unwrap(), b"hWVh");
+    assert_eq!(
+        bench.fs.write(space.handle, 0x20_000, b"x"),
+        Err(Error::Protected)
+    );
+    assert_eq!(bench.fs.seek(space.handle, 0, Seek::Data), Ok(0x10_000));
+    assert_eq!(
+        bench.fs.seek(space.handle, 0x10_000, Seek::Hole),
+        Ok(0x12_000)
+    );
+}
+
+/// SEMANTICS: `ls -l` shows virtual size, `du` the memory that is held.
+#[test]
+fn blocks_count_the_memory_that_is_held() {
+    let bench = bench();
+    bench.process.reserve(0x10_000, 1);
+    let heap = bench.find(&format!("7/{HEAP}")).unwrap();
+    assert_eq!((heap.size, heap.blocks), (2 * PAGE_SIZE, PAGE_SIZE / 512));
+    bench.process.reserve(0x10_000, 2).reserve(0x20_000, 1);
+    bench.clock.advance(2 * TTL);
+    assert_eq!(bench.find(&format!("7/{HEAP}")).unwrap().blocks, 0);
+    let text = bench.find(&format!("7/{TEXT}")).unwrap();
+    assert_eq!(
+        text.blocks, 1,
+        "its file may have bytes, so it must not pass for one hole"
+    );
+    assert_eq!(bench.find(&format!("7/{VVAR}")).unwrap().blocks, 0);
+}
+
+/// SEMANTICS: extended attributes.
+#[test]
+fn extended_attributes_are_as_designed() {
+    let bench = bench();
+    let value = |path: &str, name: &str| {
+        let inode = bench.find(path).unwrap().inode;
+        let name = format!("user.procmemfs.{name}");
+        let value = bench.fs.extended_attribute(inode, &name);
+        value.map(|value| String::from_utf8(value).unwrap())
+    };
+    let names = |path: &str| {
+        let inode = bench.find(path).unwrap().inode;
+        let names = String::from_utf8(bench.fs.extended_attributes(inode).unwrap()).unwrap();
+        let names = names.replace("user.procmemfs.", "");
+        names.trim_end_matches('\0').replace('\0', " ")
+    };
+    let (text, vvar) = (format!("7/{TEXT}"), format!("7/{VVAR}"));
+    let of_mapping = "start end perms offset dev inode path rss swap";
+    assert_eq!(names(&text), of_mapping);
+    assert_eq!(names(&vvar), format!("{of_mapping} unreadable"));
+    assert_eq!(names("7"), "comm exe cmdline uid state rss");
+    assert_eq!(names("stats"), "");
+    let table = [
+        ("start", "000000020000"),
+        ("end", "000000021000"),
+        ("perms", "r-xp"),
+        ("offset", "00000000"),
+        ("dev", "fe:00"),
+        ("inode", "9"),
+        ("path", "/usr/bin/bin"),
+        ("rss", "4096"),
+        ("swap", "0"),
+    ];
+    for (name, expected) in table {
+        assert_eq!(value(&text, name).unwrap(), expected, "{name}");
+    }
+    assert!(value(&vvar, "unreadable").unwrap().contains("kernel"));
+    let table = [
+        ("comm", "my prog"),
+        ("exe", "/usr/bin/fake"),
+        ("cmdline", "fake\0--flag\0"),
+        ("uid", "1000"),
+        ("state", "S"),
+        ("rss", "12288"),
+    ];
+    for (name, expected) in table {
+        assert_eq!(value("7", name).unwrap(), expected, "{name}");
+    }
+    for (path, name) in [
+        ("7", "start"),
+        (&text, "comm"),
+        (&text, "unreadable"),
+        ("stats", "comm"),
+    ] {
+        assert_eq!(value(path, name), Err(Error::NoAttribute), "{path} {name}");
+    }
+    let inode = bench.find("7").unwrap().inode;
+    let foreign = bench.fs.extended_attribute(inode, "security.capability");
+    assert_eq!(foreign, Err(Error::NoAttribute));
 }

@@ -3,9 +3,10 @@
 use fuser::{AccessFlags, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
 
 use crate::address::PAGE_SIZE;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::fs::{Access, Attributes};
 use crate::tree::Kind;
+use crate::view::Seek;
 
 pub(super) fn attributes(found: &Attributes) -> FileAttr {
     FileAttr {
@@ -52,10 +53,25 @@ pub(super) fn access(mask: AccessFlags) -> Access {
     }
 }
 
+/// What `lseek` asks for: the kernel sends `SEEK_DATA` and `SEEK_HOLE` only.
+pub(super) fn seek(offset: i64, whence: i32) -> Result<(u64, Seek)> {
+    /// `SEEK_DATA` and `SEEK_HOLE` of `include/uapi/linux/fs.h`.
+    const DATA: i32 = 3;
+    const HOLE: i32 = 4;
+
+    let offset = u64::try_from(offset).map_err(|_| Error::NoMoreData)?;
+    match whence {
+        DATA => Ok((offset, Seek::Data)),
+        HOLE => Ok((offset, Seek::Hole)),
+        _ => Err(Error::Invalid),
+    }
+}
+
 /// How loudly a failure is told: what a user may wonder about, before what is part of the day.
 pub(super) fn level(error: &Error) -> log::Level {
     match error {
         Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,
+        Error::OwnMemory | Error::TimedOut(_) => log::Level::Warn,
         Error::Protected | Error::ReadOnlyMount | Error::MappedWrite => log::Level::Info,
         Error::NoEntry
         | Error::NoProcess(_)
@@ -63,6 +79,8 @@ pub(super) fn level(error: &Error) -> log::Level {
         | Error::Replaced(_)
         | Error::Unreachable(_)
         | Error::Incomplete(_)
+        | Error::NoMoreData
+        | Error::NoAttribute
         | Error::PastEnd
         | Error::NotPermitted
         | Error::NotADirectory

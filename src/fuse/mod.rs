@@ -1,9 +1,10 @@
 //! The adapter to FUSE, and the only user of `fuser`: it translates, and decides nothing.
 
 mod convert;
+mod guard;
 mod outdate;
+mod shared;
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -11,18 +12,22 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
-    TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::Error;
 use crate::fs::{Change, FileSystem};
 use crate::metrics::Operation;
+use crate::patience::Patience;
 use crate::tree::Inode;
 
 pub use outdate::{Jobs, Outdated};
+
+use guard::Slot;
+use shared::Shared;
 
 /// The largest request, in bytes: what the kernel takes without more privileges (`fs.fuse.max_pages_limit`).
 const MAX_REQUEST: u32 = 1 << 20;
@@ -30,48 +35,29 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Requests of readahead that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
 
-/// Nothing here is ever created under an inode number that was used before.
-const GENERATION: Generation = Generation(0);
-
-thread_local! {
-    /// Where answers to reads are put together; it grows to the largest of them and stays.
-    static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// A [`FileSystem`] that answers to FUSE.
 #[derive(Debug)]
 pub struct Adapter {
-    fs: Arc<FileSystem>,
-    outdated: Outdated,
+    shared: Arc<Shared>,
 }
 
 impl Adapter {
-    /// Puts `fs` behind FUSE; `outdated` takes what the kernel must drop.
-    pub fn new(fs: Arc<FileSystem>, outdated: Outdated) -> Self {
-        Self { fs, outdated }
+    /// Puts `fs` behind FUSE; `outdated` takes what the kernel must drop, and
+    /// `patience` bears with targets that do not answer.
+    pub fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(fs, outdated, patience)),
+        }
     }
 
-    fn count(&self, operation: Operation) -> &FileSystem {
-        self.fs.metrics().count_request(operation);
-        &self.fs
-    }
-
-    /// Counts and logs a failure, once and here.
-    fn fail(&self, operation: Operation, inode: u64, error: &Error) -> fuser::Errno {
-        let errno = error.errno();
-        self.fs.metrics().count_error(errno);
-        let level = convert::level(error);
-        log::log!(
-            level,
-            "{} of inode {inode}: {errno:?}: {error}",
-            operation.name()
-        );
-        fuser::Errno::from_i32(errno as i32)
+    fn count(&self, operation: Operation) -> &Arc<Shared> {
+        self.shared.fs.metrics().count_request(operation);
+        &self.shared
     }
 
     fn refuse(&self, inode: INodeNo) -> fuser::Errno {
-        self.count(Operation::Refused);
-        self.fail(Operation::Refused, inode.0, &Error::NotPermitted)
+        let shared = self.count(Operation::Refused);
+        shared.fail(Operation::Refused, Inode(inode.0), &Error::NotPermitted)
     }
 }
 
@@ -102,15 +88,20 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
+    fn destroy(&mut self) {
+        self.shared.patience.end();
+    }
+
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.count(Operation::Lookup).lookup(Inode(parent.0), name) {
-            Ok(found) => reply.entry(&found.valid, &convert::attributes(&found), GENERATION),
-            Err(error) => reply.error(self.fail(Operation::Lookup, parent.0, &error)),
-        }
+        let (parent, name) = (Inode(parent.0), name.to_owned());
+        let shared = self.count(Operation::Lookup);
+        shared.guarded(Operation::Lookup, parent, reply, move |shared, slot| {
+            shared.lookup(parent, &name, slot);
+        });
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        self.fs.forget(Inode(inode.0), lookups);
+        self.shared.fs.forget(Inode(inode.0), lookups);
     }
 
     fn getattr(
@@ -120,14 +111,17 @@ impl Filesystem for Adapter {
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        let handle = handle.map(|handle| handle.0);
-        match self
-            .count(Operation::GetAttributes)
-            .attributes(Inode(inode.0), handle)
-        {
-            Ok(found) => reply.attr(&found.valid, &convert::attributes(&found)),
-            Err(error) => reply.error(self.fail(Operation::GetAttributes, inode.0, &error)),
-        }
+        let (inode, handle) = (Inode(inode.0), handle.map(|handle| handle.0));
+        let shared = self.count(Operation::GetAttributes);
+        shared.guarded(
+            Operation::GetAttributes,
+            inode,
+            reply,
+            move |shared, slot| {
+                let found = shared.fs.attributes(inode, handle);
+                shared.answer_attributes(Operation::GetAttributes, inode, found, slot);
+            },
+        );
     }
 
     fn setattr(
@@ -156,34 +150,33 @@ impl Filesystem for Adapter {
                 || (size.is_none() && (atime.is_some() || mtime.is_some())),
             size,
         };
-        let handle = handle.map(|handle| handle.0);
-        let fs = self.count(Operation::SetAttributes);
-        match fs.set_attributes(Inode(inode.0), change, handle) {
-            Ok(found) => reply.attr(&found.valid, &convert::attributes(&found)),
-            Err(error) => reply.error(self.fail(Operation::SetAttributes, inode.0, &error)),
-        }
+        let (inode, handle) = (Inode(inode.0), handle.map(|handle| handle.0));
+        let shared = self.count(Operation::SetAttributes);
+        shared.guarded(
+            Operation::SetAttributes,
+            inode,
+            reply,
+            move |shared, slot| {
+                let found = shared.fs.set_attributes(inode, change, handle);
+                shared.answer_attributes(Operation::SetAttributes, inode, found, slot);
+            },
+        );
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
-        match self
-            .count(Operation::ReadLink)
-            .read_link(Inode(inode.0), request.pid())
-        {
-            Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(self.fail(Operation::ReadLink, inode.0, &error)),
-        }
+        let (inode, caller) = (Inode(inode.0), request.pid());
+        let shared = self.count(Operation::ReadLink);
+        shared.guarded(Operation::ReadLink, inode, reply, move |shared, slot| {
+            shared.read_link(inode, caller, slot);
+        });
     }
 
     fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let access = convert::open_access(flags);
-        match self.count(Operation::Open).open(Inode(inode.0), access) {
-            Ok(opened) => {
-                let mut flags = FopenFlags::empty();
-                flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
-                reply.opened(FileHandle(opened.handle), flags);
-            }
-            Err(error) => reply.error(self.fail(Operation::Open, inode.0, &error)),
-        }
+        let (inode, access) = (Inode(inode.0), convert::open_access(flags));
+        let shared = self.count(Operation::Open);
+        shared.guarded(Operation::Open, inode, reply, move |shared, slot| {
+            shared.open(inode, access, slot);
+        });
     }
 
     fn read(
@@ -197,16 +190,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let fs = self.count(Operation::Read);
-        ANSWER.with_borrow_mut(|answer| {
-            let size = size as usize;
-            if answer.len() < size {
-                answer.resize(size, 0);
-            }
-            match fs.read(handle.0, offset, &mut answer[..size]) {
-                Ok(read) => reply.data(&answer[..read]),
-                Err(error) => reply.error(self.fail(Operation::Read, inode.0, &error)),
-            }
+        let (inode, size) = (Inode(inode.0), size as usize);
+        let shared = self.count(Operation::Read);
+        shared.guarded(Operation::Read, inode, reply, move |shared, slot| {
+            shared.read(inode, handle.0, offset, size, slot);
         });
     }
 
@@ -222,16 +209,13 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let fs = self.count(Operation::Write);
-        let answer = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            Err(Error::MappedWrite)
-        } else {
-            fs.write(handle.0, offset, data)
+        let inode = Inode(inode.0);
+        let shared = self.count(Operation::Write);
+        let is_mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let work = move |shared: &Shared, slot: &Slot<ReplyWrite>, data: &[u8]| {
+            shared.write(inode, handle.0, offset, data, is_mapped, slot);
         };
-        match answer {
-            Ok(written) => self.outdated.answer(reply, written),
-            Err(error) => reply.error(self.fail(Operation::Write, inode.0, &error)),
-        }
+        shared.guarded_with(Operation::Write, inode, reply, data, work);
     }
 
     fn flush(
@@ -267,18 +251,21 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(handle.0);
+        self.shared.fs.release(handle.0);
         reply.ok();
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self
-            .count(Operation::OpenDirectory)
-            .open_directory(Inode(inode.0))
-        {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-            Err(error) => reply.error(self.fail(Operation::OpenDirectory, inode.0, &error)),
-        }
+        let inode = Inode(inode.0);
+        let shared = self.count(Operation::OpenDirectory);
+        shared.guarded(
+            Operation::OpenDirectory,
+            inode,
+            reply,
+            move |shared, slot| {
+                shared.open_directory(inode, slot);
+            },
+        );
     }
 
     fn readdir(
@@ -289,20 +276,21 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let fs = self.count(Operation::ReadDirectory);
-        let entries = match fs.read_directory(handle.0) {
-            Ok(entries) => entries,
-            Err(error) => {
-                return reply.error(self.fail(Operation::ReadDirectory, inode.0, &error));
+        let shared = self.count(Operation::ReadDirectory);
+        match shared.fs.read_directory(handle.0) {
+            Ok(entries) => {
+                for (next, entry) in (1..).zip(entries.iter()).skip(offset as usize) {
+                    let number = INodeNo(shared.fs.inode_of(&entry.node).0);
+                    if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
+                        break;
+                    }
+                }
+                reply.ok();
             }
-        };
-        for (next, entry) in (1..).zip(entries.iter()).skip(offset as usize) {
-            let number = INodeNo(fs.inode_of(&entry.node).0);
-            if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
-                break;
+            Err(error) => {
+                reply.error(shared.fail(Operation::ReadDirectory, Inode(inode.0), &error));
             }
         }
-        reply.ok();
     }
 
     fn readdirplus(
@@ -311,40 +299,18 @@ impl Filesystem for Adapter {
         inode: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let fs = self.count(Operation::ReadDirectory);
-        let entries = match fs.read_directory(handle.0) {
-            Ok(entries) => entries,
-            Err(error) => {
-                return reply.error(self.fail(Operation::ReadDirectory, inode.0, &error));
-            }
-        };
-        for (next, entry) in (1..).zip(entries.iter()).skip(offset as usize) {
-            // The kernel takes a reference to each entry but these two.
-            let is_dot = entry.name == "." || entry.name == "..";
-            let found = if is_dot {
-                fs.show(&entry.node)
-            } else {
-                fs.remember(&entry.node)
-            };
-            let attributes = convert::attributes(&found);
-            let number = attributes.ino;
-            if reply.add(
-                number,
-                next,
-                &entry.name,
-                &found.valid,
-                &attributes,
-                GENERATION,
-            ) {
-                if !is_dot {
-                    fs.forget(found.inode, 1);
-                }
-                break;
-            }
-        }
-        reply.ok();
+        let inode = Inode(inode.0);
+        let shared = self.count(Operation::ReadDirectory);
+        shared.guarded(
+            Operation::ReadDirectory,
+            inode,
+            reply,
+            move |shared, slot| {
+                shared.read_directory(inode, handle.0, offset, slot);
+            },
+        );
     }
 
     fn releasedir(
@@ -355,18 +321,101 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(handle.0);
+        self.shared.fs.release(handle.0);
         reply.ok();
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let (inode, name) = (Inode(inode.0), name.to_owned());
+        let shared = self.count(Operation::ExtendedAttribute);
+        shared.guarded(
+            Operation::ExtendedAttribute,
+            inode,
+            reply,
+            move |shared, slot| {
+                let value = name
+                    .to_str()
+                    .ok_or(Error::NoAttribute)
+                    .and_then(|name| shared.fs.extended_attribute(inode, name));
+                shared.answer_xattr(inode, size, value, slot);
+            },
+        );
+    }
+
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let inode = Inode(inode.0);
+        let shared = self.count(Operation::ExtendedAttribute);
+        shared.guarded(
+            Operation::ExtendedAttribute,
+            inode,
+            reply,
+            move |shared, slot| {
+                shared.answer_xattr(inode, size, shared.fs.extended_attributes(inode), slot);
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.refuse(inode));
+    }
+
+    fn removexattr(&self, _request: &Request, inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.refuse(inode));
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Python and others ask every file whether it is a terminal.
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let inode = Inode(inode.0);
+        let shared = self.count(Operation::Seek);
+        shared.guarded(Operation::Seek, inode, reply, move |shared, slot| {
+            shared.seek(inode, handle.0, offset, whence, slot);
+        });
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let access = convert::access(mask);
-        match self
-            .count(Operation::Access)
-            .check_access(Inode(inode.0), access)
-        {
+        let shared = self.count(Operation::Access);
+        match shared.fs.check_access(Inode(inode.0), access) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.fail(Operation::Access, inode.0, &error)),
+            Err(error) => reply.error(shared.fail(Operation::Access, Inode(inode.0), &error)),
         }
     }
 

@@ -2,19 +2,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use procfs::process::Process;
-use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
+use rustix::fs::{FileType, Statx};
 
+use super::backing::{is_dev_zero, path_in_root, status};
 use super::pinned::contents;
 use crate::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
 use crate::process::ProcessId;
-
-/// `/dev/zero`, whose private mappings are plain anonymous memory (`drivers/char/mem.c`).
-const ZERO: (u32, u32) = (1, 5);
 
 /// Completes mappings with what `maps` does not say.
 ///
@@ -31,8 +27,8 @@ pub(super) fn complete(
         if !mapping.has_file() {
             continue;
         }
-        if Some(mapping.device()) == own_device {
-            mapping.set_extent(Extent::Nothing(Barrier::OwnMount));
+        // Asking this mount of one of its own files could wait for itself.
+        if own_device.is_some_and(|device| mapping.is_on(device)) {
             continue;
         }
         if mapping.is_deleted() && is_live(pid, mapping) {
@@ -54,9 +50,7 @@ pub(super) fn complete(
 
 fn extent(mapping: &Mapping, file: &Statx) -> Extent {
     match FileType::from_raw_mode(u32::from(file.stx_mode)) {
-        FileType::CharacterDevice if (file.stx_rdev_major, file.stx_rdev_minor) != ZERO => {
-            Extent::Nothing(Barrier::Device)
-        }
+        FileType::CharacterDevice if !is_dev_zero(file) => Extent::Nothing(Barrier::Device),
         FileType::RegularFile if !is_special(mapping) => {
             let pages_end = file.stx_size.next_multiple_of(crate::address::PAGE_SIZE);
             match pages_end.saturating_sub(mapping.offset()) {
@@ -138,17 +132,6 @@ fn is_live(pid: ProcessId, mapping: &Mapping) -> bool {
     let mut path = mapping.path().to_vec();
     path.extend_from_slice(b" (deleted)");
     status(&path_in_root(pid, &path)).is_some_and(|file| file.stx_ino == mapping.inode())
-}
-
-fn path_in_root(pid: ProcessId, path: &[u8]) -> PathBuf {
-    let mut full = format!("/proc/{pid}/root/").into_bytes();
-    full.extend_from_slice(path);
-    PathBuf::from(OsStr::from_bytes(&full))
-}
-
-/// `statx` that asks no server: a network or FUSE file system that hangs must not hold us up.
-fn status(path: &Path) -> Option<Statx> {
-    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()
 }
 
 #[cfg(test)]

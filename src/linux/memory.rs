@@ -5,27 +5,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
+use super::backing::{self, Backing};
 use super::pinned::Pinned;
-use super::vm;
-use crate::address::Address;
+use super::plan::{From, Planner};
+use super::{vdso, vm};
+use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
+use crate::mapping::Mapping;
 use crate::metrics::Metrics;
-use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, Reuse, Route, WriteMode};
+use crate::process::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
+use crate::residency::{Held, Stretch};
 
-/// Memory of a pinned process: `process_vm_readv` where that serves, the pinned `mem` where it does not.
+/// Memory of a pinned process: `process_vm_readv` for what is in it, the file
+/// behind a mapping for what is not, and the pinned `mem` where the call does not serve.
 #[derive(Debug)]
 pub(super) struct LiveMemory {
     pinned: Pinned,
+    planner: Planner,
     metrics: Arc<Metrics>,
+    /// Whether reads may fault absent pages in (`-o touch`).
+    touch: bool,
     /// Whether a seccomp filter or an old kernel bars the calls (`EPERM`, `ENOSYS`).
     calls_barred: AtomicBool,
 }
 
+/// A part of a request.
+struct Piece<'a> {
+    address: Address,
+    buffer: &'a mut [u8],
+    mapping: &'a Mapping,
+    from: From,
+}
+
 impl LiveMemory {
-    pub(super) fn new(pinned: Pinned, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        pinned: Pinned,
+        planner: Planner,
+        touch: bool,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             pinned,
+            planner,
             metrics,
+            touch,
             calls_barred: AtomicBool::new(false),
         }
     }
@@ -43,25 +66,50 @@ impl LiveMemory {
         }
     }
 
-    /// Reads segments of one route.
-    fn read_run(
+    /// Cuts a segment up by where its bytes are.
+    fn plan<'s>(
         &self,
-        run: &mut [ReadSegment<'_>],
-        route: Route,
-    ) -> std::result::Result<usize, Errno> {
-        if route == Route::Protected && !self.are_calls_barred() {
-            match vm::read(self.identity().pid, run, &self.metrics) {
-                Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.bar_calls(errno),
-                answer => return answer,
+        segment: &'s mut ReadSegment<'_>,
+        pieces: &mut Vec<Piece<'s>>,
+    ) -> Result<()> {
+        let mapping = segment.mapping;
+        let mut at = segment.address;
+        let mut rest = &mut *segment.buffer;
+        while !rest.is_empty() {
+            let end = at.plus(rest.len() as u64);
+            let range = AddressRange::new(at, end).unwrap_or_default();
+            let steps = self
+                .planner
+                .steps(mapping, range, usize::MAX)
+                .map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
+            if steps.is_empty() {
+                return Err(Error::system("PAGEMAP_SCAN", Errno::EIO));
+            }
+            for step in steps {
+                let len = (step.range.len() as usize).min(rest.len());
+                let (buffer, behind) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = behind;
+                at = step.range.end();
+                pieces.push(Piece {
+                    address: step.range.start(),
+                    buffer,
+                    mapping,
+                    from: step.from,
+                });
             }
         }
+        Ok(())
+    }
+
+    /// Reads what the process itself holds: one call for all of it.
+    fn read_process(&self, segments: &mut [ReadSegment<'_>]) -> std::result::Result<usize, Errno> {
         let mut done = 0;
-        for segment in run {
-            self.metrics.mem_reads.increment();
-            match self.pinned.read(segment.address, segment.buffer) {
+        for run in segments.chunk_by_mut(|one, next| is_readable(one) == is_readable(next)) {
+            let wanted: usize = run.iter().map(|segment| segment.buffer.len()).sum();
+            match self.read_run(run) {
                 Ok(read) => {
                     done += read;
-                    if read < segment.buffer.len() {
+                    if read < wanted {
                         break;
                     }
                 }
@@ -71,6 +119,127 @@ impl LiveMemory {
         }
         Ok(done)
     }
+
+    fn read_run(&self, run: &mut [ReadSegment<'_>]) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        if run.first().is_some_and(is_readable) && !self.are_calls_barred() {
+            match vm::read(self.identity().pid, run, &self.metrics) {
+                Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.bar_calls(errno),
+                Err(Errno::EFAULT) if self.has_lost_protection(run, 0) => (),
+                Ok(read) if self.has_lost_protection(run, read) => done = read,
+                answer => return answer,
+            }
+        }
+        let mut skip = done;
+        for segment in run {
+            if skip >= segment.buffer.len() {
+                skip -= segment.buffer.len();
+                continue;
+            }
+            self.metrics.mem_reads.increment();
+            let address = segment.address.plus(skip as u64);
+            match self.pinned.read(address, &mut segment.buffer[skip..]) {
+                Ok(read) => {
+                    done += read;
+                    if read < segment.buffer.len() - skip {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(errno) => return Err(errno),
+            }
+            skip = 0;
+        }
+        Ok(done)
+    }
+
+    /// Whether the bytes behind the first `done` were refused since the
+    /// mapping has lost its `r` after the file was opened (`mprotect`).
+    fn has_lost_protection(&self, run: &[ReadSegment<'_>], mut done: usize) -> bool {
+        for segment in run {
+            if done < segment.buffer.len() {
+                let at = segment.address.plus(done as u64);
+                let vma = self.planner.maps.at_or_behind(at).ok().flatten();
+                return vma.is_some_and(|vma| vma.range.contains(at) && !vma.readable);
+            }
+            done -= segment.buffer.len();
+        }
+        false
+    }
+
+    /// Fills the pieces in order; returns the bytes before the first that cannot be had, and why it cannot.
+    fn fill(&self, pieces: &mut [Piece<'_>]) -> (usize, Option<Error>) {
+        let mut segments: Vec<ReadSegment<'_>> = pieces
+            .iter_mut()
+            .filter(|piece| matches!(piece.from, From::Process(_)))
+            .map(|piece| ReadSegment {
+                address: piece.address,
+                buffer: piece.buffer,
+                mapping: piece.mapping,
+            })
+            .collect();
+        let (mut from_process, refused) = match self.read_process(&mut segments) {
+            Ok(read) => (read, Errno::EFAULT),
+            Err(errno) => (0, errno),
+        };
+        let mut done = 0;
+        for piece in pieces {
+            let wanted = piece.buffer.len();
+            let (read, errno) = match &piece.from {
+                From::Process(_) => {
+                    let read = from_process.min(wanted);
+                    from_process -= read;
+                    (read, refused)
+                }
+                From::Zeros => {
+                    piece.buffer.fill(0);
+                    (wanted, Errno::EFAULT)
+                }
+                From::File(backing, offset) => match &**backing {
+                    Backing::File(file) => match backing::read(file, *offset, piece.buffer) {
+                        Ok(read) => (read, Errno::EFAULT),
+                        Err(errno) => (0, errno),
+                    },
+                    Backing::Zeros | Backing::Closed => (0, Errno::EFAULT),
+                },
+                From::Vdso(offset) => (
+                    self.read_vdso(piece.mapping, *offset, piece.address, piece.buffer),
+                    Errno::EFAULT,
+                ),
+                From::OwnMount => return (done, Some(Error::OwnMemory)),
+                From::Nothing => (0, Errno::EFAULT),
+            };
+            done += read;
+            if read < wanted {
+                let at = piece.address.plus(read as u64);
+                return (done, Some(refusal(at, "process_vm_readv", errno)));
+            }
+        }
+        (done, None)
+    }
+
+    /// The vDSO is the same in every process of a kind: ours will do, if the process has the same.
+    fn read_vdso(
+        &self,
+        mapping: &Mapping,
+        offset: u64,
+        address: Address,
+        buffer: &mut [u8],
+    ) -> usize {
+        if vdso::copy(mapping.range().len(), offset, buffer) {
+            return buffer.len();
+        }
+        let segment = ReadSegment {
+            address,
+            buffer,
+            mapping,
+        };
+        self.read_process(&mut [segment]).unwrap_or(0)
+    }
+}
+
+fn is_readable(segment: &ReadSegment<'_>) -> bool {
+    segment.mapping.protection().read
 }
 
 impl ProcessMemory for LiveMemory {
@@ -82,32 +251,48 @@ impl ProcessMemory for LiveMemory {
         self.pinned.verify()
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
-        let mut done = 0;
-        let mut failure = None;
-        for run in segments.chunk_by_mut(|one, next| one.route == next.route) {
-            let (route, address) = (run[0].route, run[0].address);
-            let wanted: usize = run.iter().map(|segment| segment.buffer.len()).sum();
-            match self.read_run(run, route) {
-                Ok(read) => {
-                    done += read;
-                    if read < wanted {
-                        failure = Some(Error::Unreachable(address));
-                        break;
-                    }
-                }
-                Err(errno) => {
-                    failure = Some(refusal(address, "process_vm_readv", errno));
-                    break;
-                }
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+        let mut pieces = Vec::with_capacity(segments.len());
+        for segment in segments {
+            if self.touch && !self.planner.is_own(segment.mapping) {
+                pieces.push(Piece {
+                    address: segment.address,
+                    buffer: segment.buffer,
+                    mapping: segment.mapping,
+                    from: From::Process(super::pagemap::PageState::Present),
+                });
+            } else if let Err(error) = self.plan(segment, &mut pieces) {
+                // Descriptors of an address space that is gone answer with errors of their own.
+                self.verify()?;
+                return Err(error);
             }
         }
+        let (done, failure) = self.fill(&mut pieces);
         // The bytes came by the process's number: only now is it known whose they are.
         self.verify()?;
         match failure {
             Some(error) if done == 0 => Err(error),
             _ => Ok(done),
         }
+    }
+
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        let contents = self.planner.contents(mapping, range, at_most);
+        self.verify()?;
+        contents.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
+    }
+
+    fn held(&self, range: AddressRange) -> Result<Held> {
+        let held = self.planner.held(range);
+        if held.is_err() {
+            self.verify()?;
+        }
+        held.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
     }
 
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {

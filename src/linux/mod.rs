@@ -1,10 +1,15 @@
 //! Live processes of this system: the one place that talks to `/proc` and to `process_vm_readv`.
 
+mod backing;
 mod extent;
 mod memory;
+mod pagemap;
 mod pinned;
+mod plan;
 mod source;
+mod vdso;
 mod vm;
+mod vma;
 
 pub use source::{LiveSource, SourceOptions};
 

@@ -93,11 +93,10 @@ impl Pinned {
             return Err(Error::Replaced(pid));
         }
         match self.mem.read_at(&mut [0], NOWHERE) {
-            // The address space is gone. Exit drops it before the state says so.
-            Ok(0) => Err(if self.is_exiting() {
-                Error::Ended(pid)
-            } else {
-                Error::Replaced(pid)
+            // The address space is gone. If the process began to exit meanwhile, that is why.
+            Ok(0) => Err(match State::read(&self.stat) {
+                Some(_) => Error::Replaced(pid),
+                None => Error::Ended(pid),
             }),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -144,16 +143,6 @@ impl Pinned {
         }
         Ok(done)
     }
-
-    /// Whether the process is past the point of `exit_mm`: a zombie, or about to be one.
-    fn is_exiting(&self) -> bool {
-        /// `PF_EXITING` of `include/linux/sched.h`, in field 9 of `stat`.
-        const EXITING: u32 = 0x4;
-        match read_stat(&self.stat) {
-            Some(stat) => stat.flags & EXITING != 0 || is_dead(&stat),
-            None => true,
-        }
-    }
 }
 
 /// What `stat` says of a process that lives.
@@ -172,8 +161,12 @@ impl State {
     }
 }
 
+/// Whether the process is a zombie or about to be one: then `stat` shows an address space of zeros.
 fn is_dead(stat: &Stat) -> bool {
-    matches!(stat.state, 'Z' | 'X' | 'x')
+    /// `PF_EXITING` of `include/linux/sched.h`, set before the address space is left.
+    const EXITING: u32 = 0x4;
+
+    stat.flags & EXITING != 0 || matches!(stat.state, 'Z' | 'X' | 'x')
 }
 
 fn read_stat(file: &File) -> Option<Stat> {

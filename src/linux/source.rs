@@ -1,18 +1,26 @@
 //! The processes of this system.
 
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use procfs::process::{Process, all_processes};
 
+use super::backing::BackingFiles;
 use super::memory::LiveMemory;
+use super::pagemap::Pagemap;
 use super::pinned::{Pinned, contents};
+use super::plan::Planner;
+use super::vma::Maps;
 use super::{extent, from_io, from_proc};
+use crate::address::PAGE_SIZE;
 use crate::error::{Error, Result};
 use crate::mapping::{AddressSpace, Device};
 use crate::metrics::Metrics;
-use crate::process::{ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource};
+use crate::process::{
+    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+};
 
 /// How live processes are to be seen.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +29,10 @@ pub struct SourceOptions {
     pub writable: bool,
     /// The only processes to show; all of them where it is empty.
     pub only: Vec<ProcessId>,
+    /// Whether reads may fault absent pages in.
+    pub touch: bool,
+    /// Whether to do without `PAGEMAP_SCAN`, as on a kernel before 6.7.
+    pub without_scan: bool,
 }
 
 /// The processes that `/proc` shows.
@@ -121,6 +133,25 @@ impl ProcessSource for LiveSource {
         })
     }
 
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
+        let pid = identity.pid;
+        let (process, pinned) = self.pin_same(identity, false)?;
+        let stat = process
+            .stat()
+            .map_err(|error| from_proc(pid, "stat", &error))?;
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe"))
+            .map(|path| path.into_os_string().into_vec())
+            .unwrap_or_default();
+        let arguments = contents(&process, pid, "cmdline")?;
+        pinned.verify().map_err(|_| Error::Replaced(pid))?;
+        Ok(ProcessDetails {
+            executable,
+            arguments,
+            state: u8::try_from(stat.state).unwrap_or(b'?'),
+            resident: stat.rss * PAGE_SIZE,
+        })
+    }
+
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
         let pid = identity.pid;
         let (process, pinned) = self.pin_same(identity, false)?;
@@ -136,8 +167,28 @@ impl ProcessSource for LiveSource {
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
-        let (_, pinned) = self.pin_same(identity, self.options.writable)?;
-        Ok(Arc::new(LiveMemory::new(pinned, Arc::clone(&self.metrics))))
+        let pid = identity.pid;
+        let (process, pinned) = self.pin_same(identity, self.options.writable)?;
+        let open = |name| {
+            process
+                .open_relative(name)
+                .map_err(|error| from_proc(pid, "open below /proc/PID", &error))
+        };
+        let planner = Planner {
+            pagemap: Pagemap::new(open("pagemap")?, !self.options.without_scan),
+            maps: Maps::new(open("maps")?),
+            files: BackingFiles::new(pid),
+            own_device: self.own_device.get().copied(),
+        };
+        // Were there an exec in between, these would belong to another program.
+        pinned.verify()?;
+        let metrics = Arc::clone(&self.metrics);
+        Ok(Arc::new(LiveMemory::new(
+            pinned,
+            planner,
+            self.options.touch,
+            metrics,
+        )))
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {

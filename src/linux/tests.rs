@@ -1,44 +1,68 @@
 //! The live backend on this very process, which needs no privilege.
 
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, munmap};
+use nix::unistd::ftruncate;
 
 use super::{LiveSource, SourceOptions};
-use crate::address::{Address, PAGE_SIZE};
+use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::Error;
+use crate::mapping::{AddressSpace, Mapping};
 use crate::metrics::Metrics;
 use crate::process::conformance::{self, Layout};
-use crate::process::{ProcessId, ProcessMemory, ProcessSource, ReadSegment, Reuse, Route};
+use crate::process::{ProcessId, ProcessMemory, ProcessSource, ReadSegment};
+use crate::residency::Content;
 
 const PAGE: usize = PAGE_SIZE as usize;
 
-/// Anonymous pages of this process, each filled with its number and a pattern; the last has no protection bits.
+/// Shared pages of this process, each filled with its number and a pattern; behind the last of
+/// them the mapping goes on for one page, but its memory object does not.
 struct Pages {
     start: NonNull<std::ffi::c_void>,
-    count: usize,
+    len: NonZeroUsize,
+    memory: OwnedFd,
 }
 
 impl Pages {
     fn new(count: usize) -> Self {
-        let len = NonZeroUsize::new(count * PAGE).unwrap();
+        let len = NonZeroUsize::new((count + 1) * PAGE).unwrap();
+        let memory = memfd_create(c"pages", MFdFlags::MFD_CLOEXEC).unwrap();
+        ftruncate(&memory, (count * PAGE) as i64).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
         let start =
-            unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }.unwrap();
-        // SAFETY: the mapping is `len` bytes long, writable, and nobody else knows of it.
-        let bytes =
-            unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast::<u8>(), len.get()) };
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = (index / PAGE * 7 + index % 251) as u8;
-        }
-        let pages = Self { start, count };
-        let last = NonNull::new(pages.address(count - 1).get() as *mut std::ffi::c_void).unwrap();
-        // SAFETY: the page is the mapping's last, and no reference into it is alive.
-        unsafe { mprotect(last, PAGE, ProtFlags::PROT_NONE) }.unwrap();
+            unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, &memory, 0) }.unwrap();
+        let pages = Self { start, len, memory };
+        let bytes: Vec<u8> = (0..count).flat_map(Self::expected).collect();
+        let written = nix::sys::uio::pwrite(&pages.memory, &bytes, 0).unwrap();
+        assert_eq!(written, bytes.len());
         pages
+    }
+
+    fn mapping(&self, permissions: &str) -> Mapping {
+        let start = self.start.as_ptr() as usize;
+        let end = start + self.len.get();
+        let line = format!("{start:x}-{end:x} {permissions} 00000000 00:00 0");
+        AddressSpace::parse(line.as_bytes()).unwrap().mappings()[0].clone()
+    }
+
+    /// Makes the pages present in our page table.
+    fn touch(&self) -> &Self {
+        for page in 0..self.len.get() / PAGE - 1 {
+            // SAFETY: the address lies in our mapping, before the end of its memory object.
+            unsafe { (self.address(page).get() as *const u8).read_volatile() };
+        }
+        self
+    }
+
+    fn protect(&self, protection: ProtFlags) {
+        // SAFETY: the mapping is ours alone, and no reference into it is alive.
+        unsafe { mprotect(self.start, self.len.get(), protection) }.unwrap();
     }
 
     fn address(&self, page: usize) -> Address {
@@ -55,12 +79,16 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours alone and nothing refers to it any more.
-        unsafe { munmap(self.start, self.count * PAGE) }.unwrap();
+        unsafe { munmap(self.start, self.len.get()) }.unwrap();
     }
 }
 
 fn myself(metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
-    let source = LiveSource::new(SourceOptions::default(), Arc::clone(metrics)).unwrap();
+    open_myself(SourceOptions::default(), metrics)
+}
+
+fn open_myself(options: SourceOptions, metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
+    let source = LiveSource::new(options, Arc::clone(metrics)).unwrap();
     let pid = ProcessId::new(std::process::id()).unwrap();
     let info = source.describe(pid).unwrap();
     source.open(&info.identity).unwrap()
@@ -68,8 +96,9 @@ fn myself(metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
 
 #[test]
 fn a_live_process_keeps_to_the_contract() {
-    let pages = Pages::new(3);
+    let pages = Pages::new(2);
     let layout = Layout {
+        mapping: pages.mapping("rw-s"),
         start: pages.address(0),
         first: Pages::expected(0),
         second: Pages::expected(1),
@@ -79,7 +108,8 @@ fn a_live_process_keeps_to_the_contract() {
 
 #[test]
 fn more_ranges_than_one_call_takes_are_read_in_batches() {
-    let pages = Pages::new(2501);
+    let pages = Pages::new(2500);
+    let mapping = pages.touch().mapping("rw-s");
     let metrics = Arc::new(Metrics::default());
     let memory = myself(&metrics);
     let mut buffers = vec![vec![0; 16]; 2500];
@@ -89,10 +119,10 @@ fn more_ranges_than_one_call_takes_are_read_in_batches() {
         .map(|(page, buffer)| ReadSegment {
             address: pages.address(page),
             buffer,
-            route: Route::Protected,
+            mapping: &mapping,
         })
         .collect();
-    assert_eq!(memory.read(&mut segments, Reuse::Likely), Ok(2500 * 16));
+    assert_eq!(memory.read(&mut segments), Ok(2500 * 16));
     for (page, buffer) in buffers.iter().enumerate() {
         assert_eq!(*buffer, Pages::expected(page)[..16]);
     }
@@ -101,44 +131,82 @@ fn more_ranges_than_one_call_takes_are_read_in_batches() {
 }
 
 #[test]
-fn what_has_no_protection_bits_is_read_through_the_pinned_descriptor_alone() {
+fn memory_without_protection_bits_is_read_through_the_pinned_descriptor() {
     let pages = Pages::new(2);
-    let metrics = Arc::new(Metrics::default());
-    let memory = myself(&metrics);
-    let mut bytes = vec![0; PAGE];
-    for (route, answer) in [
-        (Route::Pinned, Ok(PAGE)),
-        (Route::Protected, Err(Error::Unreachable(pages.address(1)))),
-    ] {
+    pages.touch().protect(ProtFlags::PROT_NONE);
+    // As it is, and as it was when somebody opened it.
+    for permissions in ["---s", "rw-s"] {
+        let metrics = Arc::new(Metrics::default());
+        let memory = myself(&metrics);
+        let mapping = pages.mapping(permissions);
+        let mut bytes = vec![0; 2 * PAGE];
         let segment = ReadSegment {
-            address: pages.address(1),
+            address: pages.address(0),
             buffer: &mut bytes,
-            route,
+            mapping: &mapping,
         };
-        assert_eq!(memory.read(&mut [segment], Reuse::Likely), answer);
+        assert_eq!(memory.read(&mut [segment]), Ok(2 * PAGE));
+        assert_eq!(bytes, [Pages::expected(0), Pages::expected(1)].concat());
+        assert_eq!(metrics.mem_reads.get(), 1);
     }
-    assert_eq!(bytes, Pages::expected(1));
-    assert_eq!(metrics.mem_reads.get(), 1);
+}
+
+fn scanning(without_scan: bool) -> Arc<dyn ProcessMemory> {
+    let options = SourceOptions {
+        without_scan,
+        ..SourceOptions::default()
+    };
+    open_myself(options, &Arc::new(Metrics::default()))
+}
+
+/// SEMANTICS: kernels before 6.7 show the same bytes and the same holes.
+#[test]
+fn both_ways_of_looking_at_pages_see_the_same() {
+    let pages = Pages::new(64);
+    for page in [3, 4, 9, 63] {
+        // SAFETY: the address lies in our mapping, before the end of its memory object.
+        unsafe { (pages.address(page).get() as *const u8).read_volatile() };
+    }
+    let mapping = pages.mapping("rw-s");
+    let (scan, entries) = (scanning(false), scanning(true));
+    let by_scan = scan.contents(&mapping, mapping.range(), 1000).unwrap();
+    assert_eq!(
+        entries.contents(&mapping, mapping.range(), 1000).unwrap(),
+        by_scan
+    );
+    assert_eq!(entries.held(mapping.range()), scan.held(mapping.range()));
+    let resident: u64 = by_scan
+        .iter()
+        .filter(|stretch| stretch.content == Content::Resident)
+        .map(|stretch| stretch.range.len())
+        .sum();
+    // The kernel maps neighbours of a page that it finds in its cache along (fault-around).
+    assert!(resident >= 4 * PAGE_SIZE);
+    assert_eq!(scan.held(mapping.range()).unwrap().resident, resident);
+    let last = by_scan.last().unwrap();
+    assert_eq!(
+        (last.content, last.range.start()),
+        (Content::Nothing, pages.address(64))
+    );
 }
 
 #[test]
-fn routes_may_alternate_within_a_request() {
-    let pages = Pages::new(3);
-    let memory = myself(&Arc::new(Metrics::default()));
-    let mut buffers = [[0; 8], [0; 8], [0; 8]];
-    let routes = [Route::Protected, Route::Pinned, Route::Protected];
-    let mut segments: Vec<ReadSegment<'_>> = buffers
-        .iter_mut()
-        .zip([(0, routes[0]), (2, routes[1]), (1, routes[2])])
-        .map(|(buffer, (page, route))| ReadSegment {
-            address: pages.address(page),
-            buffer,
-            route,
-        })
-        .collect();
-    assert_eq!(memory.read(&mut segments, Reuse::Likely), Ok(24));
-    for (buffer, page) in buffers.iter().zip([0, 2, 1]) {
-        assert_eq!(buffer[..], Pages::expected(page)[..8]);
+fn looking_stops_after_as_many_stretches_as_were_asked_for() {
+    let pages = Pages::new(8);
+    pages.touch();
+    let mapping = pages.mapping("rw-s");
+    for without_scan in [false, true] {
+        let memory = scanning(without_scan);
+        let mut at = mapping.range().start();
+        let mut seen = 0;
+        while at < mapping.range().end() {
+            let rest = AddressRange::new(at, mapping.range().end()).unwrap();
+            let stretches = memory.contents(&mapping, rest, 1).unwrap();
+            assert_eq!(stretches[0].range.start(), at);
+            at = stretches.last().unwrap().range.end();
+            seen += 1;
+        }
+        assert!(seen <= 3);
     }
 }
 

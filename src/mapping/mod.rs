@@ -68,8 +68,8 @@ pub enum Barrier {
     Kernel,
     /// Memory of a device: reading it can have effects.
     Device,
-    /// A file of this mount, which could wait for itself.
-    OwnMount,
+    /// Memory that its process alone can read (memfd_secret(2)).
+    Secret,
 }
 
 /// One mapping of an address space.
@@ -126,6 +126,11 @@ impl Mapping {
         self.deleted
     }
 
+    /// Whether a file of the file system on `device` is behind it.
+    pub fn is_on(&self, device: Device) -> bool {
+        self.has_file() && self.device == device
+    }
+
     /// How much of it can hold bytes.
     pub fn extent(&self) -> Extent {
         self.extent
@@ -156,6 +161,11 @@ impl Mapping {
     /// Whether it is the heap that `brk` moves.
     pub fn is_heap(&self) -> bool {
         self.path == b"[heap]"
+    }
+
+    /// Whether it is code that the kernel shares with every process (vdso(7)).
+    pub fn is_vdso(&self) -> bool {
+        self.path == b"[vdso]"
     }
 
     /// Whether it is the stack of the first thread.

@@ -74,6 +74,8 @@ pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
     let path = unescaped(name);
     let extent = if is_kernel_only(&path) {
         Extent::Nothing(Barrier::Kernel)
+    } else if deleted && path == b"/secretmem" {
+        Extent::Nothing(Barrier::Secret)
     } else {
         Extent::Whole
     };

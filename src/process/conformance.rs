@@ -3,17 +3,23 @@
 
 use crate::address::{Address, PAGE_SIZE};
 use crate::error::Error;
-use crate::process::{ProcessMemory, ReadSegment, Reuse, Route, WriteMode};
+use crate::mapping::Mapping;
+use crate::process::{ProcessMemory, ReadSegment, WriteMode};
 
 /// Three pages: two hold `first` and `second`, the one behind them nothing.
 #[derive(Debug)]
 pub(crate) struct Layout {
+    pub(crate) mapping: Mapping,
     pub(crate) start: Address,
     pub(crate) first: Vec<u8>,
     pub(crate) second: Vec<u8>,
 }
 
-fn read(memory: &dyn ProcessMemory, asked: &[(Address, usize)]) -> Result<Vec<u8>, Error> {
+fn read_all(
+    memory: &dyn ProcessMemory,
+    mapping: &Mapping,
+    asked: &[(Address, usize)],
+) -> Result<Vec<u8>, Error> {
     let mut buffers: Vec<Vec<u8>> = asked.iter().map(|(_, len)| vec![0xee; *len]).collect();
     let mut segments: Vec<ReadSegment<'_>> = asked
         .iter()
@@ -21,10 +27,10 @@ fn read(memory: &dyn ProcessMemory, asked: &[(Address, usize)]) -> Result<Vec<u8
         .map(|((address, _), buffer)| ReadSegment {
             address: *address,
             buffer,
-            route: Route::Protected,
+            mapping,
         })
         .collect();
-    let done = memory.read(&mut segments, Reuse::Likely)?;
+    let done = memory.read(&mut segments)?;
     let mut bytes = buffers.concat();
     bytes.truncate(done);
     Ok(bytes)
@@ -34,10 +40,12 @@ fn read(memory: &dyn ProcessMemory, asked: &[(Address, usize)]) -> Result<Vec<u8
 pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
     let page = PAGE_SIZE as usize;
     let Layout {
+        mapping,
         start,
         first,
         second,
     } = layout;
+    let read = |memory, asked: &[(Address, usize)]| read_all(memory, mapping, asked);
     let both = [first.as_slice(), second.as_slice()].concat();
     let hole = start.plus(2 * PAGE_SIZE);
 

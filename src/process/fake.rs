@@ -1,17 +1,18 @@
 //! Processes that exist only in this program, for tests and benchmarks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::{
-    ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment, Reuse,
-    WriteMode, requested,
+    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+    ReadSegment, WriteMode, requested,
 };
-use crate::address::{Address, PAGE_SIZE};
+use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
-use crate::mapping::AddressSpace;
+use crate::mapping::{AddressSpace, Mapping};
+use crate::residency::{Content, Held, Stretch, push};
 
 /// A call that reached a fake process's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ struct State {
     info: ProcessInfo,
     maps: Vec<u8>,
     pages: BTreeMap<u64, Vec<u8>>,
+    /// Pages that the process has never written.
+    zeros: BTreeSet<u64>,
     alive: bool,
     denied: bool,
     calls: Vec<Call>,
@@ -63,6 +66,7 @@ impl FakeProcess {
                 },
                 maps: Vec::new(),
                 pages: BTreeMap::new(),
+                zeros: BTreeSet::new(),
                 alive: true,
                 denied: false,
                 calls: Vec::new(),
@@ -84,9 +88,18 @@ impl FakeProcess {
         for (index, chunk) in (0_u64..).zip(bytes.chunks(PAGE_SIZE as usize)) {
             let mut page = chunk.to_vec();
             page.resize(PAGE_SIZE as usize, 0);
+            state.zeros.remove(&(address + index * PAGE_SIZE));
             state.pages.insert(address + index * PAGE_SIZE, page);
         }
         drop(state);
+        self
+    }
+
+    /// Reserves `count` pages from `address` on that were never written.
+    pub fn reserve(&self, address: u64, count: usize) -> &Self {
+        self.map(address, &vec![0; count * PAGE_SIZE as usize]);
+        let pages = (0..count as u64).map(|index| address + index * PAGE_SIZE);
+        self.state.lock().zeros.extend(pages);
         self
     }
 
@@ -145,6 +158,17 @@ impl FakeProcess {
     }
 }
 
+/// An anonymous mapping of `pages` pages from `start` on, readable and writable.
+///
+/// # Panics
+/// Where that is no range of addresses.
+pub fn mapping(start: u64, pages: u64) -> Mapping {
+    let end = start + pages * PAGE_SIZE;
+    let line = format!("{start:x}-{end:x} rw-p 00000000 00:00 0");
+    let space = AddressSpace::parse(line.as_bytes()).expect("a line of maps");
+    space.mappings()[0].clone()
+}
+
 #[derive(Debug)]
 struct FakeMemory {
     identity: ProcessIdentity,
@@ -167,7 +191,7 @@ impl ProcessMemory for FakeMemory {
         }
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let mut state = self.process.state.lock();
         state.calls.push(Call::Read(
             segments
@@ -201,6 +225,54 @@ impl ProcessMemory for FakeMemory {
             Some(at) if done == 0 && wanted > 0 => Err(Error::Unreachable(at)),
             _ => Ok(done),
         }
+    }
+
+    fn contents(
+        &self,
+        _mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        self.verify()?;
+        let state = self.process.state.lock();
+        let mut stretches = Vec::new();
+        let mut at = range.start();
+        while at < range.end() {
+            let page = at.page_start();
+            let end = page.plus(PAGE_SIZE).min(range.end());
+            let content = match state.pages.contains_key(&page.get()) {
+                true if state.zeros.contains(&page.get()) => Content::Zero,
+                true => Content::Resident,
+                false => Content::Nothing,
+            };
+            if stretches.len() >= at_most
+                && stretches
+                    .last()
+                    .is_some_and(|last: &Stretch| last.content != content)
+            {
+                break;
+            }
+            push(
+                &mut stretches,
+                AddressRange::new(at, end).unwrap_or_default(),
+                content,
+            );
+            at = end;
+        }
+        Ok(stretches)
+    }
+
+    fn held(&self, range: AddressRange) -> Result<Held> {
+        let state = self.process.state.lock();
+        let resident = state
+            .pages
+            .range(range.start().get()..range.end().get())
+            .filter(|(page, _)| !state.zeros.contains(page))
+            .count() as u64;
+        Ok(Held {
+            resident: resident * PAGE_SIZE,
+            swapped: 0,
+        })
     }
 
     fn write(&self, address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
@@ -274,6 +346,17 @@ impl ProcessSource for FakeSource {
         Ok(self.find(pid)?.state.lock().info.clone())
     }
 
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
+        let process = self.find_same(identity)?;
+        let pages = process.state.lock().pages.len() as u64;
+        Ok(ProcessDetails {
+            executable: b"/usr/bin/fake".to_vec(),
+            arguments: b"fake\0--flag\0".to_vec(),
+            state: b'S',
+            resident: pages * PAGE_SIZE,
+        })
+    }
+
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
         let process = self.find_same(identity)?;
         let mut state = process.state.lock();
@@ -299,6 +382,7 @@ mod tests {
     fn a_fake_keeps_to_the_contract() {
         let process = FakeProcess::new(7, b"fake");
         let layout = Layout {
+            mapping: super::mapping(0x10_000, 3),
             start: Address::new(0x10_000),
             first: (0..4096).map(|i| (i % 251) as u8).collect(),
             second: (0..4096).map(|i| (i % 241) as u8).collect(),

@@ -3,14 +3,18 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod fake;
+mod withheld;
 
 use std::fmt;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::address::Address;
+use crate::address::{Address, AddressRange};
 use crate::error::Result;
-use crate::mapping::AddressSpace;
+use crate::mapping::{AddressSpace, Mapping};
+use crate::residency::{Held, Stretch};
+
+pub use withheld::WithheldMemory;
 
 /// A process's number: that of its thread group, greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,13 +82,17 @@ pub struct ProcessInfo {
     pub started: u64,
 }
 
-/// How bytes are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// As the process itself could: `process_vm_readv`.
-    Protected,
-    /// In spite of the protection, where a mapping lacks `r`: through the pinned `/proc/PID/mem`.
-    Pinned,
+/// What is to be known of a process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessDetails {
+    /// The path of its program, in its own bytes; empty where the kernel does not say.
+    pub executable: Vec<u8>,
+    /// Its arguments, each ended by a NUL.
+    pub arguments: Vec<u8>,
+    /// Its state, a letter as in `/proc/PID/stat`.
+    pub state: u8,
+    /// Memory it holds, in bytes.
+    pub resident: u64,
 }
 
 /// Bytes to be read: from `address` on, as many as `buffer` holds.
@@ -94,17 +102,8 @@ pub struct ReadSegment<'a> {
     pub address: Address,
     /// Where they go.
     pub buffer: &'a mut [u8],
-    /// How they are to be read.
-    pub route: Route,
-}
-
-/// Whether bytes that are read now are likely to be read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reuse {
-    /// Keep them: a random access.
-    Likely,
-    /// Do not let them push out others: one pass over a large file.
-    Unlikely,
+    /// The mapping that holds all of them.
+    pub mapping: &'a Mapping,
 }
 
 /// How a write treats the mapping's own protection.
@@ -136,7 +135,27 @@ pub trait ProcessMemory: Debug + Send + Sync {
     /// # Errors
     /// `Unreachable` where not even the first byte can be read; `Ended`,
     /// `Replaced` whatever was copied.
-    fn read(&self, segments: &mut [ReadSegment<'_>], reuse: Reuse) -> Result<usize>;
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize>;
+
+    /// Where the bytes of `range`, a part of `mapping`, are; touches none of them.
+    ///
+    /// The stretches lie in order and without a gap from the start of the
+    /// range on. They may end before the range does: then ask again from there.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, and `System` where the kernel does not say.
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>>;
+
+    /// How much memory `range` holds.
+    ///
+    /// # Errors
+    /// As [`contents`](Self::contents).
+    fn held(&self, range: AddressRange) -> Result<Held>;
 
     /// Writes exactly `data` at `address`, and returns how many bytes got
     /// there before the first that cannot be written.
@@ -159,6 +178,12 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`.
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
+
+    /// More of the same process.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails>;
 
     /// The mappings of the process now.
     ///

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use super::{DirectoryEntry, Inode};
 use crate::cache::SpaceEpoch;
 use crate::error::{Error, Result};
-use crate::process::{ProcessMemory, Reuse, WriteMode};
+use crate::process::{ProcessInfo, ProcessMemory, WriteMode};
 use crate::view::{MappingFile, Short};
 
 /// A process whose memory is open: one for all handles on one program.
@@ -21,71 +21,54 @@ pub struct OpenProcess {
     pub epoch: SpaceEpoch,
 }
 
-/// An open mapping.
+/// The view that a handle shows.
 #[derive(Debug)]
-pub struct OpenMapping {
+pub enum OpenView {
+    /// One mapping, as it was when it was opened.
+    Mapping(MappingFile),
+    /// All of an address space, with the mappings that it has at the moment.
+    Space(Arc<ProcessInfo>),
+}
+
+/// An open file of memory.
+#[derive(Debug)]
+pub struct OpenMemory {
     /// Its inode, to tell the kernel what to drop.
     pub inode: Inode,
     /// Its bytes.
-    pub file: MappingFile,
+    pub view: OpenView,
     /// How a write treats the protection; `None` where it is open for reading only.
     pub write: Option<WriteMode>,
     /// Whether a read may be answered in part.
     pub short: Short,
-    /// Held, so that all who open the process meanwhile share its epoch.
-    _process: Arc<OpenProcess>,
-    /// Where the last read ended.
-    next: AtomicU64,
-    /// Bytes read one after the other without a jump.
-    run: AtomicU64,
+    /// The process, held so that all who open it meanwhile share its epoch.
+    pub process: Arc<OpenProcess>,
 }
 
-/// Bytes in a row after which a reader is taken to pass over the file once.
-const PASS: u64 = 256 * 1024;
-
-impl OpenMapping {
-    /// Opens `file` under `inode`.
+impl OpenMemory {
+    /// Opens `view` under `inode`.
     pub fn new(
         inode: Inode,
-        file: MappingFile,
+        view: OpenView,
         write: Option<WriteMode>,
         short: Short,
         process: Arc<OpenProcess>,
     ) -> Self {
         Self {
             inode,
-            file,
+            view,
             write,
             short,
-            _process: process,
-            next: AtomicU64::new(0),
-            run: AtomicU64::new(0),
+            process,
         }
-    }
-
-    /// Notes a read, and tells whether its bytes are likely to be read again.
-    ///
-    /// Readers that share the handle can mislead each other here; that costs
-    /// time and never a byte.
-    pub fn note_read(&self, offset: u64, len: usize) -> Reuse {
-        let end = offset.saturating_add(len as u64);
-        if self.next.swap(end, Ordering::Relaxed) == offset {
-            let run = self.run.fetch_add(len as u64, Ordering::Relaxed);
-            if run >= PASS {
-                return Reuse::Unlikely;
-            }
-        } else {
-            self.run.store(0, Ordering::Relaxed);
-        }
-        Reuse::Likely
     }
 }
 
 /// Something that is open.
 #[derive(Clone, Debug)]
 pub enum Handle {
-    /// A mapping.
-    Mapping(Arc<OpenMapping>),
+    /// Memory of a process.
+    Memory(Arc<OpenMemory>),
     /// A text, as it was when it was opened.
     Text(Arc<str>),
     /// A directory, as it was when it was opened, its own inode first and its parent's next.
@@ -126,14 +109,22 @@ impl HandleTable {
         drop(closed);
     }
 
-    /// Inodes of mappings whose bytes the kernel may hold in its own cache.
+    /// Whether memory is open under this inode.
+    pub fn holds(&self, inode: Inode) -> bool {
+        self.open
+            .read()
+            .values()
+            .any(|handle| matches!(handle, Handle::Memory(open) if open.inode == inode))
+    }
+
+    /// Inodes of files whose bytes the kernel may hold in its own cache.
     pub fn buffered(&self) -> Vec<Inode> {
         let mut inodes: Vec<Inode> = self
             .open
             .read()
             .values()
             .filter_map(|handle| match handle {
-                Handle::Mapping(open) if open.short == Short::Refused => Some(open.inode),
+                Handle::Memory(open) if open.short == Short::Refused => Some(open.inode),
                 _ => None,
             })
             .collect();
@@ -154,18 +145,19 @@ mod tests {
     use crate::process::fake::FakeProcess;
     use crate::view::FaultPolicy;
 
-    fn mapping(inode: u64, short: Short) -> OpenMapping {
+    fn mapping(inode: u64, short: Short) -> OpenMemory {
         let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
         let memory = FakeProcess::new(7, b"fake").open();
         let file = MappingFile::new(
             Arc::clone(&memory),
-            &space.mappings()[0],
+            Arc::new(space.mappings()[0].clone()),
             FaultPolicy::Error,
         );
         let freshness = Freshness::new(Duration::ZERO, Arc::new(ManualClock::new()));
         let epoch = freshness.new_space();
         let process = Arc::new(OpenProcess { memory, epoch });
-        OpenMapping::new(Inode(inode), file, None, short, process)
+        let view = OpenView::Mapping(file);
+        OpenMemory::new(Inode(inode), view, None, short, process)
     }
 
     #[test]
@@ -187,23 +179,8 @@ mod tests {
             (5, Short::Refused),
             (6, Short::Allowed),
         ] {
-            table.open(Handle::Mapping(Arc::new(mapping(inode, short))));
+            table.open(Handle::Memory(Arc::new(mapping(inode, short))));
         }
         assert_eq!(table.buffered(), [Inode(5)]);
-    }
-
-    #[test]
-    fn a_long_pass_is_told_from_random_reads() {
-        let open = mapping(5, Short::Allowed);
-        let reuse = |index: u64| open.note_read(index * 4096, 4096);
-        assert!((0..64).all(|index| reuse(index) == Reuse::Likely));
-        assert!(
-            (64..200)
-                .filter(|index| reuse(*index) == Reuse::Unlikely)
-                .count()
-                > 130
-        );
-        assert_eq!(reuse(3), Reuse::Likely);
-        assert_eq!(reuse(9), Reuse::Likely);
     }
 }

@@ -5,7 +5,7 @@ mod inodes;
 mod node;
 mod processes;
 
-pub use handles::{Handle, HandleTable, OpenMapping, OpenProcess};
+pub use handles::{Handle, HandleTable, OpenMemory, OpenProcess, OpenView};
 pub use inodes::{Inode, InodeTable, ROOT};
 pub use node::{Kind, Node, WellKnown};
 pub use processes::{ProcessTable, Snapshot};

@@ -48,6 +48,10 @@ pub enum Node {
     SelfLink,
     /// `stats`
     Stats,
+    /// `mem`
+    Spaces,
+    /// `mem/PID`
+    Space(Arc<ProcessInfo>),
     /// `by-name`
     Names,
     /// `by-name/COMMAND`
@@ -70,6 +74,8 @@ pub(super) enum NodeKey {
     Root,
     SelfLink,
     Stats,
+    Spaces,
+    Space(ProcessIdentity),
     Names,
     Command(Arc<str>),
     CommandLink(ProcessId),
@@ -82,16 +88,21 @@ impl Node {
     /// The kind of file it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Root | Self::Names | Self::Command(_) | Self::Process(_) => Kind::Directory,
+            Self::Root | Self::Spaces | Self::Names | Self::Command(_) | Self::Process(_) => {
+                Kind::Directory
+            }
             Self::SelfLink | Self::CommandLink(_) | Self::MappingLink(..) => Kind::Link,
-            Self::Stats | Self::Mapping(..) => Kind::File,
+            Self::Stats | Self::Space(_) | Self::Mapping(..) => Kind::File,
         }
     }
 
     /// The process it belongs to.
     pub fn process(&self) -> Option<&Arc<ProcessInfo>> {
         match self {
-            Self::Process(info) | Self::MappingLink(info, _) | Self::Mapping(info, _) => Some(info),
+            Self::Process(info)
+            | Self::Space(info)
+            | Self::MappingLink(info, _)
+            | Self::Mapping(info, _) => Some(info),
             _ => None,
         }
     }
@@ -101,6 +112,8 @@ impl Node {
             Self::Root => NodeKey::Root,
             Self::SelfLink => NodeKey::SelfLink,
             Self::Stats => NodeKey::Stats,
+            Self::Spaces => NodeKey::Spaces,
+            Self::Space(info) => NodeKey::Space(info.identity),
             Self::Names => NodeKey::Names,
             Self::Command(name) => NodeKey::Command(Arc::clone(name)),
             Self::CommandLink(pid) => NodeKey::CommandLink(*pid),

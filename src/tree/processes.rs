@@ -25,7 +25,7 @@ const COST_FACTOR: u32 = 10;
 #[derive(Debug)]
 pub struct Snapshot {
     info: Arc<ProcessInfo>,
-    mappings: Vec<Arc<Mapping>>,
+    mappings: Arc<[Arc<Mapping>]>,
     heap: Option<usize>,
     stack: Option<usize>,
     taken: Duration,
@@ -60,7 +60,7 @@ impl Snapshot {
     }
 
     /// All mappings, lowest address first.
-    pub fn mappings(&self) -> &[Arc<Mapping>] {
+    pub fn mappings(&self) -> &Arc<[Arc<Mapping>]> {
         &self.mappings
     }
 
@@ -181,6 +181,17 @@ impl ProcessTable {
         Ok(find(&*self.take(info)?))
     }
 
+    /// The address space as it was a moment ago.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn recent_or_new(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+        match self.recent(&info.identity) {
+            Some(recent) => Ok(recent),
+            None => self.take(info),
+        }
+    }
+
     /// Whether a name can be a mapping's at all.
     pub fn is_mapping_name(name: &str) -> bool {
         start_in_name(name).is_some()
@@ -253,7 +264,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
         let (clock, process, info, table) = table();
         let snapshot = table.listed(&info).unwrap();
         for _ in 0..3 {
-            for mapping in snapshot.mappings() {
+            for mapping in snapshot.mappings().iter() {
                 assert!(find(&table, &info, &mapping.file_name()));
                 clock.advance(BOUND / 10);
             }

@@ -2,60 +2,34 @@
 
 use std::sync::Arc;
 
+use super::range::{self, Manner, Seek};
+use super::{FaultPolicy, Short};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, ReadSegment, Reuse, Route, WriteMode};
-
-/// What becomes of bytes that cannot be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultPolicy {
-    /// They end the read, and are an error when it starts on one.
-    #[default]
-    Error,
-    /// They read as zeros.
-    Zero,
-}
-
-/// Whether a read may be answered with fewer bytes than lie before the end of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Short {
-    /// Yes: direct I/O hands the count on.
-    Allowed,
-    /// No: in buffered mode the kernel takes a short answer for the end of
-    /// the file, so it must be an error; the kernel then asks page by page.
-    Refused,
-}
+use crate::process::{ProcessMemory, WriteMode};
 
 /// One mapping of one pinned process.
 #[derive(Debug)]
 pub struct MappingFile {
     memory: Arc<dyn ProcessMemory>,
-    start: Address,
-    size: u64,
-    route: Route,
+    mapping: Arc<Mapping>,
     faults: FaultPolicy,
 }
 
 impl MappingFile {
     /// The file of `mapping`, whose bytes `memory` holds.
-    pub fn new(memory: Arc<dyn ProcessMemory>, mapping: &Mapping, faults: FaultPolicy) -> Self {
+    pub fn new(memory: Arc<dyn ProcessMemory>, mapping: Arc<Mapping>, faults: FaultPolicy) -> Self {
         Self {
             memory,
-            start: mapping.range().start(),
-            size: mapping.size(),
-            route: if mapping.protection().read {
-                Route::Protected
-            } else {
-                Route::Pinned
-            },
+            mapping,
             faults,
         }
     }
 
     /// Length in bytes.
     pub fn size(&self) -> u64 {
-        self.size
+        self.mapping.size()
     }
 
     /// Reads from `offset` on, and returns how many bytes it got: fewer than
@@ -63,44 +37,19 @@ impl MappingFile {
     ///
     /// # Errors
     /// `Unreachable` or `Incomplete` where bytes cannot be read, and whatever the memory says.
-    pub fn read_at(
-        &self,
-        offset: u64,
-        buffer: &mut [u8],
-        short: Short,
-        reuse: Reuse,
-    ) -> Result<usize> {
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8], short: Short) -> Result<usize> {
         let wanted = self.len_from(offset, buffer.len());
-        let buffer = &mut buffer[..wanted];
-        let mut done = 0;
-        while done < wanted {
-            let at = self.start.plus(offset + done as u64);
-            let segment = ReadSegment {
-                address: at,
-                buffer: &mut buffer[done..],
-                route: self.route,
-            };
-            let fault = match self.memory.read(&mut [segment], reuse) {
-                Ok(read) if done + read == wanted => return Ok(wanted),
-                Ok(read) => {
-                    done += read;
-                    self.start.plus(offset + done as u64)
-                }
-                Err(Error::Unreachable(_)) => at,
-                Err(error) => return Err(error),
-            };
-            match (self.faults, short) {
-                (FaultPolicy::Zero, _) => {
-                    let bad = (fault.left_in_page() as usize).min(wanted - done);
-                    buffer[done..done + bad].fill(0);
-                    done += bad;
-                }
-                (FaultPolicy::Error, _) if done == 0 => return Err(Error::Unreachable(fault)),
-                (FaultPolicy::Error, Short::Allowed) => break,
-                (FaultPolicy::Error, Short::Refused) => return Err(Error::Incomplete(fault)),
-            }
-        }
-        Ok(done)
+        let manner = Manner {
+            faults: self.faults,
+            short,
+        };
+        range::read(
+            &*self.memory,
+            std::slice::from_ref(&self.mapping),
+            self.address(offset),
+            &mut buffer[..wanted],
+            manner,
+        )
     }
 
     /// Writes exactly these bytes, and returns how many got there.
@@ -113,15 +62,37 @@ impl MappingFile {
         }
         match self.len_from(offset, data.len()) {
             0 => Err(Error::PastEnd),
-            len => self
-                .memory
-                .write(self.start.plus(offset), &data[..len], mode),
+            len => self.memory.write(self.address(offset), &data[..len], mode),
         }
+    }
+
+    /// Where data or a hole starts, from `offset` on; the end of the file counts as a hole.
+    ///
+    /// # Errors
+    /// `NoMoreData` at and behind the end, and for data where only holes are left.
+    pub fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
+        let size = self.size();
+        if offset >= size {
+            return Err(Error::NoMoreData);
+        }
+        let start = self.mapping.range().start();
+        let end = start.plus(size);
+        let mappings = std::slice::from_ref(&self.mapping);
+        let found = range::seek(&*self.memory, mappings, self.address(offset), end, whence)?;
+        match (found, whence) {
+            (Some(address), _) => Ok(address.since(start)),
+            (None, Seek::Hole) => Ok(size),
+            (None, Seek::Data) => Err(Error::NoMoreData),
+        }
+    }
+
+    fn address(&self, offset: u64) -> Address {
+        self.mapping.range().start().plus(offset)
     }
 
     /// Bytes of a range of `len` from `offset` on that lie in the file.
     fn len_from(&self, offset: u64, len: usize) -> usize {
-        let left = self.size.saturating_sub(offset);
+        let left = self.size().saturating_sub(offset);
         usize::try_from(left).map_or(len, |left| left.min(len))
     }
 }
@@ -131,7 +102,7 @@ mod tests {
     use super::*;
     use crate::address::PAGE_SIZE;
     use crate::mapping::{AddressSpace, Barrier, Extent};
-    use crate::process::fake::{Call, FakeProcess};
+    use crate::process::fake::{self, Call, FakeProcess};
 
     const PAGE: usize = PAGE_SIZE as usize;
 
@@ -151,12 +122,12 @@ mod tests {
     }
 
     fn file(faults: FaultPolicy) -> MappingFile {
-        MappingFile::new(process().open(), &mapping(), faults)
+        MappingFile::new(process().open(), Arc::new(mapping()), faults)
     }
 
     fn read(file: &MappingFile, offset: u64, len: usize, short: Short) -> Result<Vec<u8>> {
         let mut buffer = vec![0xee; len];
-        let read = file.read_at(offset, &mut buffer, short, Reuse::Likely)?;
+        let read = file.read_at(offset, &mut buffer, short)?;
         buffer.truncate(read);
         Ok(buffer)
     }
@@ -221,7 +192,7 @@ mod tests {
     fn no_byte_is_written_outside_the_mapping() {
         let process = process();
         process.map(0x5000, &[9; PAGE]);
-        let file = MappingFile::new(process.open(), &mapping(), FaultPolicy::Error);
+        let file = MappingFile::new(process.open(), Arc::new(mapping()), FaultPolicy::Error);
         assert_eq!(
             file.write_at(4 * PAGE_SIZE - 3, b"abcdef", WriteMode::Obey),
             Ok(3)
@@ -244,7 +215,7 @@ mod tests {
         let process = process();
         let mut mapping = mapping();
         mapping.set_extent(Extent::Nothing(Barrier::Device));
-        let file = MappingFile::new(process.open(), &mapping, FaultPolicy::Error);
+        let file = MappingFile::new(process.open(), Arc::new(mapping), FaultPolicy::Error);
         assert_eq!(read(&file, 0, PAGE, Short::Allowed).unwrap(), []);
         assert_eq!(
             file.write_at(0, b"a", WriteMode::Force),
@@ -256,10 +227,58 @@ mod tests {
     #[test]
     fn a_lost_process_is_its_own_error() {
         let process = process();
-        let file = MappingFile::new(process.open(), &mapping(), FaultPolicy::Zero);
+        let file = MappingFile::new(process.open(), Arc::new(mapping()), FaultPolicy::Zero);
         process.end();
         let ended = Error::Ended(process.identity().pid);
         assert_eq!(read(&file, 0, 8, Short::Allowed), Err(ended.clone()));
         assert_eq!(file.write_at(0, b"a", WriteMode::Obey), Err(ended));
+    }
+
+    /// SEMANTICS: holes.
+    #[test]
+    fn memory_that_was_never_written_is_a_hole() {
+        let process = FakeProcess::new(7, b"fake");
+        process
+            .reserve(0x1000, 64)
+            .map(0x1000 + 40 * PAGE_SIZE, &[1; 2 * PAGE]);
+        let mapping = Arc::new(fake::mapping(0x1000, 64));
+        let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
+        let (data, behind, size) = (40 * PAGE_SIZE, 42 * PAGE_SIZE, 64 * PAGE_SIZE);
+        assert_eq!(file.seek(0, Seek::Data), Ok(data));
+        assert_eq!(file.seek(5, Seek::Hole), Ok(5));
+        assert_eq!(file.seek(data + 7, Seek::Data), Ok(data + 7));
+        assert_eq!(file.seek(data + 7, Seek::Hole), Ok(behind));
+        assert_eq!(file.seek(behind, Seek::Data), Err(Error::NoMoreData));
+        assert_eq!(file.seek(behind, Seek::Hole), Ok(behind));
+        for whence in [Seek::Data, Seek::Hole] {
+            assert_eq!(file.seek(size, whence), Err(Error::NoMoreData));
+            assert_eq!(file.seek(u64::MAX, whence), Err(Error::NoMoreData));
+        }
+        assert_eq!(process.take_calls(), [], "looking for data touches none");
+    }
+
+    #[test]
+    fn many_short_stretches_are_looked_at_in_turns() {
+        let process = FakeProcess::new(7, b"fake");
+        process.reserve(0x1000, 200);
+        for page in (0..200).step_by(2) {
+            process.map(0x1000 + page * PAGE_SIZE, &[1; PAGE]);
+        }
+        let mapping = Arc::new(fake::mapping(0x1000, 200));
+        let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
+        let mut at = 0;
+        for page in (0..198).step_by(2) {
+            assert_eq!(file.seek(at, Seek::Data), Ok(page * PAGE_SIZE));
+            at = file.seek(page * PAGE_SIZE, Seek::Hole).unwrap();
+            assert_eq!(at, (page + 1) * PAGE_SIZE);
+        }
+    }
+
+    /// SEMANTICS: bytes that are nowhere are never called a hole.
+    #[test]
+    fn what_cannot_be_read_counts_as_data() {
+        let file = file(FaultPolicy::Error);
+        assert_eq!(file.seek(2 * PAGE_SIZE, Seek::Data), Ok(2 * PAGE_SIZE));
+        assert_eq!(file.seek(0, Seek::Hole), Ok(4 * PAGE_SIZE));
     }
 }

@@ -1,0 +1,111 @@
+//! Extended attributes: what a script would otherwise parse out of names and of `/proc`.
+
+use super::FileSystem;
+use crate::error::{Error, Result};
+use crate::mapping::{Barrier, Extent, Mapping};
+use crate::process::ProcessInfo;
+use crate::tree::{Inode, Node};
+
+const PREFIX: &str = "user.procmemfs.";
+
+/// Attributes of a mapping, in the order of their listing.
+const MAPPING: &[&str] = &[
+    "start", "end", "perms", "offset", "dev", "inode", "path", "rss", "swap",
+];
+
+/// The attribute of a mapping that nobody can read: why.
+const UNREADABLE: &str = "unreadable";
+
+/// Attributes of a process.
+const PROCESS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
+
+impl FileSystem {
+    /// The value of an extended attribute: text, or bytes as the process has them.
+    ///
+    /// Numbers are decimal, sizes in bytes, addresses and offsets in hex as in
+    /// `/proc/PID/maps`.
+    ///
+    /// # Errors
+    /// `NoAttribute`, and why the process cannot be asked.
+    pub fn extended_attribute(&self, inode: Inode, name: &str) -> Result<Vec<u8>> {
+        let name = name.strip_prefix(PREFIX).ok_or(Error::NoAttribute)?;
+        match self.inodes.get(inode)? {
+            Node::Mapping(info, mapping) => self.of_mapping(&info, &mapping, name),
+            Node::Process(info) => self.of_process(&info, name),
+            _ => Err(Error::NoAttribute),
+        }
+    }
+
+    /// The names of all extended attributes, each ended by a NUL.
+    ///
+    /// # Errors
+    /// `NoEntry`.
+    pub fn extended_attributes(&self, inode: Inode) -> Result<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut add = |name: &str| {
+            names.extend_from_slice(PREFIX.as_bytes());
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        };
+        match self.inodes.get(inode)? {
+            Node::Mapping(_, mapping) => {
+                MAPPING.iter().for_each(|name| add(name));
+                if unreadable(&mapping).is_some() {
+                    add(UNREADABLE);
+                }
+            }
+            Node::Process(_) => PROCESS.iter().for_each(|name| add(name)),
+            _ => (),
+        }
+        Ok(names)
+    }
+
+    fn of_mapping(&self, info: &ProcessInfo, mapping: &Mapping, name: &str) -> Result<Vec<u8>> {
+        let device = mapping.device();
+        let text = match name {
+            "start" => mapping.range().start().to_string(),
+            "end" => mapping.range().end().to_string(),
+            "perms" => mapping.protection().to_string(),
+            "offset" => format!("{:08x}", mapping.offset()),
+            "dev" => format!("{:02x}:{:02x}", device.major, device.minor),
+            "inode" => mapping.inode().to_string(),
+            "path" => return Ok(mapping.path().to_vec()),
+            "rss" => self.held_by(info, mapping)?.resident.to_string(),
+            "swap" => self.held_by(info, mapping)?.swapped.to_string(),
+            UNREADABLE => unreadable(mapping).ok_or(Error::NoAttribute)?.to_owned(),
+            _ => return Err(Error::NoAttribute),
+        };
+        Ok(text.into_bytes())
+    }
+
+    fn held_by(&self, info: &ProcessInfo, mapping: &Mapping) -> Result<crate::residency::Held> {
+        let process = self.opened.open(&info.identity)?;
+        self.held.of(&*process.memory, mapping.range())
+    }
+
+    fn of_process(&self, info: &ProcessInfo, name: &str) -> Result<Vec<u8>> {
+        let details = || self.services.source.details(&info.identity);
+        match name {
+            "comm" => Ok(info.command.clone()),
+            "uid" => Ok(info.uid.to_string().into_bytes()),
+            "exe" => Ok(details()?.executable),
+            "cmdline" => Ok(details()?.arguments),
+            "state" => Ok(vec![details()?.state]),
+            "rss" => Ok(details()?.resident.to_string().into_bytes()),
+            _ => Err(Error::NoAttribute),
+        }
+    }
+}
+
+fn unreadable(mapping: &Mapping) -> Option<&'static str> {
+    match mapping.extent() {
+        Extent::Whole | Extent::UpTo(_) => None,
+        Extent::Nothing(Barrier::Kernel) => {
+            Some("pages of the kernel that it shows to the process alone")
+        }
+        Extent::Nothing(Barrier::Device) => Some("memory of a device: reading it can have effects"),
+        Extent::Nothing(Barrier::Secret) => {
+            Some("secret memory (memfd_secret) that its process alone can read")
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The file or shared memory object behind a mapping, read itself where the process has not mapped a page of it.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lru::LruCache;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{Whence, lseek};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
+
+use super::vma::Vma;
+use crate::address::PAGE_SIZE;
+use crate::mapping::Mapping;
+use crate::process::ProcessId;
+
+/// `/dev/zero`, whose private mappings are plain anonymous memory (`drivers/char/mem.c`).
+const DEV_ZERO: (u32, u32) = (1, 5);
+
+/// Files that stay open for each process.
+const KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// What is behind a mapping that has an inode.
+#[derive(Debug)]
+pub(super) enum Backing {
+    /// A file or a shared memory object.
+    File(File),
+    /// `/dev/zero`: anonymous memory.
+    Zeros,
+    /// A device, or something that this user may not open: it is not touched.
+    Closed,
+}
+
+/// The files behind one process's mappings.
+#[derive(Debug)]
+pub(super) struct BackingFiles {
+    pid: ProcessId,
+    open: Mutex<LruCache<Key, Arc<Backing>>>,
+}
+
+type Key = (u64, u64, u32, u32, u64);
+
+impl BackingFiles {
+    pub(super) fn new(pid: ProcessId) -> Self {
+        Self {
+            pid,
+            open: Mutex::new(LruCache::new(KEPT)),
+        }
+    }
+
+    /// What is behind `vma`, which was asked for just now. `mapping` names the file, for plain users.
+    pub(super) fn of(&self, vma: &Vma, mapping: &Mapping) -> Arc<Backing> {
+        let key = (
+            vma.range.start().get(),
+            vma.offset,
+            vma.device.major,
+            vma.device.minor,
+            vma.inode,
+        );
+        // An open file holds its inode, so the same numbers are the same file.
+        if let Some(known) = self.open.lock().get(&key) {
+            return Arc::clone(known);
+        }
+        let backing = Arc::new(self.find(vma, mapping));
+        if let Backing::File(_) = *backing {
+            self.open.lock().put(key, Arc::clone(&backing));
+        }
+        backing
+    }
+
+    fn find(&self, vma: &Vma, mapping: &Mapping) -> Backing {
+        let link = map_files_link(self.pid, vma);
+        let by_path = || {
+            let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
+            known.then(|| path_in_root(self.pid, mapping.path()))
+        };
+        for path in std::iter::once(PathBuf::from(link)).chain(by_path()) {
+            let Some(status) = status(&path) else {
+                continue;
+            };
+            if status.stx_ino != vma.inode {
+                continue;
+            }
+            match FileType::from_raw_mode(u32::from(status.stx_mode)) {
+                FileType::RegularFile => {
+                    if let Some(file) = open_same(&path, vma.inode) {
+                        return Backing::File(file);
+                    }
+                }
+                FileType::CharacterDevice if is_dev_zero(&status) => return Backing::Zeros,
+                _ => return Backing::Closed,
+            }
+        }
+        Backing::Closed
+    }
+}
+
+/// Reads from `offset` on; returns the bytes up to the end of the page in which the file ends.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => {
+                // Behind the end of the file its last page is filled up with zeros (mmap(2)).
+                let end = offset + done as u64;
+                let left = end.next_multiple_of(PAGE_SIZE) - end;
+                let filled = usize::try_from(left)
+                    .map_or(buffer.len(), |left| buffer.len().min(done + left));
+                if done > 0 || file_ends_in_page(file, end) {
+                    buffer[done..filled].fill(0);
+                    done = filled;
+                }
+                break;
+            }
+            Ok(read) => done += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+        }
+    }
+    Ok(done)
+}
+
+/// Whether `offset`, at or behind the end of the file, lies in the page in which the file ends.
+fn file_ends_in_page(file: &File, offset: u64) -> bool {
+    file.metadata()
+        .is_ok_and(|status| offset < status.len().next_multiple_of(PAGE_SIZE))
+}
+
+/// Where the next data or hole of the file starts, from `offset` on; `None` behind the last.
+pub(super) fn seek(file: &File, offset: u64, whence: Whence) -> Option<u64> {
+    let offset = i64::try_from(offset).ok()?;
+    // `SEEK_DATA` does not need the position, so two threads do not disturb each other.
+    let found = lseek(file.as_fd(), offset, whence).ok()?;
+    u64::try_from(found).ok()
+}
+
+/// The file's own link, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` to be followed (proc_pid_map_files(5)).
+fn map_files_link(pid: ProcessId, vma: &Vma) -> String {
+    let (start, end) = (vma.range.start().get(), vma.range.end().get());
+    format!("/proc/{pid}/map_files/{start:x}-{end:x}")
+}
+
+/// A path as the process sees it.
+pub(super) fn path_in_root(pid: ProcessId, path: &[u8]) -> PathBuf {
+    let mut full = format!("/proc/{pid}/root/").into_bytes();
+    full.extend_from_slice(path);
+    PathBuf::from(OsStr::from_bytes(&full))
+}
+
+/// `statx` that asks no server: a network or FUSE file system that hangs must not hold us up.
+pub(super) fn status(path: &Path) -> Option<Statx> {
+    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()
+}
+
+/// Whether it is `/dev/zero`.
+pub(super) fn is_dev_zero(status: &Statx) -> bool {
+    (status.stx_rdev_major, status.stx_rdev_minor) == DEV_ZERO
+}
+
+/// Opens a regular file without leaving a trace in its access time, if this user may do that.
+fn open_same(path: &Path, inode: u64) -> Option<File> {
+    let open = |flags: OFlag| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(path)
+    };
+    let file = open(OFlag::O_NONBLOCK | OFlag::O_NOATIME)
+        .or_else(|_| open(OFlag::O_NONBLOCK))
+        .ok()?;
+    // The link may lead elsewhere since it was looked at.
+    let status = file.metadata().ok()?;
+    (status.ino() == inode && status.is_file()).then_some(file)
+}

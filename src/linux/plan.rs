@@ -1,0 +1,252 @@
+//! How each page of a range is to be got without faulting one in.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::backing::{self, Backing, BackingFiles};
+use super::pagemap::{PageState, Pagemap};
+use super::vma::{Maps, Vma};
+use crate::address::{Address, AddressRange};
+use crate::mapping::{Device, Mapping};
+use crate::residency::{Content, Held, Stretch, push};
+
+/// A stretch of pages, and from where to take their bytes.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) range: AddressRange,
+    pub(super) from: From,
+}
+
+/// Where bytes come from.
+#[derive(Clone, Debug)]
+pub(super) enum From {
+    /// The process's own memory or swap.
+    Process(PageState),
+    /// Zeros.
+    Zeros,
+    /// The file behind the mapping, from this offset on.
+    File(Arc<Backing>, u64),
+    /// The vDSO, which all processes of one kind share; from this offset on.
+    Vdso(u64),
+    /// A file of this mount: not to be touched.
+    OwnMount,
+    /// Nowhere.
+    Nothing,
+}
+
+/// The descriptors that tell where bytes are.
+#[derive(Debug)]
+pub(super) struct Planner {
+    pub(super) pagemap: Pagemap,
+    pub(super) maps: Maps,
+    pub(super) files: BackingFiles,
+    pub(super) own_device: Option<Device>,
+}
+
+impl Planner {
+    /// Whether a file of this mount is behind the mapping.
+    pub(super) fn is_own(&self, mapping: &Mapping) -> bool {
+        self.own_device.is_some_and(|device| mapping.is_on(device))
+    }
+
+    /// The steps for `range`, a part of `mapping`, from its start on without a gap; they may end early.
+    ///
+    /// The scan says what is present. Only for what is absent does the kind
+    /// of mapping matter, and that is asked of the kernel now: `mapping` may
+    /// be gone, and zeros for what is unmapped would be a lie.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn steps(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Step>, Errno> {
+        if self.is_own(mapping) {
+            let from = From::OwnMount;
+            return Ok(vec![Step { range, from }]);
+        }
+        let pages = range.to_pages();
+        let scan = self.pagemap.scan(pages, at_most)?;
+        let mut steps = Vec::with_capacity(2 * scan.runs.len() + 1);
+        let mut at = pages.start();
+        let mut vma = None;
+        for run in &scan.runs {
+            self.absent(mapping, at, run.range.start(), &mut vma, &mut steps)?;
+            steps.push(Step {
+                range: run.range.intersection(range),
+                from: match run.state {
+                    PageState::ZeroPage => From::Zeros,
+                    state => From::Process(state),
+                },
+            });
+            at = run.range.end();
+        }
+        self.absent(mapping, at, scan.end.min(pages.end()), &mut vma, &mut steps)?;
+        for step in &mut steps {
+            step.trim(range);
+        }
+        steps.retain(|step| !step.range.is_empty());
+        Ok(steps)
+    }
+
+    /// Adds the steps for absent pages from `at` to `end`; `known` is the mapping asked for last.
+    fn absent(
+        &self,
+        mapping: &Mapping,
+        mut at: Address,
+        end: Address,
+        known: &mut Option<Vma>,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Errno> {
+        while at < end {
+            let vma = match *known {
+                Some(vma) if vma.range.contains(at) => Some(vma),
+                _ => self.maps.at_or_behind(at)?,
+            };
+            *known = vma;
+            let (upto, from) = match vma {
+                Some(vma) if vma.range.contains(at) => {
+                    (vma.range.end().min(end), self.absent_in(mapping, &vma, at))
+                }
+                Some(vma) => (vma.range.start().min(end), From::Nothing),
+                None => (end, From::Nothing),
+            };
+            steps.extend(AddressRange::new(at, upto).map(|range| Step { range, from }));
+            at = upto;
+        }
+        Ok(())
+    }
+
+    fn absent_in(&self, mapping: &Mapping, vma: &Vma, at: Address) -> From {
+        if mapping.is_vdso() && mapping.range() == vma.range {
+            return From::Vdso(at.since(vma.range.start()));
+        }
+        if vma.inode == 0 {
+            return From::Zeros;
+        }
+        if Some(vma.device) == self.own_device {
+            return From::OwnMount;
+        }
+        match self.files.of(vma, mapping) {
+            file if matches!(*file, Backing::File(_)) => {
+                From::File(file, vma.offset + at.since(vma.range.start()))
+            }
+            other if matches!(*other, Backing::Zeros) => From::Zeros,
+            _ => From::Nothing,
+        }
+    }
+
+    /// Where the bytes of `range` are, holes of files included.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>, Errno> {
+        let mut stretches = Vec::new();
+        for step in self.steps(mapping, range, at_most)? {
+            match step.from {
+                From::Process(PageState::Swapped) => {
+                    push(&mut stretches, step.range, Content::Swapped);
+                }
+                From::Process(_) | From::Vdso(_) => {
+                    push(&mut stretches, step.range, Content::Resident);
+                }
+                From::Zeros => push(&mut stretches, step.range, Content::Zero),
+                From::Nothing | From::OwnMount => {
+                    push(&mut stretches, step.range, Content::Nothing);
+                }
+                From::File(backing, offset) => match &*backing {
+                    Backing::File(file) => parts_of_file(file, offset, step.range, &mut stretches),
+                    Backing::Zeros | Backing::Closed => {
+                        push(&mut stretches, step.range, Content::Nothing);
+                    }
+                },
+            }
+        }
+        Ok(stretches)
+    }
+
+    /// Memory that `range` holds.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn held(&self, range: AddressRange) -> Result<Held, Errno> {
+        let range = range.to_pages();
+        let mut held = Held::default();
+        let mut at = range.start();
+        while at < range.end() {
+            let Some(rest) = AddressRange::new(at, range.end()) else {
+                break;
+            };
+            let scan = self.pagemap.scan(rest, usize::MAX)?;
+            for run in &scan.runs {
+                match run.state {
+                    PageState::Present => held.resident += run.range.len(),
+                    PageState::Swapped => held.swapped += run.range.len(),
+                    PageState::ZeroPage => (),
+                }
+            }
+            // The kernel may look at less than it was asked to, but never at nothing.
+            if scan.end <= at {
+                break;
+            }
+            at = scan.end;
+        }
+        Ok(held)
+    }
+}
+
+impl Step {
+    /// Cuts off what lies outside of `range`.
+    fn trim(&mut self, range: AddressRange) {
+        let kept = self.range.intersection(range);
+        let skipped = kept.start().since(self.range.start());
+        match &mut self.from {
+            From::File(_, offset) | From::Vdso(offset) => *offset += skipped,
+            From::Process(_) | From::Zeros | From::OwnMount | From::Nothing => (),
+        }
+        self.range = kept;
+    }
+}
+
+/// Data, holes and the end of a file, as stretches of the range that maps it from `offset` on.
+fn parts_of_file(
+    file: &std::fs::File,
+    offset: u64,
+    range: AddressRange,
+    stretches: &mut Vec<Stretch>,
+) {
+    use nix::unistd::Whence;
+
+    let size = file.metadata().map_or(0, |status| status.len());
+    let end = size.next_multiple_of(crate::address::PAGE_SIZE);
+    let mapped_end = offset.saturating_add(range.len()).min(end);
+    let at = |position: u64| range.start().plus(position.saturating_sub(offset));
+    let mut position = offset;
+    while position < mapped_end {
+        let data = backing::seek(file, position, Whence::SeekData)
+            .unwrap_or(mapped_end)
+            .clamp(position, mapped_end);
+        let hole = backing::seek(file, data, Whence::SeekHole)
+            .unwrap_or(mapped_end)
+            .clamp(data, mapped_end);
+        // A file system that cannot tell says that all is data; one that answers oddly must not stop us.
+        let hole = if hole == position { mapped_end } else { hole };
+        for (from, to, content) in [(position, data, Content::Zero), (data, hole, Content::File)] {
+            if let Some(part) = AddressRange::new(at(from), at(to)) {
+                push(stretches, part, content);
+            }
+        }
+        position = hole;
+    }
+    if let Some(behind) = AddressRange::new(at(mapped_end.max(offset)), range.end()) {
+        push(stretches, behind, Content::Nothing);
+    }
+}

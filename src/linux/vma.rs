@@ -1,0 +1,139 @@
+//! The mapping at an address, as it is now: `PROCMAP_QUERY` (since Linux 6.11), or the text of `maps`.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+
+use crate::address::{Address, AddressRange};
+use crate::mapping::{AddressSpace, Device};
+
+/// A mapping, as far as its bytes depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vma {
+    pub(super) range: AddressRange,
+    pub(super) readable: bool,
+    /// Where in its file it starts, in bytes.
+    pub(super) offset: u64,
+    pub(super) device: Device,
+    /// Zero for anonymous memory.
+    pub(super) inode: u64,
+}
+
+/// A pinned `/proc/PID/maps`.
+#[derive(Debug)]
+pub(super) struct Maps {
+    file: File,
+    has_query: AtomicBool,
+}
+
+/// `struct procmap_query` of `include/uapi/linux/fs.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct ProcmapQuery {
+    size: u64,
+    query_flags: u64,
+    query_addr: u64,
+    vma_start: u64,
+    vma_end: u64,
+    vma_flags: u64,
+    vma_page_size: u64,
+    vma_offset: u64,
+    inode: u64,
+    dev_major: u32,
+    dev_minor: u32,
+    vma_name_size: u32,
+    build_id_size: u32,
+    vma_name_addr: u64,
+    build_id_addr: u64,
+}
+
+mod ioctl {
+    use super::ProcmapQuery;
+
+    nix::ioctl_readwrite!(procmap_query, b'f', 17, ProcmapQuery);
+}
+
+const READABLE: u64 = 1;
+const COVERING_OR_NEXT: u64 = 0x10;
+
+impl Maps {
+    pub(super) fn new(file: File) -> Self {
+        Self {
+            file,
+            has_query: AtomicBool::new(true),
+        }
+    }
+
+    /// The mapping that holds `address`, or the next one behind it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn at_or_behind(&self, address: Address) -> Result<Option<Vma>, Errno> {
+        if self.has_query.load(Ordering::Relaxed) {
+            match self.query(address) {
+                Err(Errno::ENOTTY | Errno::EINVAL) => {
+                    self.has_query.store(false, Ordering::Relaxed);
+                }
+                answer => return answer,
+            }
+        }
+        self.read(address)
+    }
+
+    fn query(&self, address: Address) -> Result<Option<Vma>, Errno> {
+        let mut query = ProcmapQuery {
+            size: size_of::<ProcmapQuery>() as u64,
+            query_flags: COVERING_OR_NEXT,
+            query_addr: address.get(),
+            ..ProcmapQuery::default()
+        };
+        // SAFETY: the descriptor is open, and the argument is laid out as the kernel's, names its
+        // own size and asks for no name or build ID, so that the kernel writes nowhere else.
+        match unsafe { ioctl::procmap_query(self.file.as_raw_fd(), &raw mut query) } {
+            Ok(_) => (),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+        let range = AddressRange::new(Address::new(query.vma_start), Address::new(query.vma_end));
+        Ok(range.map(|range| Vma {
+            range,
+            readable: query.vma_flags & READABLE != 0,
+            offset: query.vma_offset,
+            device: Device {
+                major: query.dev_major,
+                minor: query.dev_minor,
+            },
+            inode: query.inode,
+        }))
+    }
+
+    fn read(&self, address: Address) -> Result<Option<Vma>, Errno> {
+        let mut text = Vec::new();
+        loop {
+            let from = text.len();
+            text.resize(from + (1 << 16), 0);
+            match self.file.read_at(&mut text[from..], from as u64) {
+                Ok(read) => text.truncate(from + read),
+                Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+            }
+            if text.len() == from {
+                break;
+            }
+        }
+        let space = AddressSpace::parse(&text).map_err(|_| Errno::EIO)?;
+        Ok(space
+            .mappings()
+            .iter()
+            .find(|mapping| mapping.range().end() > address)
+            .map(|mapping| Vma {
+                range: mapping.range(),
+                readable: mapping.protection().read,
+                offset: mapping.offset(),
+                device: mapping.device(),
+                inode: mapping.inode(),
+            }))
+    }
+}

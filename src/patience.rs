@@ -1,0 +1,515 @@
+//! Calls that may never come back: who may wait in a target's memory, and for how long.
+//!
+//! A page fault in a target can wait for a file server, a `userfaultfd`
+//! handler, or for this very mount. Whoever serves a request that touches a
+//! target takes a *seat* first. There is a seat less than there are serving
+//! threads, so one thread is always left for everything else. A call that has
+//! not returned in time is answered without it and left behind; it keeps its
+//! seat until it does return.
+//!
+//! Requests that find no seat wait in a queue, which each caller that leaves
+//! works off. Where nobody leaves, [`Patience::watch`] starts a thread for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::clock::Clock;
+use crate::process::ProcessId;
+
+/// How much waiting is borne.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a request waits for its answer.
+    pub patience: Duration,
+    /// How long a request waits for a seat before a thread is started for it.
+    pub delay: Duration,
+    /// Serving threads that may be in targets' memory at a time.
+    pub seats: usize,
+    /// Calls in one target's memory at a time.
+    pub per_process: usize,
+    /// Threads that may be started for requests without a seat.
+    pub extra: usize,
+}
+
+impl Limits {
+    /// Limits for a number of serving threads.
+    pub fn for_threads(threads: usize) -> Self {
+        let seats = threads.saturating_sub(1);
+        Self {
+            patience: Duration::from_secs(2),
+            delay: Duration::from_millis(10),
+            seats,
+            per_process: seats.div_ceil(2).max(2),
+            extra: 32,
+        }
+    }
+}
+
+/// What is done when a call does not return in time.
+type Expire = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
+
+struct Call {
+    process: ProcessId,
+    started: Duration,
+    /// `None` once it has been answered in its stead.
+    expire: Option<Expire>,
+}
+
+struct Waiting {
+    call: Call,
+    job: Job,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    inside: HashMap<u64, Call>,
+    /// Serving threads among them.
+    seated: usize,
+    /// Threads started for the queue.
+    extra: usize,
+    waiting: VecDeque<Waiting>,
+    /// Whether the watcher sleeps until it is called.
+    asleep: bool,
+    ended: bool,
+}
+
+/// Where a caller may go on.
+#[derive(Debug)]
+pub enum Entry {
+    /// Into the target's memory; [`Patience::leave`] must follow.
+    Seated(Seat),
+    /// Nowhere now: hand the work over to [`Patience::queue`].
+    Full,
+    /// Nowhere: the target does not answer those who are there already.
+    Refused,
+}
+
+/// A right to be in a target's memory.
+#[derive(Debug)]
+#[must_use = "a seat is taken until it is left"]
+pub struct Seat(u64);
+
+/// Keeps count of who is in which target's memory.
+pub struct Patience {
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl fmt::Debug for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Patience")
+            .field("limits", &self.limits)
+            .field("inside", &state.inside.len())
+            .field("waiting", &state.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Patience {
+    /// Nobody is inside yet.
+    pub fn new(clock: Arc<dyn Clock>, limits: Limits) -> Self {
+        Self {
+            clock,
+            limits,
+            state: Mutex::new(State::default()),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Asks for a seat in the memory of `process`. `expire` is called, once
+    /// and by another thread, if it is not left in time.
+    pub fn enter(&self, process: ProcessId, expire: impl FnOnce() + Send + 'static) -> Entry {
+        let mut state = self.state.lock();
+        match state.room(process, &self.limits) {
+            Room::None => Entry::Refused,
+            Room::Later => Entry::Full,
+            Room::Now if state.seated >= self.limits.seats => Entry::Full,
+            Room::Now => {
+                state.seated += 1;
+                let call = Call {
+                    process,
+                    started: self.clock.now(),
+                    expire: Some(Box::new(expire)),
+                };
+                let seat = state.seat(call);
+                self.call_watcher(&mut state);
+                Entry::Seated(seat)
+            }
+        }
+    }
+
+    /// Leaves a seat, and works off what waits for one.
+    pub fn leave(&self, Seat(number): Seat) {
+        let mut state = self.state.lock();
+        state.inside.remove(&number);
+        self.work_off(state);
+        self.state.lock().seated -= 1;
+    }
+
+    /// Has `job` done once there is room in the memory of `process`. `expire`
+    /// is called if that, or the job, takes too long; the job may still run then.
+    pub fn queue(
+        &self,
+        process: ProcessId,
+        expire: impl FnOnce() + Send + 'static,
+        job: impl FnOnce() + Send + 'static,
+    ) {
+        let mut state = self.state.lock();
+        state.waiting.push_back(Waiting {
+            call: Call {
+                process,
+                started: self.clock.now(),
+                expire: Some(Box::new(expire)),
+            },
+            job: Box::new(job),
+        });
+        self.call_watcher(&mut state);
+    }
+
+    /// Answers calls that take too long, and starts threads for those that
+    /// find no seat, until [`end`](Self::end). Sleeps while nobody is inside.
+    pub fn watch(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        while !state.ended {
+            match self.next_look(&state) {
+                None => {
+                    state.asleep = true;
+                    self.wake.wait(&mut state);
+                    state.asleep = false;
+                }
+                Some(look) => {
+                    let pause = look.saturating_sub(self.clock.now());
+                    if !pause.is_zero() {
+                        self.wake.wait_for(&mut state, pause);
+                    }
+                }
+            }
+            let wanted = self.look(&mut state);
+            if wanted {
+                state.extra += 1;
+                MutexGuard::unlocked(&mut state, || self.start_extra());
+            }
+        }
+    }
+
+    /// Lets [`watch`](Self::watch) return.
+    pub fn end(&self) {
+        self.state.lock().ended = true;
+        self.wake.notify_all();
+    }
+
+    /// Calls that were answered without and have not returned.
+    pub fn stuck(&self) -> usize {
+        self.state.lock().stuck(None)
+    }
+
+    fn start_extra(self: &Arc<Self>) {
+        let patience = Arc::clone(self);
+        let started = std::thread::Builder::new()
+            .name("extra".to_owned())
+            .spawn(move || {
+                patience.work_off(patience.state.lock());
+                patience.state.lock().extra -= 1;
+            });
+        if let Err(error) = started {
+            log::warn!("no thread for requests that wait: {error}");
+            self.state.lock().extra -= 1;
+        }
+    }
+
+    /// Does jobs that wait, as long as there is room for one.
+    fn work_off(&self, mut state: MutexGuard<'_, State>) {
+        while let Some(Waiting { call, job }) = state.next_with_room(&self.limits) {
+            let seat = state.seat(call);
+            MutexGuard::unlocked(&mut state, job);
+            state.inside.remove(&seat.0);
+        }
+    }
+
+    /// Expires what is overdue; returns whether a thread is wanted for those that wait.
+    fn look(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        let now = self.clock.now();
+        let overdue: Vec<Expire> = state
+            .all_calls()
+            .filter(|call| now >= call.started + self.limits.patience)
+            .filter_map(|call| call.expire.take())
+            .collect();
+        if !overdue.is_empty() {
+            MutexGuard::unlocked(state, || overdue.into_iter().for_each(|expire| expire()));
+        }
+        // Answered already: there is nothing left to do for them.
+        state
+            .waiting
+            .retain(|waiting| waiting.call.expire.is_some());
+        let late = state.waiting.iter().any(|waiting| {
+            now >= waiting.call.started + self.limits.delay
+                && state.inside_of(waiting.call.process) < self.limits.per_process
+        });
+        late && state.extra < self.limits.extra
+    }
+
+    /// When to look again; `None` while there is nobody to look for.
+    fn next_look(&self, state: &State) -> Option<Duration> {
+        let expiry = state
+            .inside
+            .values()
+            .chain(state.waiting.iter().map(|waiting| &waiting.call))
+            .filter(|call| call.expire.is_some())
+            .map(|call| call.started + self.limits.patience)
+            .min();
+        let delay = state
+            .waiting
+            .iter()
+            .filter(|waiting| state.inside_of(waiting.call.process) < self.limits.per_process)
+            .map(|waiting| waiting.call.started + self.limits.delay)
+            .min()
+            .filter(|_| state.extra < self.limits.extra);
+        match (expiry, delay) {
+            (Some(expiry), Some(delay)) => Some(expiry.min(delay)),
+            (expiry, delay) => expiry.or(delay),
+        }
+    }
+
+    /// Wakes the watcher if it does not look by itself soon enough.
+    fn call_watcher(&self, state: &mut MutexGuard<'_, State>) {
+        if state.asleep || state.waiting.len() == 1 {
+            state.asleep = false;
+            self.wake.notify_all();
+        }
+    }
+}
+
+enum Room {
+    Now,
+    Later,
+    None,
+}
+
+impl State {
+    fn seat(&mut self, call: Call) -> Seat {
+        let number = self.next;
+        self.next += 1;
+        self.inside.insert(number, call);
+        Seat(number)
+    }
+
+    fn room(&self, process: ProcessId, limits: &Limits) -> Room {
+        let inside = self.inside_of(process);
+        if inside < limits.per_process {
+            Room::Now
+        } else if self.stuck(Some(process)) >= limits.per_process {
+            Room::None
+        } else {
+            Room::Later
+        }
+    }
+
+    fn inside_of(&self, process: ProcessId) -> usize {
+        self.inside
+            .values()
+            .filter(|call| call.process == process)
+            .count()
+    }
+
+    fn stuck(&self, process: Option<ProcessId>) -> usize {
+        self.inside
+            .values()
+            .filter(|call| call.expire.is_none() && process.is_none_or(|of| call.process == of))
+            .count()
+    }
+
+    fn next_with_room(&mut self, limits: &Limits) -> Option<Waiting> {
+        let index = (0..self.waiting.len())
+            .find(|index| self.inside_of(self.waiting[*index].call.process) < limits.per_process)?;
+        self.waiting.remove(index)
+    }
+
+    fn all_calls(&mut self) -> impl Iterator<Item = &mut Call> {
+        let waiting = self.waiting.iter_mut().map(|waiting| &mut waiting.call);
+        self.inside.values_mut().chain(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    struct Bench {
+        clock: Arc<ManualClock>,
+        patience: Arc<Patience>,
+        expired: Arc<AtomicUsize>,
+        done: Arc<AtomicUsize>,
+    }
+
+    impl Bench {
+        fn new(seats: usize, per_process: usize) -> Self {
+            let clock = Arc::new(ManualClock::new());
+            let limits = Limits {
+                seats,
+                per_process,
+                ..Limits::for_threads(1)
+            };
+            Self {
+                patience: Arc::new(Patience::new(Arc::clone(&clock) as _, limits)),
+                clock,
+                expired: Arc::default(),
+                done: Arc::default(),
+            }
+        }
+
+        fn enter(&self, pid: u32) -> Entry {
+            let expired = Arc::clone(&self.expired);
+            let count = move || {
+                expired.fetch_add(1, Ordering::SeqCst);
+            };
+            self.patience.enter(ProcessId::new(pid).unwrap(), count)
+        }
+
+        fn seat(&self, pid: u32) -> Seat {
+            match self.enter(pid) {
+                Entry::Seated(seat) => seat,
+                other => panic!("no seat: {other:?}"),
+            }
+        }
+
+        fn queue(&self, pid: u32) {
+            let (expired, done) = (Arc::clone(&self.expired), Arc::clone(&self.done));
+            self.patience.queue(
+                ProcessId::new(pid).unwrap(),
+                move || {
+                    expired.fetch_add(1, Ordering::SeqCst);
+                },
+                move || {
+                    done.fetch_add(1, Ordering::SeqCst);
+                },
+            );
+        }
+
+        /// What the watcher would do now; returns whether it would start a thread.
+        fn look(&self) -> bool {
+            self.patience.look(&mut self.patience.state.lock())
+        }
+
+        fn counts(&self) -> (usize, usize) {
+            (
+                self.expired.load(Ordering::SeqCst),
+                self.done.load(Ordering::SeqCst),
+            )
+        }
+
+        fn advance(&self, millis: u64) {
+            self.clock.advance(Duration::from_millis(millis));
+        }
+    }
+
+    /// SEMANTICS: no answer within 2 s is ETIMEDOUT.
+    #[test]
+    fn a_call_that_does_not_return_is_answered_without_it() {
+        let bench = Bench::new(4, 2);
+        let seat = bench.seat(7);
+        bench.advance(1999);
+        bench.look();
+        assert_eq!(bench.counts(), (0, 0));
+        bench.advance(1);
+        bench.look();
+        bench.look();
+        assert_eq!(bench.counts(), (1, 0), "once");
+        assert_eq!(bench.patience.stuck(), 1);
+        bench.patience.leave(seat);
+        assert_eq!(bench.patience.stuck(), 0);
+    }
+
+    #[test]
+    fn a_call_that_returns_in_time_is_not() {
+        let bench = Bench::new(4, 2);
+        bench.patience.leave(bench.seat(7));
+        bench.advance(5000);
+        bench.look();
+        assert_eq!(bench.counts(), (0, 0));
+        assert_eq!(bench.patience.next_look(&bench.patience.state.lock()), None);
+    }
+
+    /// SEMANTICS: stuck calls are bounded for each target.
+    #[test]
+    fn a_target_that_does_not_answer_is_not_asked_again() {
+        let bench = Bench::new(8, 2);
+        let seats = [bench.seat(7), bench.seat(7)];
+        assert!(
+            matches!(bench.enter(7), Entry::Full),
+            "they may still return"
+        );
+        bench.advance(2000);
+        bench.look();
+        assert!(matches!(bench.enter(7), Entry::Refused));
+        bench.patience.leave(bench.seat(8));
+        for seat in seats {
+            bench.patience.leave(seat);
+        }
+        bench.patience.leave(bench.seat(7));
+    }
+
+    #[test]
+    fn who_finds_no_seat_is_served_by_whoever_leaves() {
+        let bench = Bench::new(1, 2);
+        let seat = bench.seat(7);
+        assert!(matches!(bench.enter(8), Entry::Full));
+        bench.queue(8);
+        bench.queue(9);
+        bench.patience.leave(seat);
+        assert_eq!(bench.counts(), (0, 2));
+        bench.patience.leave(bench.seat(8));
+    }
+
+    /// SEMANTICS: a slow target does not hold up the others.
+    #[test]
+    fn a_thread_is_wanted_where_nobody_leaves() {
+        let bench = Bench::new(1, 2);
+        let _stuck = bench.seat(7);
+        bench.queue(8);
+        assert!(!bench.look(), "somebody may leave soon");
+        bench.advance(10);
+        assert!(bench.look());
+        bench.patience.work_off(bench.patience.state.lock());
+        assert_eq!(bench.counts(), (0, 1));
+        assert!(!bench.look());
+    }
+
+    #[test]
+    fn no_thread_is_started_to_get_stuck_in_the_same_target() {
+        let bench = Bench::new(4, 2);
+        let _stuck = [bench.seat(7), bench.seat(7)];
+        bench.queue(7);
+        bench.advance(10);
+        assert!(!bench.look());
+        bench.advance(1990);
+        bench.look();
+        assert_eq!(
+            bench.counts(),
+            (3, 0),
+            "the one that waits is answered, too"
+        );
+        assert!(bench.patience.state.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn the_watcher_ends_when_it_is_told() {
+        let bench = Bench::new(4, 2);
+        let patience = Arc::clone(&bench.patience);
+        let watcher = std::thread::spawn(move || patience.watch());
+        bench.patience.leave(bench.seat(7));
+        bench.patience.end();
+        watcher.join().unwrap();
+    }
+}

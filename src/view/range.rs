@@ -1,0 +1,178 @@
+//! Reading a range of addresses across mappings: what every view is made of.
+
+use std::sync::Arc;
+
+use super::{FaultPolicy, Short};
+use crate::address::{Address, AddressRange};
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::process::{ProcessMemory, ReadSegment};
+
+/// Mappings in a row, lowest address first, none of them overlapping.
+pub(super) type Mappings = [Arc<Mapping>];
+
+/// The mapping that holds `address` among bytes that can be had, and where those end.
+pub(super) fn covering(mappings: &Mappings, address: Address) -> Option<(&Arc<Mapping>, Address)> {
+    let index = mappings.partition_point(|mapping| mapping.range().end() <= address);
+    let mapping = mappings.get(index)?;
+    let held = mapping.range().truncated(mapping.size());
+    held.contains(address).then_some((mapping, held.end()))
+}
+
+/// The start of the first byte at or behind `address` that can be had.
+pub(super) fn next_start(mappings: &Mappings, address: Address) -> Option<Address> {
+    let index = mappings.partition_point(|mapping| mapping.range().end() <= address);
+    mappings[index..]
+        .iter()
+        .find(|mapping| mapping.range().start().plus(mapping.size()) > address)
+        .map(|mapping| mapping.range().start().max(address))
+}
+
+/// How a range is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) faults: FaultPolicy,
+    pub(super) short: Short,
+}
+
+/// Fills `buffer` from `start` on, and returns how many bytes it got.
+///
+/// # Errors
+/// `Unreachable` or `Incomplete` where bytes cannot be read, and whatever the memory says.
+pub(super) fn read(
+    memory: &dyn ProcessMemory,
+    mappings: &Mappings,
+    start: Address,
+    buffer: &mut [u8],
+    manner: Manner,
+) -> Result<usize> {
+    let wanted = buffer.len();
+    let mut done = 0;
+    while done < wanted {
+        let at = start.plus(done as u64);
+        let mut segments = segments(mappings, at, &mut buffer[done..]);
+        let asked: usize = segments.iter().map(|segment| segment.buffer.len()).sum();
+        let answer = if asked == 0 {
+            Err(Error::Unreachable(at))
+        } else {
+            memory.read(&mut segments)
+        };
+        match answer {
+            Ok(read) if done + read == wanted => return Ok(wanted),
+            // On to the gap behind these mappings.
+            Ok(read) if read == asked => {
+                done += read;
+                continue;
+            }
+            Ok(read) => done += read,
+            Err(Error::Unreachable(_)) => (),
+            Err(error) => return Err(error),
+        }
+        let fault = start.plus(done as u64);
+        match (manner.faults, manner.short) {
+            (FaultPolicy::Zero, _) => {
+                let end = bad_end(mappings, fault);
+                let bad = usize::try_from(end.since(fault)).unwrap_or(usize::MAX);
+                let bad = bad.min(wanted - done);
+                buffer[done..done + bad].fill(0);
+                done += bad;
+            }
+            (FaultPolicy::Error, _) if done == 0 => return Err(Error::Unreachable(fault)),
+            (FaultPolicy::Error, Short::Allowed) => break,
+            (FaultPolicy::Error, Short::Refused) => return Err(Error::Incomplete(fault)),
+        }
+    }
+    Ok(done)
+}
+
+/// Where bytes may follow a bad one: behind its page, or in the next mapping.
+fn bad_end(mappings: &Mappings, fault: Address) -> Address {
+    match covering(mappings, fault) {
+        Some(_) => fault.plus(fault.left_in_page()),
+        None => next_start(mappings, fault).unwrap_or(Address::new(u64::MAX)),
+    }
+}
+
+/// The part of `buffer` up to the first gap, cut up by mappings.
+fn segments<'a>(
+    mappings: &'a Mappings,
+    start: Address,
+    buffer: &'a mut [u8],
+) -> Vec<ReadSegment<'a>> {
+    let mut segments = Vec::with_capacity(1);
+    let mut address = start;
+    let mut rest = buffer;
+    while !rest.is_empty() {
+        let Some((mapping, end)) = covering(mappings, address) else {
+            break;
+        };
+        let len = usize::try_from(end.since(address))
+            .unwrap_or(usize::MAX)
+            .min(rest.len());
+        let (buffer, behind) = rest.split_at_mut(len);
+        segments.push(ReadSegment {
+            address,
+            buffer,
+            mapping,
+        });
+        address = address.plus(len as u64);
+        rest = behind;
+    }
+    segments
+}
+
+/// What `lseek` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// `SEEK_DATA`: bytes that are not known to be zeros.
+    Data,
+    /// `SEEK_HOLE`: zeros, or the end.
+    Hole,
+}
+
+/// Stretches that one look takes in at the most: few, since a sparse copy asks again for the next one.
+const AT_MOST: usize = 16;
+
+/// The first address at or behind `start` and before `end` that holds what is
+/// looked for. A gap between mappings is a hole; `None` where all of the rest is.
+///
+/// # Errors
+/// Whatever the memory says.
+pub(super) fn seek(
+    memory: &dyn ProcessMemory,
+    mappings: &Mappings,
+    start: Address,
+    end: Address,
+    seek: Seek,
+) -> Result<Option<Address>> {
+    let mut at = start;
+    while at < end {
+        let Some((mapping, held_end)) = covering(mappings, at) else {
+            if seek == Seek::Hole {
+                return Ok(Some(at));
+            }
+            match next_start(mappings, at) {
+                Some(next) if next > at => at = next,
+                _ => return Ok(None),
+            }
+            continue;
+        };
+        let Some(range) = AddressRange::new(at, held_end.min(end)) else {
+            return Ok(None);
+        };
+        for stretch in memory.contents(mapping, range, AT_MOST)? {
+            if stretch.content.is_data() == (seek == Seek::Data) {
+                return Ok(Some(stretch.range.start()));
+            }
+            at = stretch.range.end();
+        }
+        if at == range.start() {
+            // Nothing was said of it: take it for data rather than lose some.
+            if seek == Seek::Data {
+                return Ok(Some(at));
+            }
+            at = range.end();
+        }
+    }
+    Ok(None)
+}

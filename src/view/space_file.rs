@@ -1,0 +1,220 @@
+//! A whole address space as one sparse file: the offset is the address.
+
+use std::sync::Arc;
+
+use super::range::{self, Manner, Seek};
+use super::{FaultPolicy, Short};
+use crate::address::{Address, AddressRange};
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::process::{ProcessMemory, WriteMode};
+
+/// The address space of one pinned process, with the mappings that it has at the moment.
+#[derive(Debug)]
+pub struct SpaceFile {
+    memory: Arc<dyn ProcessMemory>,
+    mappings: Arc<[Arc<Mapping>]>,
+    faults: FaultPolicy,
+}
+
+/// Offsets of a file are signed: what lies above (`[vsyscall]`) has none.
+const LAST: u64 = i64::MAX as u64;
+
+/// Length of the file of an address space: up to the end of its highest mapping.
+pub fn space_size(mappings: &[Arc<Mapping>]) -> u64 {
+    mappings
+        .iter()
+        .rev()
+        .map(|mapping| mapping.range().end().get())
+        .find(|end| *end <= LAST)
+        .unwrap_or(0)
+}
+
+impl SpaceFile {
+    /// The file of the address space that `mappings` make up.
+    pub fn new(
+        memory: Arc<dyn ProcessMemory>,
+        mappings: Arc<[Arc<Mapping>]>,
+        faults: FaultPolicy,
+    ) -> Self {
+        Self {
+            memory,
+            mappings,
+            faults,
+        }
+    }
+
+    /// Reads from `offset` on, and returns how many bytes it got.
+    ///
+    /// # Errors
+    /// `Unreachable` or `Incomplete` where bytes cannot be read, as in a gap
+    /// between mappings, and whatever the memory says.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8], short: Short) -> Result<usize> {
+        let left = space_size(&self.mappings).saturating_sub(offset);
+        let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let manner = Manner {
+            faults: self.faults,
+            short,
+        };
+        range::read(
+            &*self.memory,
+            &self.mappings,
+            Address::new(offset),
+            &mut buffer[..wanted],
+            manner,
+        )
+    }
+
+    /// Writes exactly these bytes, and returns how many got there before the
+    /// first mapping that `mode` does not find writable.
+    ///
+    /// # Errors
+    /// `PastEnd`, `Unreachable`, `Protected`, and whatever the memory says.
+    pub fn write_at(&self, offset: u64, data: &[u8], mode: WriteMode) -> Result<usize> {
+        let mut done = 0;
+        while done < data.len() {
+            let at = Address::new(offset.saturating_add(done as u64));
+            let answer = match range::covering(&self.mappings, at) {
+                _ if at.get() >= space_size(&self.mappings) => Err(Error::PastEnd),
+                None => Err(Error::Unreachable(at)),
+                Some((mapping, _)) if mode == WriteMode::Obey && !mapping.protection().write => {
+                    Err(Error::Protected)
+                }
+                Some((_, end)) => {
+                    let len = usize::try_from(end.since(at)).unwrap_or(usize::MAX);
+                    let len = len.min(data.len() - done);
+                    self.memory
+                        .write(at, &data[done..done + len], mode)
+                        .map(|written| (written, len))
+                }
+            };
+            match answer {
+                Ok((written, asked)) => {
+                    done += written;
+                    if written < asked {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Where data or a hole starts, from `offset` on; gaps between mappings are holes.
+    ///
+    /// # Errors
+    /// `NoMoreData` at and behind the end, and for data where only holes are left.
+    pub fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
+        let size = space_size(&self.mappings);
+        if offset >= size {
+            return Err(Error::NoMoreData);
+        }
+        let (start, end) = (Address::new(offset), Address::new(size));
+        match (
+            range::seek(&*self.memory, &self.mappings, start, end, whence)?,
+            whence,
+        ) {
+            (Some(address), _) => Ok(address.get()),
+            (None, Seek::Hole) => Ok(size),
+            (None, Seek::Data) => Err(Error::NoMoreData),
+        }
+    }
+
+    /// The ranges that hold bytes, for what is asked of all of them.
+    pub fn ranges(&self) -> impl Iterator<Item = AddressRange> + '_ {
+        self.mappings
+            .iter()
+            .map(|mapping| mapping.range().truncated(mapping.size()))
+            .filter(|range| !range.is_empty() && range.end().get() <= LAST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::PAGE_SIZE;
+    use crate::mapping::AddressSpace;
+    use crate::process::fake::FakeProcess;
+
+    const PAGE: usize = PAGE_SIZE as usize;
+
+    /// Two neighbours, the second read-only; a gap; a third; and one that no offset reaches.
+    fn file(process: &FakeProcess, faults: FaultPolicy) -> SpaceFile {
+        let maps = b"\
+10000-11000 rw-p 00000000 00:00 0\n\
+11000-12000 r--p 00000000 00:00 0\n\
+20000-22000 rw-p 00000000 00:00 0\n\
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
+        process.map(0x10_000, &[1; PAGE]).map(0x11_000, &[2; PAGE]);
+        process.reserve(0x20_000, 1).map(0x21_000, &[4; PAGE]);
+        let space = AddressSpace::parse(maps).unwrap();
+        let mappings = space.mappings().iter().cloned().map(Arc::new).collect();
+        SpaceFile::new(process.open(), mappings, faults)
+    }
+
+    fn read(file: &SpaceFile, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0xee; len];
+        let read = file.read_at(offset, &mut bytes, Short::Allowed)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    #[test]
+    fn a_read_goes_across_neighbours_and_ends_at_a_gap() {
+        let file = file(&FakeProcess::new(7, b"fake"), FaultPolicy::Error);
+        assert_eq!(read(&file, 0x10_fff, 2).unwrap(), [1, 2]);
+        assert_eq!(read(&file, 0x11_fff, PAGE).unwrap(), [2]);
+        let gap = Address::new(0x12_000);
+        assert_eq!(read(&file, 0x12_000, 8), Err(Error::Unreachable(gap)));
+        assert_eq!(read(&file, 0, 8), Err(Error::Unreachable(Address::new(0))));
+        assert_eq!(
+            read(&file, 0x21_ffe, PAGE).unwrap(),
+            [4, 4],
+            "the end of the file"
+        );
+        assert_eq!(read(&file, 0x22_000, 8).unwrap(), []);
+        assert_eq!(read(&file, u64::MAX, 8).unwrap(), []);
+    }
+
+    #[test]
+    fn gaps_may_read_as_zeros() {
+        let file = file(&FakeProcess::new(7, b"fake"), FaultPolicy::Zero);
+        let bytes = read(&file, 0x11_fff, 0x20_000).unwrap();
+        assert_eq!(bytes.len(), 0x22_000 - 0x11_fff);
+        assert_eq!(bytes[0], 2);
+        assert!(bytes[1..0x21_000 - 0x11_fff].iter().all(|byte| *byte == 0));
+        assert_eq!(bytes[0x21_000 - 0x11_fff], 4);
+    }
+
+    #[test]
+    fn looking_for_data_jumps_over_gaps() {
+        let file = file(&FakeProcess::new(7, b"fake"), FaultPolicy::Error);
+        assert_eq!(file.seek(0, Seek::Hole), Ok(0));
+        assert_eq!(file.seek(0, Seek::Data), Ok(0x10_000));
+        assert_eq!(file.seek(0x10_005, Seek::Hole), Ok(0x12_000));
+        assert_eq!(file.seek(0x12_000, Seek::Data), Ok(0x21_000));
+        assert_eq!(file.seek(0x21_000, Seek::Hole), Ok(0x22_000));
+        assert_eq!(file.seek(0x22_000, Seek::Data), Err(Error::NoMoreData));
+    }
+
+    #[test]
+    fn writes_obey_each_mapping() {
+        let process = FakeProcess::new(7, b"fake");
+        let file = file(&process, FaultPolicy::Error);
+        assert_eq!(file.write_at(0x10_ffe, b"abcd", WriteMode::Obey), Ok(2));
+        assert_eq!(
+            file.write_at(0x11_000, b"abcd", WriteMode::Obey),
+            Err(Error::Protected)
+        );
+        assert_eq!(file.write_at(0x11_000, b"abcd", WriteMode::Force), Ok(4));
+        let gap = Err(Error::Unreachable(Address::new(0x12_000)));
+        assert_eq!(file.write_at(0x12_000, b"abcd", WriteMode::Force), gap);
+        assert_eq!(
+            file.write_at(0x22_000, b"abcd", WriteMode::Force),
+            Err(Error::PastEnd)
+        );
+        assert_eq!(read(&file, 0x10_ffe, 6).unwrap(), b"ababcd");
+    }
+}
