@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use procmemfs::address::{Address, PAGE_SIZE};
+use procmemfs::address::{Address, AddressRange, PAGE_SIZE};
 use procmemfs::cache::{CachedMemory, Freshness, PageCache};
 use procmemfs::clock::ManualClock;
 use procmemfs::error::Result;
 use procmemfs::linux::{LiveSource, SourceOptions};
-use procmemfs::mapping::AddressSpace;
+use procmemfs::mapping::{AddressSpace, Mapping};
 use procmemfs::metrics::Metrics;
-use procmemfs::process::fake::FakeProcess;
+use procmemfs::process::fake::{self, FakeProcess};
 use procmemfs::process::{
-    ProcessId, ProcessIdentity, ProcessMemory, ProcessSource, ReadSegment, Reuse, Route, WriteMode,
-    requested,
+    ProcessId, ProcessIdentity, ProcessMemory, ProcessSource, ReadSegment, WriteMode, requested,
 };
+use procmemfs::residency::{Content, Held, Stretch};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -91,13 +91,26 @@ impl ProcessMemory for Plain {
         Ok(())
     }
 
-    fn read(&self, segments: &mut [ReadSegment<'_>], _reuse: Reuse) -> Result<usize> {
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         for segment in &mut *segments {
             let start = segment.address.get() as usize;
             let bytes = &self.bytes[start..start + segment.buffer.len()];
             segment.buffer.copy_from_slice(bytes);
         }
         Ok(requested(segments))
+    }
+
+    fn contents(&self, _: &Mapping, range: AddressRange, _: usize) -> Result<Vec<Stretch>> {
+        let content = Content::Resident;
+        Ok(vec![Stretch { range, content }])
+    }
+
+    fn held(&self, range: AddressRange) -> Result<Held> {
+        let resident = range.len();
+        Ok(Held {
+            resident,
+            swapped: 0,
+        })
     }
 
     fn write(&self, _address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
@@ -109,6 +122,7 @@ impl ProcessMemory for Plain {
 struct Cached {
     clock: Arc<ManualClock>,
     memory: CachedMemory,
+    mapping: Mapping,
 }
 
 impl Cached {
@@ -126,6 +140,7 @@ impl Cached {
         Self {
             clock,
             memory: CachedMemory::new(Arc::new(plain), cache, freshness, epoch),
+            mapping: fake::mapping(0, (bytes / PAGE) as u64),
         }
     }
 
@@ -133,11 +148,9 @@ impl Cached {
         let segment = ReadSegment {
             address: Address::new(address as u64),
             buffer,
-            route: Route::Protected,
+            mapping: &self.mapping,
         };
-        self.memory
-            .read(&mut [segment], Reuse::Likely)
-            .expect("a read")
+        self.memory.read(&mut [segment]).expect("a read")
     }
 }
 
@@ -182,6 +195,7 @@ fn batching(criterion: &mut Criterion) {
     let memory = source.open(&identity).expect("a child may be read");
     let mut buffer = vec![0; SCATTERED * PAGE];
     let address = |index: usize| Address::new(holder.address + (2 * index * PAGE) as u64);
+    let mapping = fake::mapping(holder.address, 2 * SCATTERED as u64);
 
     let mut group = criterion.benchmark_group("1024 scattered pages");
     group.throughput(Throughput::Bytes(buffer.len() as u64));
@@ -190,16 +204,16 @@ fn batching(criterion: &mut Criterion) {
             let mut segments: Vec<ReadSegment<'_>> = buffer
                 .chunks_mut(PAGE)
                 .enumerate()
-                .map(|(index, buffer)| segment(address(index), buffer))
+                .map(|(index, buffer)| segment(address(index), buffer, &mapping))
                 .collect();
-            let read = memory.read(&mut segments, Reuse::Unlikely);
+            let read = memory.read(&mut segments);
             assert_eq!(read.expect("resident pages"), SCATTERED * PAGE);
         });
     });
     group.bench_function("1024 calls", |bencher| {
         bencher.iter(|| {
             for (index, buffer) in buffer.chunks_mut(PAGE).enumerate() {
-                let read = memory.read(&mut [segment(address(index), buffer)], Reuse::Unlikely);
+                let read = memory.read(&mut [segment(address(index), buffer, &mapping)]);
                 assert_eq!(read.expect("resident pages"), PAGE);
             }
         });
@@ -207,10 +221,10 @@ fn batching(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn segment(address: Address, buffer: &mut [u8]) -> ReadSegment<'_> {
+fn segment<'a>(address: Address, buffer: &'a mut [u8], mapping: &'a Mapping) -> ReadSegment<'a> {
     ReadSegment {
         address,
         buffer,
-        route: Route::Protected,
+        mapping,
     }
 }

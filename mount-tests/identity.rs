@@ -14,6 +14,7 @@ tests![
     after_an_exec_an_open_file_gives_estale,
     a_target_that_ends_while_it_is_read,
     a_target_that_execs_while_it_is_read,
+    after_the_end_a_write_gives_esrch,
     after_an_exec_nothing_is_written_to_the_new_program,
     after_an_exec_the_path_shows_the_new_program,
     a_process_id_that_is_used_again: [Need::Root],
@@ -128,6 +129,19 @@ fn a_target_that_execs_while_it_is_read() {
                 }
             });
         }
+    }
+}
+
+/// After the process has ended, a write to an open file gives `ESRCH`.
+fn after_the_end_a_write_gives_esrch() {
+    use std::os::unix::fs::FileExt;
+    for mode in ["rw", "rw,cache_ttl=0", "rw,force"] {
+        let mut target = Target::new();
+        let mount = Mount::new(mode);
+        let file = open_rw(&mount.file(&target, "private")).unwrap();
+        file.write_all_at(b"before", 0).unwrap();
+        target.end();
+        expect_errno(mode, file.write_at(b"after", 0), libc::ESRCH);
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 
 use super::backing::{self, Backing};
+use super::pagemap::PageState;
 use super::pinned::Pinned;
-use super::plan::{From, Planner};
+use super::plan::{Origin, Planner, Step};
 use super::{vdso, vm};
 use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ struct Piece<'a> {
     address: Address,
     buffer: &'a mut [u8],
     mapping: &'a Mapping,
-    from: From,
+    origin: Origin,
 }
 
 impl LiveMemory {
@@ -66,39 +67,60 @@ impl LiveMemory {
         }
     }
 
-    /// Cuts a segment up by where its bytes are.
+    /// Cuts segments up by where their bytes are: one look serves all that lie in one mapping near each other.
     fn plan<'s>(
         &self,
-        segment: &'s mut ReadSegment<'_>,
+        segments: &'s mut [ReadSegment<'_>],
         pieces: &mut Vec<Piece<'s>>,
     ) -> Result<()> {
-        let mapping = segment.mapping;
-        let mut at = segment.address;
-        let mut rest = &mut *segment.buffer;
-        while !rest.is_empty() {
-            let end = at.plus(rest.len() as u64);
-            let range = AddressRange::new(at, end).unwrap_or_default();
-            let steps = self
-                .planner
-                .steps(mapping, range, usize::MAX)
-                .map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
-            if steps.is_empty() {
-                return Err(Error::system("PAGEMAP_SCAN", Errno::EIO));
-            }
-            for step in steps {
-                let len = (step.range.len() as usize).min(rest.len());
-                let (buffer, behind) = std::mem::take(&mut rest).split_at_mut(len);
-                rest = behind;
-                at = step.range.end();
-                pieces.push(Piece {
-                    address: step.range.start(),
-                    buffer,
-                    mapping,
-                    from: step.from,
-                });
+        for group in segments.chunk_by_mut(can_share_a_look) {
+            let mapping = group[0].mapping;
+            let start = group[0].address;
+            let end = group.iter().map(end_of).max().unwrap_or(start);
+            let hull = AddressRange::new(start, end).unwrap_or_default();
+            let steps = self.look(mapping, hull)?;
+            let mut steps = steps.iter().peekable();
+            for segment in group {
+                let mut at = segment.address;
+                let mut rest = &mut *segment.buffer;
+                while !rest.is_empty() {
+                    while steps.next_if(|step| step.range.end() <= at).is_some() {}
+                    let Some(step) = steps.peek() else {
+                        return Err(Error::system("PAGEMAP_SCAN", Errno::EIO));
+                    };
+                    let left = usize::try_from(step.range.end().since(at)).unwrap_or(usize::MAX);
+                    let (buffer, behind) = rest.split_at_mut(left.min(rest.len()));
+                    let address = at;
+                    at = at.plus(buffer.len() as u64);
+                    rest = behind;
+                    pieces.push(Piece {
+                        address,
+                        buffer,
+                        mapping,
+                        origin: step.origin_at(address),
+                    });
+                }
             }
         }
         Ok(())
+    }
+
+    /// The steps for all of `range`.
+    fn look(&self, mapping: &Mapping, range: AddressRange) -> Result<Vec<Step>> {
+        let mut steps: Vec<Step> = Vec::new();
+        let mut at = range.start();
+        while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
+            let more = self
+                .planner
+                .steps(mapping, rest, usize::MAX)
+                .map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
+            match more.last() {
+                Some(last) => at = last.range.end(),
+                None => return Err(Error::system("PAGEMAP_SCAN", Errno::EIO)),
+            }
+            steps.extend(more);
+        }
+        Ok(steps)
     }
 
     /// Reads what the process itself holds: one call for all of it.
@@ -171,7 +193,7 @@ impl LiveMemory {
     fn fill(&self, pieces: &mut [Piece<'_>]) -> (usize, Option<Error>) {
         let mut segments: Vec<ReadSegment<'_>> = pieces
             .iter_mut()
-            .filter(|piece| matches!(piece.from, From::Process(_)))
+            .filter(|piece| matches!(piece.origin, Origin::Process(_)))
             .map(|piece| ReadSegment {
                 address: piece.address,
                 buffer: piece.buffer,
@@ -185,29 +207,29 @@ impl LiveMemory {
         let mut done = 0;
         for piece in pieces {
             let wanted = piece.buffer.len();
-            let (read, errno) = match &piece.from {
-                From::Process(_) => {
+            let (read, errno) = match &piece.origin {
+                Origin::Process(_) => {
                     let read = from_process.min(wanted);
                     from_process -= read;
                     (read, refused)
                 }
-                From::Zeros => {
+                Origin::Zeros => {
                     piece.buffer.fill(0);
                     (wanted, Errno::EFAULT)
                 }
-                From::File(backing, offset) => match &**backing {
+                Origin::File(backing, offset) => match &**backing {
                     Backing::File(file) => match backing::read(file, *offset, piece.buffer) {
                         Ok(read) => (read, Errno::EFAULT),
                         Err(errno) => (0, errno),
                     },
                     Backing::Zeros | Backing::Closed => (0, Errno::EFAULT),
                 },
-                From::Vdso(offset) => (
+                Origin::Vdso(offset) => (
                     self.read_vdso(piece.mapping, *offset, piece.address, piece.buffer),
                     Errno::EFAULT,
                 ),
-                From::OwnMount => return (done, Some(Error::OwnMemory)),
-                From::Nothing => (0, Errno::EFAULT),
+                Origin::OwnMount => return (done, Some(Error::OwnMemory)),
+                Origin::Nothing => (0, Errno::EFAULT),
             };
             done += read;
             if read < wanted {
@@ -238,6 +260,19 @@ impl LiveMemory {
     }
 }
 
+/// Bytes between two segments that are rather looked at than asked for apart.
+const NEAR: u64 = 16 << 20;
+
+fn can_share_a_look(one: &ReadSegment<'_>, next: &ReadSegment<'_>) -> bool {
+    std::ptr::eq(one.mapping, next.mapping)
+        && end_of(one) <= next.address
+        && next.address.since(end_of(one)) <= NEAR
+}
+
+fn end_of(segment: &ReadSegment<'_>) -> Address {
+    segment.address.plus(segment.buffer.len() as u64)
+}
+
 fn is_readable(segment: &ReadSegment<'_>) -> bool {
     segment.mapping.protection().read
 }
@@ -253,19 +288,20 @@ impl ProcessMemory for LiveMemory {
 
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let mut pieces = Vec::with_capacity(segments.len());
-        for segment in segments {
-            if self.touch && !self.planner.is_own(segment.mapping) {
-                pieces.push(Piece {
-                    address: segment.address,
-                    buffer: segment.buffer,
-                    mapping: segment.mapping,
-                    from: From::Process(super::pagemap::PageState::Present),
-                });
-            } else if let Err(error) = self.plan(segment, &mut pieces) {
-                // Descriptors of an address space that is gone answer with errors of their own.
-                self.verify()?;
-                return Err(error);
-            }
+        if self.touch {
+            pieces.extend(segments.iter_mut().map(|segment| Piece {
+                address: segment.address,
+                mapping: segment.mapping,
+                origin: match self.planner.is_own(segment.mapping) {
+                    true => Origin::OwnMount,
+                    false => Origin::Process(PageState::Present),
+                },
+                buffer: segment.buffer,
+            }));
+        } else if let Err(error) = self.plan(segments, &mut pieces) {
+            // Descriptors of an address space that is gone answer with errors of their own.
+            self.verify()?;
+            return Err(error);
         }
         let (done, failure) = self.fill(&mut pieces);
         // The bytes came by the process's number: only now is it known whose they are.

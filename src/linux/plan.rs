@@ -15,12 +15,12 @@ use crate::residency::{Content, Held, Stretch, push};
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) range: AddressRange,
-    pub(super) from: From,
+    pub(super) origin: Origin,
 }
 
 /// Where bytes come from.
 #[derive(Clone, Debug)]
-pub(super) enum From {
+pub(super) enum Origin {
     /// The process's own memory or swap.
     Process(PageState),
     /// Zeros.
@@ -65,8 +65,8 @@ impl Planner {
         at_most: usize,
     ) -> Result<Vec<Step>, Errno> {
         if self.is_own(mapping) {
-            let from = From::OwnMount;
-            return Ok(vec![Step { range, from }]);
+            let origin = Origin::OwnMount;
+            return Ok(vec![Step { range, origin }]);
         }
         let pages = range.to_pages();
         let scan = self.pagemap.scan(pages, at_most)?;
@@ -77,9 +77,9 @@ impl Planner {
             self.absent(mapping, at, run.range.start(), &mut vma, &mut steps)?;
             steps.push(Step {
                 range: run.range.intersection(range),
-                from: match run.state {
-                    PageState::ZeroPage => From::Zeros,
-                    state => From::Process(state),
+                origin: match run.state {
+                    PageState::ZeroPage => Origin::Zeros,
+                    state => Origin::Process(state),
                 },
             });
             at = run.range.end();
@@ -107,35 +107,35 @@ impl Planner {
                 _ => self.maps.at_or_behind(at)?,
             };
             *known = vma;
-            let (upto, from) = match vma {
+            let (upto, origin) = match vma {
                 Some(vma) if vma.range.contains(at) => {
                     (vma.range.end().min(end), self.absent_in(mapping, &vma, at))
                 }
-                Some(vma) => (vma.range.start().min(end), From::Nothing),
-                None => (end, From::Nothing),
+                Some(vma) => (vma.range.start().min(end), Origin::Nothing),
+                None => (end, Origin::Nothing),
             };
-            steps.extend(AddressRange::new(at, upto).map(|range| Step { range, from }));
+            steps.extend(AddressRange::new(at, upto).map(|range| Step { range, origin }));
             at = upto;
         }
         Ok(())
     }
 
-    fn absent_in(&self, mapping: &Mapping, vma: &Vma, at: Address) -> From {
+    fn absent_in(&self, mapping: &Mapping, vma: &Vma, at: Address) -> Origin {
         if mapping.is_vdso() && mapping.range() == vma.range {
-            return From::Vdso(at.since(vma.range.start()));
+            return Origin::Vdso(at.since(vma.range.start()));
         }
         if vma.inode == 0 {
-            return From::Zeros;
+            return Origin::Zeros;
         }
         if Some(vma.device) == self.own_device {
-            return From::OwnMount;
+            return Origin::OwnMount;
         }
         match self.files.of(vma, mapping) {
             file if matches!(*file, Backing::File(_)) => {
-                From::File(file, vma.offset + at.since(vma.range.start()))
+                Origin::File(file, vma.offset + at.since(vma.range.start()))
             }
-            other if matches!(*other, Backing::Zeros) => From::Zeros,
-            _ => From::Nothing,
+            other if matches!(*other, Backing::Zeros) => Origin::Zeros,
+            _ => Origin::Nothing,
         }
     }
 
@@ -151,18 +151,18 @@ impl Planner {
     ) -> Result<Vec<Stretch>, Errno> {
         let mut stretches = Vec::new();
         for step in self.steps(mapping, range, at_most)? {
-            match step.from {
-                From::Process(PageState::Swapped) => {
+            match step.origin {
+                Origin::Process(PageState::Swapped) => {
                     push(&mut stretches, step.range, Content::Swapped);
                 }
-                From::Process(_) | From::Vdso(_) => {
+                Origin::Process(_) | Origin::Vdso(_) => {
                     push(&mut stretches, step.range, Content::Resident);
                 }
-                From::Zeros => push(&mut stretches, step.range, Content::Zero),
-                From::Nothing | From::OwnMount => {
+                Origin::Zeros => push(&mut stretches, step.range, Content::Zero),
+                Origin::Nothing | Origin::OwnMount => {
                     push(&mut stretches, step.range, Content::Nothing);
                 }
-                From::File(backing, offset) => match &*backing {
+                Origin::File(backing, offset) => match &*backing {
                     Backing::File(file) => parts_of_file(file, offset, step.range, &mut stretches),
                     Backing::Zeros | Backing::Closed => {
                         push(&mut stretches, step.range, Content::Nothing);
@@ -204,14 +204,20 @@ impl Planner {
 }
 
 impl Step {
+    /// Where the byte at `address`, and what follows it in this step, comes from.
+    pub(super) fn origin_at(&self, address: Address) -> Origin {
+        let skipped = address.since(self.range.start());
+        match &self.origin {
+            Origin::File(backing, offset) => Origin::File(Arc::clone(backing), offset + skipped),
+            Origin::Vdso(offset) => Origin::Vdso(offset + skipped),
+            other => other.clone(),
+        }
+    }
+
     /// Cuts off what lies outside of `range`.
     fn trim(&mut self, range: AddressRange) {
         let kept = self.range.intersection(range);
-        let skipped = kept.start().since(self.range.start());
-        match &mut self.from {
-            From::File(_, offset) | From::Vdso(offset) => *offset += skipped,
-            From::Process(_) | From::Zeros | From::OwnMount | From::Nothing => (),
-        }
+        self.origin = self.origin_at(kept.start());
         self.range = kept;
     }
 }
