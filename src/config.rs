@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::process::ProcessId;
+use crate::pid::ProcessId;
 use crate::view::FaultPolicy;
 
 /// What a mount does, all of it checked.

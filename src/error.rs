@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::address::Address;
-use crate::process::ProcessId;
+use crate::pid::ProcessId;
 
 /// The result of an operation of the file system.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -16,6 +16,7 @@ pub mod mapping;
 pub mod metrics;
 pub mod mount;
 pub mod patience;
+pub mod pid;
 pub mod process;
 pub mod residency;
 pub mod tree;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock::Clock;
-use crate::process::ProcessId;
+use crate::pid::ProcessId;
 
 /// How much waiting is borne.
 #[derive(Clone, Copy, Debug)]

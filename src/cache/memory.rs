@@ -1,12 +1,9 @@
 //! A process's memory behind the cache.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use lru::LruCache;
-use parking_lot::Mutex;
-
 use super::freshness::{Freshness, SpaceEpoch};
+use super::looked::Looked;
 use super::pages::{PageCache, SpaceId};
 use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::{Error, Result};
@@ -31,42 +28,7 @@ pub struct CachedMemory {
     epoch: SpaceEpoch,
     space: SpaceId,
     /// Where the bytes of mappings are, by their start: a sparse copy asks for one stretch at a time.
-    looked: Mutex<LruCache<Address, Looked>>,
-}
-
-/// Mappings whose stretches are kept.
-const LOOKED_KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
-
-/// Stretches that one look takes in.
-const LOOKED_AT: usize = 1024;
-
-/// What one look saw: stretches without a gap.
-#[derive(Debug)]
-struct Looked {
-    epoch: u64,
-    stretches: Vec<Stretch>,
-}
-
-impl Looked {
-    /// The stretches from the start of `range` on; `None` where the look did not see that.
-    fn part(&self, range: AddressRange, at_most: usize) -> Option<Vec<Stretch>> {
-        let from = self
-            .stretches
-            .partition_point(|stretch| stretch.range.end() <= range.start());
-        let first = self.stretches.get(from)?;
-        if !first.range.contains(range.start()) {
-            return None;
-        }
-        let part = self.stretches[from..].iter().take(at_most.max(1));
-        Some(
-            part.map(|stretch| Stretch {
-                range: stretch.range.intersection(range),
-                content: stretch.content,
-            })
-            .take_while(|stretch| !stretch.range.is_empty())
-            .collect(),
-        )
-    }
+    looked: Looked,
 }
 
 impl CachedMemory {
@@ -84,7 +46,7 @@ impl CachedMemory {
             freshness,
             epoch,
             space,
-            looked: Mutex::new(LruCache::new(LOOKED_KEPT)),
+            looked: Looked::default(),
         }
     }
 }
@@ -150,23 +112,9 @@ impl ProcessMemory for CachedMemory {
         range: AddressRange,
         at_most: usize,
     ) -> Result<Vec<Stretch>> {
-        let epoch = self.freshness.current(&self.epoch).number();
-        let mut looked = self.looked.lock();
-        let known = looked.get(&mapping.range().start());
-        if let Some(known) = known.filter(|known| known.epoch == epoch)
-            && let Some(stretches) = known.part(range, at_most)
-        {
-            return Ok(stretches);
-        }
-        drop(looked);
-        let whole = AddressRange::new(range.start(), mapping.range().end()).unwrap_or(range);
-        let stretches = self
-            .inner
-            .contents(mapping, whole, LOOKED_AT.max(at_most))?;
-        let fresh = Looked { epoch, stretches };
-        let part = fresh.part(range, at_most).unwrap_or_default();
-        self.looked.lock().put(mapping.range().start(), fresh);
-        Ok(part)
+        let epoch = self.freshness.current(&self.epoch);
+        self.looked
+            .contents(&*self.inner, epoch, mapping, range, at_most)
     }
 
     fn held(&self, range: AddressRange) -> Result<Held> {
@@ -297,6 +245,8 @@ fn take_hits<'s>(
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::clock::ManualClock;
@@ -517,34 +467,6 @@ mod tests {
         }));
         assert_ne!(read(&racing, 0, 8).unwrap(), b"written!");
         assert_eq!(read(&racing, 0, 8).unwrap(), b"written!");
-    }
-
-    #[test]
-    fn one_look_serves_all_who_seek_within_the_bound() {
-        let bench = Bench::new(1);
-        bench.process.reserve(START, 64);
-        for page in (0..64).step_by(2) {
-            bench.process.map(START + page * PAGE_SIZE, b"data");
-        }
-        let memory = bench.memory();
-        let bare = bench.process.open();
-        let mapping = fake::mapping(START, 64);
-        let ask = |memory: &dyn ProcessMemory, page: u64, at_most| {
-            let start = Address::new(START + page * PAGE_SIZE + 7);
-            let range = AddressRange::new(start, mapping.range().end()).unwrap();
-            memory.contents(&mapping, range, at_most).unwrap()
-        };
-        for at_most in [1, 3, 100] {
-            for page in [5, 0, 63, 6] {
-                let expected = ask(&*bare, page, at_most);
-                assert_eq!(ask(&memory, page, at_most), expected, "{page} {at_most}");
-            }
-        }
-        let before = ask(&memory, 0, 100);
-        bench.process.map(START + PAGE_SIZE, b"more");
-        assert_eq!(ask(&memory, 0, 100), before, "within the bound");
-        bench.clock.advance(TTL);
-        assert_eq!(ask(&memory, 0, 100), ask(&*bare, 0, 100));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`CachedMemory`] is itself a [`ProcessMemory`], so that it can be left out.
 
 mod freshness;
+mod looked;
 mod memory;
 mod pages;
 

@@ -4,6 +4,7 @@ mod convert;
 mod guard;
 mod outdate;
 mod shared;
+mod slot;
 
 use std::ffi::OsStr;
 use std::io;
@@ -26,8 +27,8 @@ use crate::tree::Inode;
 
 pub use outdate::{Jobs, Outdated};
 
-use guard::Slot;
 use shared::Shared;
+use slot::Slot;
 
 /// The largest request, in bytes: what the kernel takes without more privileges (`fs.fuse.max_pages_limit`).
 const MAX_REQUEST: u32 = 1 << 20;

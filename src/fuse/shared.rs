@@ -12,8 +12,8 @@ use fuser::{
 };
 
 use super::convert;
-use super::guard::Slot;
 use super::outdate::Outdated;
+use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::fs::{Access, Attributes, FileSystem};
 use crate::metrics::Operation;

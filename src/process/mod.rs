@@ -5,7 +5,6 @@ pub(crate) mod conformance;
 pub mod fake;
 mod withheld;
 
-use std::fmt;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -14,44 +13,8 @@ use crate::error::Result;
 use crate::mapping::{AddressSpace, Mapping};
 use crate::residency::{Held, Stretch};
 
+pub use crate::pid::ProcessId;
 pub use withheld::WithheldMemory;
-
-/// A process's number: that of its thread group, greater than zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProcessId(u32);
-
-impl ProcessId {
-    /// The number as a process's, or `None` where the kernel gives out no such number.
-    pub fn new(raw: u32) -> Option<Self> {
-        (raw > 0 && i32::try_from(raw).is_ok()).then_some(Self(raw))
-    }
-
-    /// Reads a directory name: decimal digits without a leading zero.
-    pub fn parse(name: &str) -> Option<Self> {
-        let plain = name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
-        if plain {
-            Self::new(name.parse().ok()?)
-        } else {
-            None
-        }
-    }
-
-    /// The raw number.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-
-    /// The raw number, signed as `pid_t` is.
-    pub const fn as_pid_t(self) -> i32 {
-        self.0.cast_signed()
-    }
-}
-
-impl fmt::Display for ProcessId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// One program run by one process: two of them are equal only if neither a
 /// reuse of the PID nor an exec lies between.
@@ -207,27 +170,4 @@ pub trait ProcessSource: Debug + Send + Sync {
 /// Bytes that `segments` ask for.
 pub fn requested(segments: &[ReadSegment<'_>]) -> usize {
     segments.iter().map(|segment| segment.buffer.len()).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn directory_names_are_plain_numbers() {
-        assert_eq!(ProcessId::parse("1234").map(ProcessId::get), Some(1234));
-        for name in [
-            "",
-            "0",
-            "01",
-            "-1",
-            "+1",
-            "1a",
-            "4294967296",
-            "2147483648",
-            "١",
-        ] {
-            assert_eq!(ProcessId::parse(name), None, "{name}");
-        }
-    }
 }

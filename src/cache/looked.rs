@@ -1,0 +1,132 @@
+//! Where the bytes of mappings are: one look serves all who seek within the bound.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::freshness::Epoch;
+use crate::address::{Address, AddressRange};
+use crate::error::Result;
+use crate::mapping::Mapping;
+use crate::process::ProcessMemory;
+use crate::residency::Stretch;
+
+/// Mappings whose stretches are kept.
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+
+/// Stretches that one look takes in: a sparse copy asks for one at a time.
+const AT_MOST: usize = 1024;
+
+/// What one look saw: stretches without a gap.
+#[derive(Debug)]
+struct Look {
+    epoch: u64,
+    stretches: Vec<Stretch>,
+}
+
+/// What was seen of the mappings of one address space, by their start.
+#[derive(Debug)]
+pub(super) struct Looked(Mutex<LruCache<Address, Look>>);
+
+impl Default for Looked {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(KEPT)))
+    }
+}
+
+impl Looked {
+    /// As [`ProcessMemory::contents`], from what was seen in this epoch if that will do.
+    pub(super) fn contents(
+        &self,
+        memory: &dyn ProcessMemory,
+        epoch: Epoch,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        let start = mapping.range().start();
+        if let Some(look) = self.0.lock().get(&start)
+            && look.epoch == epoch.number()
+            && let Some(stretches) = look.part(range, at_most)
+        {
+            return Ok(stretches);
+        }
+        let rest = AddressRange::new(range.start(), mapping.range().end()).unwrap_or(range);
+        let look = Look {
+            epoch: epoch.number(),
+            stretches: memory.contents(mapping, rest, AT_MOST.max(at_most))?,
+        };
+        let part = look.part(range, at_most).unwrap_or_default();
+        self.0.lock().put(start, look);
+        Ok(part)
+    }
+}
+
+impl Look {
+    /// The stretches from the start of `range` on; `None` where the look did not see that.
+    fn part(&self, range: AddressRange, at_most: usize) -> Option<Vec<Stretch>> {
+        let from = self
+            .stretches
+            .partition_point(|stretch| stretch.range.end() <= range.start());
+        let first = self.stretches.get(from)?;
+        if !first.range.contains(range.start()) {
+            return None;
+        }
+        let part = self.stretches[from..].iter().take(at_most.max(1));
+        Some(
+            part.map(|stretch| Stretch {
+                range: stretch.range.intersection(range),
+                content: stretch.content,
+            })
+            .take_while(|stretch| !stretch.range.is_empty())
+            .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::address::PAGE_SIZE;
+    use crate::cache::Freshness;
+    use crate::clock::ManualClock;
+    use crate::process::fake::{self, FakeProcess};
+
+    #[test]
+    fn one_look_serves_all_who_seek_within_the_bound() {
+        const START: u64 = 0x10_0000;
+        let process = FakeProcess::new(7, b"fake");
+        process.reserve(START, 64);
+        for page in (0..64).step_by(2) {
+            process.map(START + page * PAGE_SIZE, b"data");
+        }
+        let freshness = Freshness::new(Duration::from_secs(1), Arc::new(ManualClock::new()));
+        let space = freshness.new_space();
+        let (memory, looked) = (process.open(), Looked::default());
+        let mapping = fake::mapping(START, 64);
+        let rest = |page: u64| {
+            let start = Address::new(START + page * PAGE_SIZE + 7);
+            AddressRange::new(start, mapping.range().end()).unwrap()
+        };
+        let ask = |page: u64, at_most| {
+            let epoch = freshness.current(&space);
+            let seen = looked.contents(&*memory, epoch, &mapping, rest(page), at_most);
+            seen.unwrap()
+        };
+        let bare = |page: u64, at_most| memory.contents(&mapping, rest(page), at_most).unwrap();
+        for at_most in [1, 3, 100] {
+            for page in [5, 0, 63, 6] {
+                assert_eq!(ask(page, at_most), bare(page, at_most), "{page} {at_most}");
+            }
+        }
+        let before = ask(0, 100);
+        process.map(START + PAGE_SIZE, b"more");
+        assert_eq!(ask(0, 100), before, "within the bound");
+        freshness.end_all();
+        assert_eq!(ask(0, 100), bare(0, 100));
+    }
+}
