@@ -15,6 +15,7 @@ mod fsx;
 mod hostile;
 mod identity;
 mod namespace;
+mod promises;
 mod read;
 mod stress;
 mod support;
@@ -44,6 +45,7 @@ fn main() {
         hostile::tests(),
         identity::tests(),
         namespace::tests(),
+        promises::tests(),
         read::tests(),
         unreadable::tests(),
         users::tests(),

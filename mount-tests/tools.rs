@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::support::{Mount, PAGE, Program, Target, assert_bytes, quote, run, secret, sh, tests};
 
 tests![
+    tools_over_65000_mappings: [Need::Tool("tar"), Need::Tool("grep")],
     tools_over_our_target: [Need::Tool("tar"), Need::Tool("grep"), Need::Tool("cmp")],
     tools_over_a_busy_target: [Need::Tool("tar"), Need::Tool("grep")],
     tools_over_a_shell: [Need::Tool("tar"), Need::Tool("grep"), Need::Ptrace],
@@ -108,6 +109,15 @@ fn tools_over_our_target() {
             .success()
             .quiet();
     }
+}
+
+/// A target with 65,000 mappings, which takes its time but ends well, too.
+fn tools_over_65000_mappings() {
+    let mut target = Target::new();
+    target.ask("many 65000");
+    let mount = Mount::new("");
+    let copy = every_tool_ends_well(&mount, target.pid());
+    copy_is_exact(&mount, &target, &copy);
 }
 
 /// A target with threads, one of which writes all the time: `tar` does not say
