@@ -54,6 +54,9 @@ pub enum Error {
     /// No answer came from the target's memory in time.
     #[error("the memory of process {0} does not answer")]
     TimedOut(ProcessId),
+    /// An extended attribute of a kind that no file here has (`security.*`, `system.*`).
+    #[error("only user.procmemfs.* is there")]
+    NotSupported,
     /// There is no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
@@ -102,6 +105,7 @@ impl Error {
             }
             Self::NoMoreData => Errno::ENXIO,
             Self::TimedOut(_) => Errno::ETIMEDOUT,
+            Self::NotSupported => Errno::EOPNOTSUPP,
             Self::NoAttribute => Errno::ENODATA,
             Self::PastEnd => Errno::ENOSPC,
             Self::NotPermitted => Errno::EPERM,
@@ -145,6 +149,7 @@ mod tests {
             (Error::OwnMemory, Errno::EIO),
             (Error::NoMoreData, Errno::ENXIO),
             (Error::TimedOut(pid), Errno::ETIMEDOUT),
+            (Error::NotSupported, Errno::EOPNOTSUPP),
             (Error::NoAttribute, Errno::ENODATA),
             (Error::PastEnd, Errno::ENOSPC),
             (Error::NotPermitted, Errno::EPERM),

@@ -13,6 +13,8 @@
 mod odd;
 mod pattern;
 mod regions;
+mod scatter;
+mod shapes;
 
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use regions::{PAGE, Regions};
+use shapes::Shapes;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +47,7 @@ fn serve(dir: &Path, generation: u64) {
     let regions = Regions::build(dir, generation).unwrap();
     let mut target = Target {
         regions,
+        shapes: Shapes::new(generation),
         dir: dir.to_path_buf(),
     };
     target.ready(generation);
@@ -67,6 +71,7 @@ fn say(line: &str) {
 
 struct Target {
     regions: Regions,
+    shapes: Shapes,
     dir: PathBuf,
 }
 
@@ -174,7 +179,7 @@ impl Target {
             }
             ["exec", generation] => Err(odd::exec_self(&self.dir, generation)),
             ["exit"] => std::process::exit(0),
-            _ => Err(io::Error::other("unknown command")),
+            _ => self.shapes.obey(words),
         }
     }
 }

@@ -507,5 +507,5 @@ fn extended_attributes_are_as_designed() {
     }
     let inode = bench.find("7").unwrap().inode;
     let foreign = bench.fs.extended_attribute(inode, "security.capability");
-    assert_eq!(foreign, Err(Error::NoAttribute));
+    assert_eq!(foreign, Err(Error::NotSupported));
 }

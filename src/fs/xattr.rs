@@ -26,8 +26,12 @@ impl FileSystem {
     /// `/proc/PID/maps`.
     ///
     /// # Errors
-    /// `NoAttribute`, and why the process cannot be asked.
+    /// `NoAttribute`, `NotSupported`, and why the process cannot be asked.
     pub fn extended_attribute(&self, inode: Inode, name: &str) -> Result<Vec<u8>> {
+        if !name.starts_with("user.") {
+            // `ls -l` asks every file for its ACL and its label, until one says that there are none.
+            return Err(Error::NotSupported);
+        }
         let name = name.strip_prefix(PREFIX).ok_or(Error::NoAttribute)?;
         match self.inodes.get(inode)? {
             Node::Mapping(info, mapping) => self.of_mapping(&info, &mapping, name),

@@ -81,6 +81,7 @@ pub(super) fn level(error: &Error) -> log::Level {
         | Error::Incomplete(_)
         | Error::NoMoreData
         | Error::NoAttribute
+        | Error::NotSupported
         | Error::PastEnd
         | Error::NotPermitted
         | Error::NotADirectory

@@ -15,7 +15,7 @@ use crate::mapping::{AddressSpace, Mapping};
 use crate::process::{ProcessIdentity, ProcessInfo, ProcessSource};
 
 /// Address spaces that are kept.
-const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
 /// What was read may be as old as its reading took, times this: then a walk
 /// through all names spends at most a tenth of its time on reading.
