@@ -17,7 +17,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
 use crate::fuse::{Adapter, Jobs, Outdated};
-use crate::linux::{LiveSource, SourceOptions, check_page_size, raise_descriptor_limit};
+use crate::linux::{
+    LiveSource, LiveThreads, SourceOptions, check_page_size, raise_descriptor_limit,
+};
 use crate::mapping::Device;
 use crate::metrics::Metrics;
 use crate::patience::{Limits, Patience};
@@ -123,7 +125,11 @@ impl Mount {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };
-        let patience = Patience::new(Arc::clone(&clock), Limits::for_threads(config.threads));
+        let patience = Patience::new(
+            Arc::clone(&clock),
+            Arc::new(LiveThreads),
+            Limits::for_threads(config.threads),
+        );
         let patience = Arc::new(patience);
         let fs = FileSystem::new(services, options, clock);
         let (outdated, jobs) = Outdated::new();

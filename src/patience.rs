@@ -11,7 +11,7 @@
 //! works off. Where nobody leaves, [`Patience::watch`] starts a thread for it.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ use crate::pid::ProcessId;
 pub struct Limits {
     /// How long a request waits for its answer.
     pub patience: Duration,
+    /// How long a request may take whose thread is at work: reading the `maps` of a process with
+    /// very many mappings on a machine that is very busy.
+    pub longest: Duration,
     /// How long a request waits for a seat before a thread is started for it.
     pub delay: Duration,
     /// Serving threads that may be in targets' memory at a time.
@@ -41,12 +44,22 @@ impl Limits {
         let seats = threads.saturating_sub(1);
         Self {
             patience: Duration::from_secs(2),
+            longest: Duration::from_secs(60),
             delay: Duration::from_millis(10),
             seats,
             per_process: seats.div_ceil(2).max(2),
             extra: 32,
         }
     }
+}
+
+/// Tells calls that wait from calls that are just long.
+pub trait Threads: Debug + Send + Sync {
+    /// The number of the calling thread.
+    fn current(&self) -> i32;
+
+    /// Whether a thread is running, or would be if it had a processor: then it does not wait for a target.
+    fn is_running(&self, thread: i32) -> bool;
 }
 
 /// What is done when a call does not return in time.
@@ -56,6 +69,10 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Call {
     process: ProcessId,
     started: Duration,
+    /// Who makes it; `None` while it waits in the queue.
+    thread: Option<i32>,
+    /// When to look whether it has returned.
+    due: Duration,
     /// `None` once it has been answered in its stead.
     expire: Option<Expire>,
 }
@@ -98,6 +115,7 @@ pub struct Seat(u64);
 /// Keeps count of who is in which target's memory.
 pub struct Patience {
     clock: Arc<dyn Clock>,
+    threads: Arc<dyn Threads>,
     limits: Limits,
     state: Mutex<State>,
     wake: Condvar,
@@ -116,9 +134,10 @@ impl fmt::Debug for Patience {
 
 impl Patience {
     /// Nobody is inside yet.
-    pub fn new(clock: Arc<dyn Clock>, limits: Limits) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, threads: Arc<dyn Threads>, limits: Limits) -> Self {
         Self {
             clock,
+            threads,
             limits,
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
@@ -135,11 +154,8 @@ impl Patience {
             Room::Now if state.seated >= self.limits.seats => Entry::Full,
             Room::Now => {
                 state.seated += 1;
-                let call = Call {
-                    process,
-                    started: self.clock.now(),
-                    expire: Some(Box::new(expire)),
-                };
+                let mut call = self.call(process, expire);
+                call.thread = Some(self.threads.current());
                 let seat = state.seat(call);
                 self.call_watcher(&mut state);
                 Entry::Seated(seat)
@@ -165,11 +181,7 @@ impl Patience {
     ) {
         let mut state = self.state.lock();
         state.waiting.push_back(Waiting {
-            call: Call {
-                process,
-                started: self.clock.now(),
-                expire: Some(Box::new(expire)),
-            },
+            call: self.call(process, expire),
             job: Box::new(job),
         });
         self.call_watcher(&mut state);
@@ -212,6 +224,17 @@ impl Patience {
         self.state.lock().stuck(None)
     }
 
+    fn call(&self, process: ProcessId, expire: impl FnOnce() + Send + 'static) -> Call {
+        let started = self.clock.now();
+        Call {
+            process,
+            started,
+            thread: None,
+            due: started + self.limits.patience,
+            expire: Some(Box::new(expire)),
+        }
+    }
+
     fn start_extra(self: &Arc<Self>) {
         let patience = Arc::clone(self);
         let started = std::thread::Builder::new()
@@ -228,7 +251,8 @@ impl Patience {
 
     /// Does jobs that wait, as long as there is room for one.
     fn work_off(&self, mut state: MutexGuard<'_, State>) {
-        while let Some(Waiting { call, job }) = state.next_with_room(&self.limits) {
+        while let Some(Waiting { mut call, job }) = state.next_with_room(&self.limits) {
+            call.thread = Some(self.threads.current());
             let seat = state.seat(call);
             MutexGuard::unlocked(&mut state, job);
             state.inside.remove(&seat.0);
@@ -238,11 +262,17 @@ impl Patience {
     /// Expires what is overdue; returns whether a thread is wanted for those that wait.
     fn look(&self, state: &mut MutexGuard<'_, State>) -> bool {
         let now = self.clock.now();
-        let overdue: Vec<Expire> = state
-            .all_calls()
-            .filter(|call| now >= call.started + self.limits.patience)
-            .filter_map(|call| call.expire.take())
-            .collect();
+        let mut overdue: Vec<Expire> = Vec::new();
+        for call in state.all_calls().filter(|call| now >= call.due) {
+            let is_at_work = call
+                .thread
+                .is_some_and(|thread| self.threads.is_running(thread));
+            if is_at_work && now < call.started + self.limits.longest {
+                call.due = now + self.limits.patience;
+            } else {
+                overdue.extend(call.expire.take());
+            }
+        }
         if !overdue.is_empty() {
             MutexGuard::unlocked(state, || overdue.into_iter().for_each(|expire| expire()));
         }
@@ -264,7 +294,7 @@ impl Patience {
             .values()
             .chain(state.waiting.iter().map(|waiting| &waiting.call))
             .filter(|call| call.expire.is_some())
-            .map(|call| call.started + self.limits.patience)
+            .map(|call| call.due)
             .min();
         let delay = state
             .waiting
@@ -341,12 +371,27 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::clock::ManualClock;
 
+    /// Threads of which the first is at work as long as it is told so.
+    #[derive(Debug, Default)]
+    struct FakeThreads(AtomicBool);
+
+    impl Threads for FakeThreads {
+        fn current(&self) -> i32 {
+            1
+        }
+
+        fn is_running(&self, _thread: i32) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
     struct Bench {
+        threads: Arc<FakeThreads>,
         clock: Arc<ManualClock>,
         patience: Arc<Patience>,
         expired: Arc<AtomicUsize>,
@@ -361,8 +406,12 @@ mod tests {
                 per_process,
                 ..Limits::for_threads(1)
             };
+            let threads = Arc::new(FakeThreads::default());
+            let patience =
+                Patience::new(Arc::clone(&clock) as _, Arc::clone(&threads) as _, limits);
             Self {
-                patience: Arc::new(Patience::new(Arc::clone(&clock) as _, limits)),
+                patience: Arc::new(patience),
+                threads,
                 clock,
                 expired: Arc::default(),
                 done: Arc::default(),
@@ -429,6 +478,26 @@ mod tests {
         assert_eq!(bench.patience.stuck(), 1);
         bench.patience.leave(seat);
         assert_eq!(bench.patience.stuck(), 0);
+    }
+
+    #[test]
+    fn a_call_whose_thread_is_at_work_gets_more_time_but_not_for_ever() {
+        let bench = Bench::new(4, 2);
+        let _seat = bench.seat(7);
+        bench.threads.0.store(true, Ordering::SeqCst);
+        for _ in 0..29 {
+            bench.advance(2000);
+            bench.look();
+        }
+        assert_eq!(bench.counts(), (0, 0));
+        bench.advance(2000);
+        bench.look();
+        assert_eq!(bench.counts(), (1, 0));
+        let _waits = bench.seat(7);
+        bench.threads.0.store(false, Ordering::SeqCst);
+        bench.advance(2000);
+        bench.look();
+        assert_eq!(bench.counts(), (2, 0));
     }
 
     #[test]

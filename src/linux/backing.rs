@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
 
 use super::vma::Vma;
 use crate::address::PAGE_SIZE;
-use crate::mapping::Mapping;
+use crate::mapping::{Device, Mapping};
 use crate::process::ProcessId;
 
 /// `/dev/zero`, whose private mappings are plain anonymous memory (`drivers/char/mem.c`).
@@ -76,29 +76,61 @@ impl BackingFiles {
     }
 
     fn find(&self, vma: &Vma, mapping: &Mapping) -> Backing {
-        let link = map_files_link(self.pid, vma);
         let by_path = || {
             let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
             known.then(|| path_in_root(self.pid, mapping.path()))
         };
-        for path in std::iter::once(PathBuf::from(link)).chain(by_path()) {
-            let Some(status) = status(&path) else {
-                continue;
-            };
-            if status.stx_ino != vma.inode {
-                continue;
-            }
-            match FileType::from_raw_mode(u32::from(status.stx_mode)) {
-                FileType::RegularFile => {
-                    if let Some(file) = open_same(&path, vma.inode) {
-                        return Backing::File(file);
-                    }
-                }
-                FileType::CharacterDevice if is_dev_zero(&status) => return Backing::Zeros,
-                _ => return Backing::Closed,
-            }
-        }
-        Backing::Closed
+        // Lazily, one after the other: the first serves whoever is privileged, and cannot be mistaken.
+        std::iter::once((map_files_link(self.pid, vma), Sameness::Given))
+            .chain(
+                std::iter::once_with(by_path)
+                    .flatten()
+                    .map(|path| (path, Sameness::SamePath)),
+            )
+            .chain(
+                std::iter::once_with(|| descriptors(self.pid))
+                    .flatten()
+                    .map(|path| (path, Sameness::Device)),
+            )
+            .find_map(|(path, sameness)| open_if_same(&path, vma, sameness))
+            .unwrap_or(Backing::Closed)
+    }
+}
+
+/// What shows, besides the inode's number, that a path leads to the file behind a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sameness {
+    /// The kernel says so.
+    Given,
+    /// It is the mapping's own path. `maps` and `stat` show different devices on file systems
+    /// that are made of several (btrfs, overlayfs), whose devices have no driver.
+    SamePath,
+    /// The device must be the same.
+    Device,
+}
+
+impl Sameness {
+    fn holds(self, status: &Statx, vma: &Vma) -> bool {
+        let device = Device {
+            major: status.stx_dev_major,
+            minor: status.stx_dev_minor,
+        };
+        let same = match self {
+            Self::Given => true,
+            Self::SamePath => device == vma.device || (device.major == 0 && vma.device.major == 0),
+            Self::Device => device == vma.device,
+        };
+        same && status.stx_ino == vma.inode
+    }
+}
+
+fn open_if_same(path: &Path, vma: &Vma, sameness: Sameness) -> Option<Backing> {
+    let status = status(path).filter(|status| sameness.holds(status, vma))?;
+    match FileType::from_raw_mode(u32::from(status.stx_mode)) {
+        FileType::RegularFile => open_same(path, vma.inode).map(Backing::File),
+        FileType::CharacterDevice if is_dev_zero(&status) => Some(Backing::Zeros),
+        // Opening a device can have effects.
+        _ => Some(Backing::Closed),
     }
 }
 
@@ -146,9 +178,17 @@ pub(super) fn seek(file: &File, offset: u64, whence: Whence) -> Option<u64> {
 }
 
 /// The file's own link, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` to be followed (proc_pid_map_files(5)).
-fn map_files_link(pid: ProcessId, vma: &Vma) -> String {
+fn map_files_link(pid: ProcessId, vma: &Vma) -> PathBuf {
     let (start, end) = (vma.range.start().get(), vma.range.end().get());
-    format!("/proc/{pid}/map_files/{start:x}-{end:x}")
+    PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"))
+}
+
+/// The process's own descriptors: a memfd or a deleted file is often open still.
+fn descriptors(pid: ProcessId) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 /// A path as the process sees it.

@@ -7,11 +7,13 @@ mod pagemap;
 mod pinned;
 mod plan;
 mod source;
+mod threads;
 mod vdso;
 mod vm;
 mod vma;
 
 pub use source::{LiveSource, SourceOptions};
+pub use threads::LiveThreads;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -53,8 +53,9 @@ impl Pinned {
         let stat = process
             .open_relative(format!("task/{pid}/stat"))
             .map_err(|error| from_proc(pid, "open of stat", &error))?;
-        let (mem, writable) = open_mem(process, pid, writable)?;
+        // Before `mem`, which is denied to a plain user where there is no memory.
         let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
+        let (mem, writable) = open_mem(process, pid, writable)?;
         let pinned = Self {
             identity: ProcessIdentity {
                 pid,
