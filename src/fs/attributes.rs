@@ -1,15 +1,14 @@
 //! `stat`, `chmod` and their like.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::FileSystem;
-use crate::address::{Address, AddressRange};
+use crate::address::AddressRange;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::process::ProcessInfo;
 use crate::tree::{Inode, Kind, Node};
-use crate::view::space_size;
+use crate::view::SPACE_SIZE;
 
 /// What `stat` shows, and how long it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,72 +150,48 @@ impl FileSystem {
         }
     }
 
-    /// Attributes of a file of memory: `ranges` are all that it shows, and
-    /// `hidden` says whether it may have bytes that its process does not hold.
-    fn describe_memory(
-        &self,
-        plain: Attributes,
-        info: &ProcessInfo,
-        ranges: &[AddressRange],
-        hidden: bool,
-    ) -> Attributes {
-        let freshness = &self.services.freshness;
-        // While it is open, the time moves with the epoch of what was read, and never without it.
-        let (modified, valid) = match self.opened.find(&info.identity) {
-            Some(open) => {
-                let (epoch, valid) = freshness.lend(&open.epoch);
-                (epoch.modified(), valid)
-            }
-            None => (freshness.clock().wall(), freshness.lendable()),
-        };
-        Attributes {
-            modified: if plain.size == 0 {
-                plain.modified
-            } else {
-                modified
-            },
-            blocks: self
-                .blocks(info, ranges, hidden)
-                .unwrap_or(plain.size.div_ceil(BLOCK)),
-            valid,
-            ..plain
-        }
-    }
-
-    /// Memory that the ranges hold, in blocks; `None` where that cannot be known.
+    /// Memory that `shown` holds, in blocks; `None` where that cannot be known.
+    /// `hidden` says whether there may be bytes that the process does not hold.
     ///
     /// A file of no block at all is archived as one large hole by `tar -S`
     /// without a look. So one that has bytes elsewhere shows a block at least.
-    fn blocks(&self, info: &ProcessInfo, ranges: &[AddressRange], hidden: bool) -> Option<u64> {
-        if ranges.is_empty() {
+    fn blocks(&self, info: &ProcessInfo, shown: AddressRange, hidden: bool) -> Option<u64> {
+        if shown.is_empty() {
             return Some(0);
         }
         let process = match self.opened.find(&info.identity) {
             Some(open) => open,
             None => self.opened.open(&info.identity).ok()?,
         };
-        let mut bytes = 0;
-        for range in ranges {
-            bytes += self.held.of(&*process.memory, *range).ok()?.total();
-        }
+        let bytes = self.held.of(&*process.memory, shown).ok()?.total();
         Some((bytes / BLOCK).max(u64::from(hidden)))
     }
 
-    fn describe_space(&self, plain: Attributes, info: &Arc<ProcessInfo>) -> Attributes {
-        let plain = Attributes {
+    /// Asks no process for anything: a listing of `mem` shows them all, and one may not answer.
+    fn describe_space(&self, plain: Attributes, info: &ProcessInfo) -> Attributes {
+        let (modified, valid) = self.modified(info);
+        Attributes {
             mode: if self.options.writable { 0o600 } else { 0o400 },
+            size: SPACE_SIZE,
+            // Never none: see `blocks`.
+            blocks: (info.resident / BLOCK).max(1),
+            modified,
+            valid,
             ..plain
-        };
-        let Ok(snapshot) = self.processes.recent_or_new(info) else {
-            return plain;
-        };
-        let plain = Attributes {
-            size: space_size(snapshot.mappings()),
-            ..plain
-        };
-        // The gaps hold nothing, so the whole range is counted in one go.
-        let all = AddressRange::new(Address::default(), Address::new(plain.size));
-        self.describe_memory(plain, info, all.as_slice(), true)
+        }
+    }
+
+    /// The time of last modification, and how long it holds: while the
+    /// process is open they move with the epoch of what was read, and never without it.
+    fn modified(&self, info: &ProcessInfo) -> (SystemTime, Duration) {
+        let freshness = &self.services.freshness;
+        match self.opened.find(&info.identity) {
+            Some(open) => {
+                let (epoch, valid) = freshness.lend(&open.epoch);
+                (epoch.modified(), valid)
+            }
+            None => (freshness.clock().wall(), freshness.lendable()),
+        }
     }
 
     fn describe_mapping(
@@ -225,19 +200,23 @@ impl FileSystem {
         info: &ProcessInfo,
         mapping: &Mapping,
     ) -> Attributes {
-        let plain = Attributes {
+        let (modified, valid) = self.modified(info);
+        let size = mapping.size();
+        let shown = mapping.range().truncated(size);
+        let hidden = mapping.has_file() || mapping.is_vdso();
+        let blocks = self.blocks(info, shown, hidden);
+        Attributes {
             mode: if self.may_write(mapping) {
                 0o600
             } else {
                 0o400
             },
-            size: mapping.size(),
+            size,
+            blocks: blocks.unwrap_or(size.div_ceil(BLOCK)),
+            modified: if size == 0 { plain.modified } else { modified },
+            valid,
             ..plain
-        };
-        let shown = mapping.range().truncated(mapping.size());
-        let ranges = if shown.is_empty() { &[][..] } else { &[shown] };
-        let hidden = mapping.has_file() || mapping.is_vdso();
-        self.describe_memory(plain, info, ranges, hidden)
+        }
     }
 
     /// Whether a mapping can be opened for writing.

@@ -10,7 +10,7 @@ use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::process::fake::{FakeProcess, FakeSource};
 use crate::tree::{Inode, Kind, ROOT};
-use crate::view::Seek;
+use crate::view::{SPACE_SIZE, Seek};
 
 const TTL: Duration = Duration::from_millis(100);
 const HEAP: &str = "000000010000-000000012000.rw-p.heap";
@@ -414,7 +414,7 @@ fn the_whole_space_shows_the_same_bytes() {
     let bench = writable();
     let heap = bench.open(&format!("7/{HEAP}"), READ_WRITE).unwrap();
     let space = bench.open("mem/7", READ_WRITE).unwrap();
-    assert_eq!(bench.find("mem/7").unwrap().size, 0x31_000);
+    assert_eq!(bench.find("mem/7").unwrap().size, SPACE_SIZE);
     assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hhhh");
     bench.fs.write(heap.handle, 1, b"W").unwrap();
     assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hWhh");

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{from_io, from_proc};
-use crate::address::Address;
+use crate::address::{Address, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::process::{ProcessId, ProcessIdentity};
 
@@ -69,8 +69,8 @@ impl Pinned {
             _pidfd: pidfd,
         };
         // The descriptors were opened one after another: only if the first and the last still
-        // agree do they belong together. A kernel thread has no memory and ends here, too.
-        pinned.verify().map_err(|_| Error::NoProcess(pid))?;
+        // agree do they belong together.
+        pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
         Ok(pinned)
     }
 
@@ -83,16 +83,34 @@ impl Pinned {
         self.writable
     }
 
-    /// Whether the process lives and runs the program that was pinned.
+    /// Memory that the process holds, in bytes.
+    pub(super) fn resident(&self) -> u64 {
+        State::read(&self.stat).map_or(0, |state| state.resident)
+    }
+
+    /// Whether the process lives and its code and stack are where they were.
+    ///
+    /// Takes no lock of its address space, so that nobody waits here for a
+    /// target that waits for something else.
     ///
     /// # Errors
     /// `Ended`, `Replaced`.
-    pub(super) fn verify(&self) -> Result<()> {
+    pub(super) fn check_program(&self) -> Result<()> {
         let pid = self.identity.pid;
         let state = State::read(&self.stat).ok_or(Error::Ended(pid))?;
         if state.start_time != self.identity.start_time || state.layout != self.identity.layout {
             return Err(Error::Replaced(pid));
         }
+        Ok(())
+    }
+
+    /// Whether the process lives and runs the program that was pinned; may wait for the address space's lock.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`.
+    pub(super) fn verify(&self) -> Result<()> {
+        let pid = self.identity.pid;
+        self.check_program()?;
         match self.mem.read_at(&mut [0], NOWHERE) {
             // The address space is gone. If the process began to exit meanwhile, that is why.
             Ok(0) => Err(match State::read(&self.stat) {
@@ -150,14 +168,17 @@ impl Pinned {
 struct State {
     start_time: u64,
     layout: [u64; 2],
+    resident: u64,
 }
 
 impl State {
+    /// `None` where there is no such process any more, or none with memory: a kernel thread has none.
     fn read(file: &File) -> Option<Self> {
         let stat = read_stat(file)?;
-        (!is_dead(&stat)).then_some(Self {
+        (!is_dead(&stat) && stat.vsize > 0).then_some(Self {
             start_time: stat.starttime,
             layout: [stat.startcode, stat.startstack],
+            resident: stat.rss * PAGE_SIZE,
         })
     }
 }

@@ -122,7 +122,7 @@ impl ProcessSource for LiveSource {
             command.pop();
         }
         // The owner was asked for by number: it is the pinned process's only if that still lives.
-        pinned.verify().map_err(|_| Error::NoProcess(pid))?;
+        pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
         let identity = *pinned.identity();
         Ok(ProcessInfo {
             identity,
@@ -130,6 +130,7 @@ impl ProcessSource for LiveSource {
             uid: owner.uid(),
             gid: owner.gid(),
             started: self.boot_time + identity.start_time / self.ticks_per_second,
+            resident: pinned.resident(),
         })
     }
 

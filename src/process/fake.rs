@@ -63,6 +63,7 @@ impl FakeProcess {
                     uid: 1000,
                     gid: 1000,
                     started: 1_000_000,
+                    resident: 3 * PAGE_SIZE,
                 },
                 maps: Vec::new(),
                 pages: BTreeMap::new(),

@@ -43,6 +43,8 @@ pub struct ProcessInfo {
     pub gid: u32,
     /// When the process started, as a file time, in seconds since the epoch.
     pub started: u64,
+    /// Memory that it held when it was looked at, in bytes.
+    pub resident: u64,
 }
 
 /// What is to be known of a process at one moment.

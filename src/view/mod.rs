@@ -6,7 +6,7 @@ mod space_file;
 
 pub use mapping_file::MappingFile;
 pub use range::Seek;
-pub use space_file::{SpaceFile, space_size};
+pub use space_file::{SPACE_SIZE, SpaceFile};
 
 /// What becomes of bytes that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
