@@ -9,7 +9,6 @@ use fuser::{Config, MountOption, Session, SessionUnmounter};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::{AccessFlags, access};
-use procfs::process::Process;
 use thiserror::Error;
 
 use crate::cache::{Freshness, PageCache};
@@ -18,14 +17,12 @@ use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
 use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::linux::{
-    LiveSource, LiveThreads, SourceOptions, check_page_size, raise_descriptor_limit,
+    LiveSource, LiveThreads, SUBTYPE, SourceOptions, check_page_size, mounts,
+    raise_descriptor_limit,
 };
 use crate::mapping::Device;
 use crate::metrics::Metrics;
 use crate::patience::{Limits, Patience};
-
-/// The file system type that `mount` and `/proc/mounts` show, behind `fuse.`.
-const SUBTYPE: &str = "procmemfs";
 
 /// Readahead of the mount, in KiB: one request of the largest size.
 const READAHEAD_KIB: &str = "1024";
@@ -308,11 +305,9 @@ fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf, MountError> {
     let path = mountpoint
         .canonicalize()
         .map_err(|error| MountError::Other(given.clone(), error))?;
-    let mounts = Process::myself()
-        .and_then(|process| process.mountinfo())
-        .map_err(|_| MountError::NoProc)?;
-    let topmost = mounts.0.iter().rfind(|mount| mount.mount_point == path);
-    if topmost.is_some_and(|mount| mount.fs_type == format!("fuse.{SUBTYPE}")) {
+    let mounts = mounts().map_err(|_| MountError::NoProc)?;
+    let topmost = mounts.iter().rfind(|mount| mount.path == path);
+    if topmost.is_some_and(|mount| mount.is_ours) {
         return Err(MountError::Mounted(given));
     }
     Ok(path)
@@ -352,16 +347,9 @@ fn explain(mountpoint: &Path, error: io::Error) -> MountError {
 
 /// The mount's device, without asking its file system, which does not answer yet.
 fn own_device(mountpoint: &Path) -> Option<Device> {
-    let mounts = Process::myself().ok()?.mountinfo().ok()?;
-    let mount = mounts
-        .0
-        .iter()
-        .rfind(|mount| mount.mount_point == mountpoint)?;
-    let (major, minor) = mount.majmin.split_once(':')?;
-    Some(Device {
-        major: major.parse().ok()?,
-        minor: minor.parse().ok()?,
-    })
+    let mounts = mounts().ok()?;
+    let mount = mounts.iter().rfind(|mount| mount.path == mountpoint)?;
+    Some(mount.device)
 }
 
 /// Lets the kernel read ahead in requests of the largest size; for root only, and nothing is lost without.

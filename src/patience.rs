@@ -25,6 +25,11 @@ use crate::pid::ProcessId;
 pub struct Limits {
     /// How long a request waits for its answer.
     pub patience: Duration,
+    /// How long a request waits for a process that has not answered another one
+    /// lately: the kernel asks again for each page of a request that failed.
+    pub impatience: Duration,
+    /// How long that is remembered of a process.
+    pub memory: Duration,
     /// How long a request may take whose thread is at work: reading the `maps` of a process with
     /// very many mappings on a machine that is very busy.
     pub longest: Duration,
@@ -44,6 +49,8 @@ impl Limits {
         let seats = threads.saturating_sub(1);
         Self {
             patience: Duration::from_secs(2),
+            impatience: Duration::from_millis(50),
+            memory: Duration::from_secs(10),
             longest: Duration::from_secs(60),
             delay: Duration::from_millis(10),
             seats,
@@ -91,6 +98,8 @@ struct State {
     /// Threads started for the queue.
     extra: usize,
     waiting: VecDeque<Waiting>,
+    /// Until when a process is known not to answer.
+    slow: HashMap<ProcessId, Duration>,
     /// Whether the watcher sleeps until it is called.
     asleep: bool,
     ended: bool,
@@ -154,7 +163,7 @@ impl Patience {
             Room::Now if state.seated >= self.limits.seats => Entry::Full,
             Room::Now => {
                 state.seated += 1;
-                let mut call = self.call(process, expire);
+                let mut call = self.call(&mut state, process, expire);
                 call.thread = Some(self.threads.current());
                 let seat = state.seat(call);
                 self.call_watcher(&mut state);
@@ -180,10 +189,9 @@ impl Patience {
         job: impl FnOnce() + Send + 'static,
     ) {
         let mut state = self.state.lock();
-        state.waiting.push_back(Waiting {
-            call: self.call(process, expire),
-            job: Box::new(job),
-        });
+        let call = self.call(&mut state, process, expire);
+        let job = Box::new(job);
+        state.waiting.push_back(Waiting { call, job });
         self.call_watcher(&mut state);
     }
 
@@ -224,13 +232,26 @@ impl Patience {
         self.state.lock().stuck(None)
     }
 
-    fn call(&self, process: ProcessId, expire: impl FnOnce() + Send + 'static) -> Call {
+    fn call(
+        &self,
+        state: &mut State,
+        process: ProcessId,
+        expire: impl FnOnce() + Send + 'static,
+    ) -> Call {
         let started = self.clock.now();
+        let patience = match state.slow.get(&process) {
+            Some(until) if started < *until => self.limits.impatience,
+            Some(_) => {
+                state.slow.remove(&process);
+                self.limits.patience
+            }
+            None => self.limits.patience,
+        };
         Call {
             process,
             started,
             thread: None,
-            due: started + self.limits.patience,
+            due: started + patience,
             expire: Some(Box::new(expire)),
         }
     }
@@ -263,16 +284,24 @@ impl Patience {
     fn look(&self, state: &mut MutexGuard<'_, State>) -> bool {
         let now = self.clock.now();
         let mut overdue: Vec<Expire> = Vec::new();
-        for call in state.all_calls().filter(|call| now >= call.due) {
+        let mut slow = Vec::new();
+        let late = |call: &&mut Call| call.expire.is_some() && now >= call.due;
+        for call in state.all_calls().filter(late) {
             let is_at_work = call
                 .thread
                 .is_some_and(|thread| self.threads.is_running(thread));
             if is_at_work && now < call.started + self.limits.longest {
                 call.due = now + self.limits.patience;
             } else {
+                slow.push(call.process);
                 overdue.extend(call.expire.take());
             }
         }
+        state.slow.retain(|_, until| now < *until);
+        state.slow.extend(
+            slow.into_iter()
+                .map(|process| (process, now + self.limits.memory)),
+        );
         if !overdue.is_empty() {
             MutexGuard::unlocked(state, || overdue.into_iter().for_each(|expire| expire()));
         }
@@ -496,6 +525,29 @@ mod tests {
         let _waits = bench.seat(7);
         bench.threads.0.store(false, Ordering::SeqCst);
         bench.advance(2000);
+        bench.look();
+        assert_eq!(bench.counts(), (2, 0));
+    }
+
+    #[test]
+    fn a_process_that_did_not_answer_is_given_less_time_for_a_while() {
+        let bench = Bench::new(8, 2);
+        bench.patience.leave(bench.seat(7));
+        let stuck = bench.seat(7);
+        bench.advance(2000);
+        bench.look();
+        assert_eq!(bench.counts(), (1, 0));
+        bench.patience.leave(stuck);
+        let again = bench.seat(7);
+        let other = bench.seat(8);
+        bench.advance(50);
+        bench.look();
+        assert_eq!(bench.counts(), (2, 0), "not the other process");
+        bench.patience.leave(again);
+        bench.patience.leave(other);
+        bench.advance(10_000);
+        let _later = bench.seat(7);
+        bench.advance(1999);
         bench.look();
         assert_eq!(bench.counts(), (2, 0));
     }

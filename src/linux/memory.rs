@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 
 use super::backing::{self, Backing};
-use super::pagemap::PageState;
 use super::pinned::Pinned;
 use super::plan::{Origin, Planner, Step};
 use super::{vdso, vm};
@@ -110,10 +109,12 @@ impl LiveMemory {
         let mut steps: Vec<Step> = Vec::new();
         let mut at = range.start();
         while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
-            let more = self
-                .planner
-                .steps(mapping, rest, usize::MAX)
-                .map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
+            let more = if self.touch {
+                self.planner.touching_steps(rest)
+            } else {
+                self.planner.steps(mapping, rest, usize::MAX)
+            };
+            let more = more.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
             match more.last() {
                 Some(last) => at = last.range.end(),
                 None => return Err(Error::system("PAGEMAP_SCAN", Errno::EIO)),
@@ -288,17 +289,7 @@ impl ProcessMemory for LiveMemory {
 
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let mut pieces = Vec::with_capacity(segments.len());
-        if self.touch {
-            pieces.extend(segments.iter_mut().map(|segment| Piece {
-                address: segment.address,
-                mapping: segment.mapping,
-                origin: match self.planner.is_own(segment.mapping) {
-                    true => Origin::OwnMount,
-                    false => Origin::Process(PageState::Present),
-                },
-                buffer: segment.buffer,
-            }));
-        } else if let Err(error) = self.plan(segments, &mut pieces) {
+        if let Err(error) = self.plan(segments, &mut pieces) {
             // Descriptors of an address space that is gone answer with errors of their own.
             self.verify()?;
             return Err(error);

@@ -3,6 +3,7 @@
 mod backing;
 mod extent;
 mod memory;
+mod mounts;
 mod pagemap;
 mod pinned;
 mod plan;
@@ -12,6 +13,7 @@ mod vdso;
 mod vm;
 mod vma;
 
+pub use mounts::{MountPoint, SUBTYPE, mounts};
 pub use source::{LiveSource, SourceOptions};
 pub use threads::LiveThreads;
 

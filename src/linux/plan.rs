@@ -42,12 +42,44 @@ pub(super) struct Planner {
     pub(super) maps: Maps,
     pub(super) files: BackingFiles,
     pub(super) own_device: Option<Device>,
+    /// Devices of other mounts of this kind, for who may fault pages in.
+    pub(super) other_mounts: Vec<Device>,
 }
 
 impl Planner {
     /// Whether a file of this mount is behind the mapping.
     pub(super) fn is_own(&self, mapping: &Mapping) -> bool {
         self.own_device.is_some_and(|device| mapping.is_on(device))
+    }
+
+    /// The steps for `range` where absent pages may be faulted in: all of it through the process,
+    /// but for mappings of this mount or another one like it. A fault there would come back to us.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn touching_steps(&self, range: AddressRange) -> Result<Vec<Step>, Errno> {
+        let mut steps = Vec::new();
+        let mut at = range.start();
+        while at < range.end() {
+            let (upto, origin) = match self.maps.at_or_behind(at)? {
+                Some(vma) if vma.range.contains(at) && self.is_mount(vma.device, vma.inode) => {
+                    (vma.range.end(), Origin::OwnMount)
+                }
+                Some(vma) if vma.range.contains(at) => {
+                    (vma.range.end(), Origin::Process(PageState::Present))
+                }
+                Some(vma) => (vma.range.start(), Origin::Nothing),
+                None => (range.end(), Origin::Nothing),
+            };
+            let upto = upto.min(range.end());
+            steps.extend(AddressRange::new(at, upto).map(|range| Step { range, origin }));
+            at = upto;
+        }
+        Ok(steps)
+    }
+
+    fn is_mount(&self, device: Device, inode: u64) -> bool {
+        inode != 0 && (self.own_device == Some(device) || self.other_mounts.contains(&device))
     }
 
     /// The steps for `range`, a part of `mapping`, from its start on without a gap; they may end early.

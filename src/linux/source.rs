@@ -9,6 +9,7 @@ use procfs::process::{Process, all_processes};
 
 use super::backing::BackingFiles;
 use super::memory::LiveMemory;
+use super::mounts::mounts;
 use super::pagemap::Pagemap;
 use super::pinned::{Pinned, contents};
 use super::plan::Planner;
@@ -180,6 +181,11 @@ impl ProcessSource for LiveSource {
             maps: Maps::new(open("maps")?),
             files: BackingFiles::new(pid),
             own_device: self.own_device.get().copied(),
+            other_mounts: if self.options.touch {
+                mounts_of_our_kind()
+            } else {
+                Vec::new()
+            },
         };
         // Were there an exec in between, these would belong to another program.
         pinned.verify()?;
@@ -204,4 +210,11 @@ impl ProcessSource for LiveSource {
             .and_then(ProcessId::parse)
             .ok_or(Error::NoEntry)
     }
+}
+
+/// Devices of all mounts of this program.
+fn mounts_of_our_kind() -> Vec<Device> {
+    let mounts = mounts().unwrap_or_default();
+    let ours = mounts.into_iter().filter(|mount| mount.is_ours);
+    ours.map(|mount| mount.device).collect()
 }
