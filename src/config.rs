@@ -235,7 +235,11 @@ fn time(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    humantime::parse_duration(text).ok()
+    /// Longer than any mount lasts, and short enough to reckon with.
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|time| *time <= LONGEST)
 }
 
 fn size(text: &str) -> Option<u64> {

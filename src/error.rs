@@ -121,11 +121,6 @@ impl Error {
     pub fn system(what: &'static str, errno: Errno) -> Self {
         Self::System { what, errno }
     }
-
-    /// Whether the process behind a descriptor is gone or is another one.
-    pub fn is_identity_lost(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Replaced(_))
-    }
 }
 
 #[cfg(test)]

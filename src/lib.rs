@@ -1,6 +1,6 @@
 //! procmemfs shows the memory of live Linux processes as files.
 //!
-//! The modules form layers; each uses only those above it in this list. See
+//! The modules form layers, and arrows between them point one way. See
 //! `docs/ARCHITECTURE.md` for the picture and `docs/SEMANTICS.md` for what is
 //! promised to whoever reads and writes the files.
 

@@ -52,7 +52,8 @@ impl Limits {
             impatience: Duration::from_millis(50),
             memory: Duration::from_secs(10),
             longest: Duration::from_secs(60),
-            delay: Duration::from_millis(10),
+            // Without a seat nobody will leave one.
+            delay: Duration::from_millis(if seats == 0 { 0 } else { 10 }),
             seats,
             per_process: seats.div_ceil(2).max(2),
             extra: 32,
@@ -176,8 +177,8 @@ impl Patience {
     pub fn leave(&self, Seat(number): Seat) {
         let mut state = self.state.lock();
         state.inside.remove(&number);
-        self.work_off(state);
-        self.state.lock().seated -= 1;
+        self.work_off(&mut state);
+        state.seated -= 1;
     }
 
     /// Has `job` done once there is room in the memory of `process`. `expire`
@@ -261,8 +262,9 @@ impl Patience {
         let started = std::thread::Builder::new()
             .name("extra".to_owned())
             .spawn(move || {
-                patience.work_off(patience.state.lock());
-                patience.state.lock().extra -= 1;
+                let mut state = patience.state.lock();
+                patience.work_off(&mut state);
+                state.extra -= 1;
             });
         if let Err(error) = started {
             log::warn!("no thread for requests that wait: {error}");
@@ -271,11 +273,11 @@ impl Patience {
     }
 
     /// Does jobs that wait, as long as there is room for one.
-    fn work_off(&self, mut state: MutexGuard<'_, State>) {
+    fn work_off(&self, state: &mut MutexGuard<'_, State>) {
         while let Some(Waiting { mut call, job }) = state.next_with_room(&self.limits) {
             call.thread = Some(self.threads.current());
             let seat = state.seat(call);
-            MutexGuard::unlocked(&mut state, job);
+            MutexGuard::unlocked(state, job);
             state.inside.remove(&seat.0);
         }
     }
@@ -340,7 +342,7 @@ impl Patience {
 
     /// Wakes the watcher if it does not look by itself soon enough.
     fn call_watcher(&self, state: &mut MutexGuard<'_, State>) {
-        if state.asleep || state.waiting.len() == 1 {
+        if state.asleep || !state.waiting.is_empty() {
             state.asleep = false;
             self.wake.notify_all();
         }
@@ -602,7 +604,7 @@ mod tests {
         assert!(!bench.look(), "somebody may leave soon");
         bench.advance(10);
         assert!(bench.look());
-        bench.patience.work_off(bench.patience.state.lock());
+        bench.patience.work_off(&mut bench.patience.state.lock());
         assert_eq!(bench.counts(), (0, 1));
         assert!(!bench.look());
     }

@@ -117,6 +117,10 @@ impl ProcessMemory for CachedMemory {
             .contents(&*self.inner, epoch, mapping, range, at_most)
     }
 
+    fn rest(&self) {
+        self.inner.rest();
+    }
+
     fn held(&self, range: AddressRange) -> Result<Held> {
         self.inner.held(range)
     }

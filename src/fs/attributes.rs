@@ -86,8 +86,10 @@ impl FileSystem {
         }
         if change.size.is_some() {
             match self.inodes.get(inode)? {
-                Node::Mapping(..) if !self.options.writable => return Err(Error::ReadOnlyMount),
-                Node::Mapping(..) => (),
+                Node::Mapping(..) | Node::Space(_) if !self.options.writable => {
+                    return Err(Error::ReadOnlyMount);
+                }
+                Node::Mapping(..) | Node::Space(_) => (),
                 node if node.kind() == Kind::Directory => return Err(Error::IsADirectory),
                 _ => return Err(Error::NotPermitted),
             }
@@ -200,11 +202,12 @@ impl FileSystem {
         info: &ProcessInfo,
         mapping: &Mapping,
     ) -> Attributes {
-        let (modified, valid) = self.modified(info);
         let size = mapping.size();
         let shown = mapping.range().truncated(size);
-        let hidden = mapping.has_file() || mapping.is_vdso();
+        let hidden = mapping.has_file() || mapping.is_special();
         let blocks = self.blocks(info, shown, hidden);
+        // Last: counting blocks can take long, and time runs.
+        let (modified, valid) = self.modified(info);
         Attributes {
             mode: if self.may_write(mapping) {
                 0o600

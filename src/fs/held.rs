@@ -45,6 +45,14 @@ impl HeldMemory {
         }
     }
 
+    /// Nothing at all is believed within the bound only: `tar -S` does not look at such a file.
+    fn lifetime(&self, known: &Known) -> Duration {
+        match known.held.total() {
+            0 => self.bound,
+            _ => self.bound.max(known.cost * COST_FACTOR),
+        }
+    }
+
     /// Memory that a range holds, now or a moment ago.
     ///
     /// # Errors
@@ -53,7 +61,7 @@ impl HeldMemory {
         let key = (*memory.identity(), range);
         let now = self.clock.now();
         if let Some(known) = self.known.lock().get(&key)
-            && now.saturating_sub(known.taken) <= self.bound.max(known.cost * COST_FACTOR)
+            && now.saturating_sub(known.taken) <= self.lifetime(known)
         {
             return Ok(known.held);
         }

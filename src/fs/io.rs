@@ -168,13 +168,10 @@ impl FileSystem {
 
     /// The address space as it is now, or was a moment ago.
     fn space(&self, open: &OpenMemory, info: &Arc<ProcessInfo>) -> Result<SpaceFile> {
-        let snapshot = self
-            .processes
-            .recent_or_new(info)
-            .map_err(|error| match error {
-                Error::NoProcess(pid) => Error::Ended(pid),
-                error => error,
-            })?;
+        let snapshot = self.processes.fresh(info).map_err(|error| match error {
+            Error::NoProcess(pid) => Error::Ended(pid),
+            error => error,
+        })?;
         Ok(SpaceFile::new(
             Arc::clone(&open.process.memory),
             Arc::clone(snapshot.mappings()),
@@ -184,7 +181,11 @@ impl FileSystem {
 
     /// Closes a file or a directory.
     pub fn release(&self, handle: u64) {
-        self.handles.close(handle);
+        if let Some(Handle::Memory(open)) = self.handles.close(handle)
+            && !self.handles.uses(&open.process)
+        {
+            open.process.memory.rest();
+        }
     }
 
     /// Whether `access` would be granted.

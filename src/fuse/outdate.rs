@@ -11,8 +11,17 @@ use crate::tree::Inode;
 /// A write that is done, and is to be answered once the kernel has dropped what it outdated.
 #[derive(Debug)]
 struct Job {
-    reply: ReplyWrite,
+    /// `None` where the writer has been answered without.
+    reply: Option<ReplyWrite>,
     written: Written,
+}
+
+impl Job {
+    fn answer(self) {
+        if let Some(reply) = self.reply {
+            reply.written(self.written.bytes as u32);
+        }
+    }
 }
 
 /// Answers writes after the kernel's cache has been brought up to date.
@@ -41,10 +50,17 @@ impl Outdated {
         if written.outdated.is_empty() {
             return reply.written(written.bytes as u32);
         }
+        let reply = Some(reply);
         if let Err(unsent) = self.jobs.send(Job { reply, written }) {
-            let Job { reply, written } = unsent.0;
-            reply.written(written.bytes as u32);
+            unsent.0.answer();
         }
+    }
+
+    /// Has outdated pages dropped after a write that nobody waits for any more.
+    pub(super) fn drop_pages(&self, written: Written) {
+        let reply = None;
+        // Where the other end is gone, so is the kernel's cache.
+        let _ = self.jobs.send(Job { reply, written });
     }
 }
 
@@ -57,14 +73,14 @@ impl Jobs {
         std::thread::Builder::new()
             .name("outdate".to_owned())
             .spawn(move || {
-                for Job { reply, written } in self.0 {
-                    for Inode(inode) in written.outdated {
+                for job in self.0 {
+                    for Inode(inode) in &job.written.outdated {
                         // ENOENT: the kernel has dropped the whole inode meanwhile.
-                        if let Err(error) = notifier.inval_inode(INodeNo(inode), 0, 0) {
+                        if let Err(error) = notifier.inval_inode(INodeNo(*inode), 0, 0) {
                             log::debug!("inode {inode} is not in the kernel's cache: {error}");
                         }
                     }
-                    reply.written(written.bytes as u32);
+                    job.answer();
                 }
             })
             .map(drop)

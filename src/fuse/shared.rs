@@ -172,10 +172,13 @@ impl Shared {
         } else {
             self.fs.write(handle, offset, data)
         };
-        slot.answer(|reply| match written {
-            Ok(written) => self.outdated.answer(reply, written),
-            Err(error) => reply.error(self.fail(Operation::Write, inode, &error)),
-        });
+        match (slot.take(), written) {
+            (Some(reply), Ok(written)) => self.outdated.answer(reply, written),
+            (Some(reply), Err(error)) => reply.error(self.fail(Operation::Write, inode, &error)),
+            // Too late for the writer, but the bytes are there.
+            (None, Ok(written)) => self.outdated.drop_pages(written),
+            (None, Err(_)) => (),
+        }
     }
 
     pub(super) fn seek(

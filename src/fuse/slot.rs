@@ -52,7 +52,11 @@ impl<R> Slot<R> {
 
     /// Answers, unless somebody else has; returns whether it did.
     pub(super) fn answer(&self, give: impl FnOnce(R)) -> bool {
-        let reply = self.0.lock().take();
-        reply.map(give).is_some()
+        self.take().map(give).is_some()
+    }
+
+    /// Takes the reply to answer with, unless somebody else has.
+    pub(super) fn take(&self) -> Option<R> {
+        self.0.lock().take()
     }
 }

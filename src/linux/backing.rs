@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,6 +55,12 @@ impl BackingFiles {
         }
     }
 
+    /// Closes all of them: a file that is held cannot be unmounted, and a memfd keeps its memory.
+    pub(super) fn close(&self) {
+        let files = std::mem::replace(&mut *self.open.lock(), LruCache::new(KEPT));
+        drop(files);
+    }
+
     /// What is behind `vma`, which was asked for just now. `mapping` names the file, for plain users.
     pub(super) fn of(&self, vma: &Vma, mapping: &Mapping) -> Arc<Backing> {
         let key = (
@@ -70,7 +76,9 @@ impl BackingFiles {
         }
         let backing = Arc::new(self.find(vma, mapping));
         if let Backing::File(_) = *backing {
-            self.open.lock().put(key, Arc::clone(&backing));
+            // Closed outside the lock: that can take long on a file system that hangs.
+            let evicted = self.open.lock().push(key, Arc::clone(&backing));
+            drop(evicted);
         }
         backing
     }
@@ -124,12 +132,21 @@ impl Sameness {
     }
 }
 
+/// Opens what `path` leads to, once it is known what that is: opening a device can have effects.
 fn open_if_same(path: &Path, vma: &Vma, sameness: Sameness) -> Option<Backing> {
-    let status = status(path).filter(|status| sameness.holds(status, vma))?;
+    let place = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_CLOEXEC).bits())
+        .open(path)
+        .ok()?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let status = statx(&place, "", flags, StatxFlags::BASIC_STATS).ok()?;
+    if !sameness.holds(&status, vma) {
+        return None;
+    }
     match FileType::from_raw_mode(u32::from(status.stx_mode)) {
-        FileType::RegularFile => open_same(path, vma.inode).map(Backing::File),
+        FileType::RegularFile => reopen(&place).map(Backing::File),
         FileType::CharacterDevice if is_dev_zero(&status) => Some(Backing::Zeros),
-        // Opening a device can have effects.
         _ => Some(Backing::Closed),
     }
 }
@@ -170,11 +187,17 @@ fn file_ends_in_page(file: &File, offset: u64) -> bool {
 }
 
 /// Where the next data or hole of the file starts, from `offset` on; `None` behind the last.
-pub(super) fn seek(file: &File, offset: u64, whence: Whence) -> Option<u64> {
-    let offset = i64::try_from(offset).ok()?;
-    // `SEEK_DATA` does not need the position, so two threads do not disturb each other.
-    let found = lseek(file.as_fd(), offset, whence).ok()?;
-    u64::try_from(found).ok()
+///
+/// # Errors
+/// Where the file system cannot tell.
+pub(super) fn seek(file: &File, offset: u64, whence: Whence) -> Result<Option<u64>, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    // The position that this moves is nobody's: bytes are read by `pread`.
+    match lseek(file.as_fd(), offset, whence) {
+        Ok(found) => Ok(u64::try_from(found).ok()),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The file's own link, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` to be followed (proc_pid_map_files(5)).
@@ -208,18 +231,16 @@ pub(super) fn is_dev_zero(status: &Statx) -> bool {
     (status.stx_rdev_major, status.stx_rdev_minor) == DEV_ZERO
 }
 
-/// Opens a regular file without leaving a trace in its access time, if this user may do that.
-fn open_same(path: &Path, inode: u64) -> Option<File> {
+/// Opens for reading what is held already, without a trace in its access time if this user may do that.
+fn reopen(place: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
     let open = |flags: OFlag| {
         OpenOptions::new()
             .read(true)
             .custom_flags(flags.bits())
-            .open(path)
+            .open(&path)
     };
-    let file = open(OFlag::O_NONBLOCK | OFlag::O_NOATIME)
+    open(OFlag::O_NONBLOCK | OFlag::O_NOATIME)
         .or_else(|_| open(OFlag::O_NONBLOCK))
-        .ok()?;
-    // The link may lead elsewhere since it was looked at.
-    let status = file.metadata().ok()?;
-    (status.ino() == inode && status.is_file()).then_some(file)
+        .ok()
 }

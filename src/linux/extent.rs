@@ -31,17 +31,23 @@ pub(super) fn complete(
         if own_device.is_some_and(|device| mapping.is_on(device)) {
             continue;
         }
-        if mapping.is_deleted() && is_live(pid, mapping) {
-            mapping.undelete();
+        // What is barred by its name stays so.
+        if mapping.extent() != Extent::Whole {
+            continue;
         }
         let file = match files.entry((mapping.device(), mapping.inode())) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => vacant.insert(status_of_file(pid, mapping)),
         };
+        // Only a file that still has a name, or one that cannot be asked, may be named "(deleted)".
+        let may_live = file.as_ref().is_none_or(|file| file.stx_nlink > 0);
+        if may_live && mapping.is_deleted() && is_live(pid, mapping) {
+            mapping.undelete();
+        }
         if let Some(file) = file {
             mapping.set_extent(extent(mapping, file));
         }
-        suspects |= is_suspect(mapping);
+        suspects |= is_suspect(mapping, file.as_ref());
     }
     if suspects {
         bar_devices(process, pid, space);
@@ -73,7 +79,12 @@ fn is_special(mapping: &Mapping) -> bool {
 }
 
 /// Whether a driver may be behind the mapping, which only its `VmFlags` tell.
-fn is_suspect(mapping: &Mapping) -> bool {
+fn is_suspect(mapping: &Mapping, file: Option<&Statx>) -> bool {
+    let is_regular =
+        |file: &Statx| FileType::from_raw_mode(u32::from(file.stx_mode)) == FileType::RegularFile;
+    if file.is_some_and(is_regular) && !is_special(mapping) {
+        return false;
+    }
     mapping.extent() == Extent::Whole
         && (is_special(mapping) || mapping.path().starts_with(b"/dev/"))
 }
@@ -158,17 +169,21 @@ VmFlags: rd pf\n";
 
     #[test]
     fn drivers_are_suspects_and_files_are_not() {
-        assert!(is_suspect(&mapping(
-            b"1000-2000 rw-s 0 00:05 9   /dev/dri/card0"
-        )));
-        assert!(is_suspect(&mapping(
-            b"1000-2000 rw-s 0 00:05 9   anon_inode:[io_uring]"
-        )));
-        assert!(is_suspect(&mapping(
-            b"1000-2000 rw-s 0 00:05 9   /sys/bus/pci/devices/x/resource0"
-        )));
-        assert!(!is_suspect(&mapping(
-            b"1000-2000 rw-s 0 00:05 9   /usr/lib/libc.so.6"
-        )));
+        assert!(is_suspect(
+            &mapping(b"1000-2000 rw-s 0 00:05 9   /dev/dri/card0"),
+            None
+        ));
+        assert!(is_suspect(
+            &mapping(b"1000-2000 rw-s 0 00:05 9   anon_inode:[io_uring]"),
+            None
+        ));
+        assert!(is_suspect(
+            &mapping(b"1000-2000 rw-s 0 00:05 9   /sys/bus/pci/devices/x/resource0"),
+            None
+        ));
+        assert!(!is_suspect(
+            &mapping(b"1000-2000 rw-s 0 00:05 9   /usr/lib/libc.so.6"),
+            None
+        ));
     }
 }

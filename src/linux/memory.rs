@@ -176,6 +176,18 @@ impl LiveMemory {
         Ok(done)
     }
 
+    fn is_all_writable(&self, start: Address, len: usize) -> bool {
+        let end = start.plus(len as u64);
+        let mut at = start;
+        while at < end {
+            match self.planner.maps.at_or_behind(at) {
+                Ok(Some(vma)) if vma.range.contains(at) && vma.writable => at = vma.range.end(),
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// Whether the bytes behind the first `done` were refused since the
     /// mapping has lost its `r` after the file was opened (`mprotect`).
     fn has_lost_protection(&self, run: &[ReadSegment<'_>], mut done: usize) -> bool {
@@ -249,7 +261,7 @@ impl LiveMemory {
         address: Address,
         buffer: &mut [u8],
     ) -> usize {
-        if vdso::copy(mapping.range().len(), offset, buffer) {
+        if vdso::copy(mapping.range(), offset, buffer) {
             return buffer.len();
         }
         let segment = ReadSegment {
@@ -314,6 +326,10 @@ impl ProcessMemory for LiveMemory {
         contents.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
     }
 
+    fn rest(&self) {
+        self.planner.files.close();
+    }
+
     fn held(&self, range: AddressRange) -> Result<Held> {
         let held = self.planner.held(range);
         if held.is_err() {
@@ -338,6 +354,10 @@ impl ProcessMemory for LiveMemory {
             }
             if !self.pinned.is_writable() {
                 return Err(Error::Protected);
+            }
+            // This descriptor passes over the protection, which is for `force` alone to ask.
+            if mode == WriteMode::Obey && !self.is_all_writable(address, data.len()) {
+                return Err(Error::Unreachable(address));
             }
             self.metrics.mem_writes.increment();
             answer = self.pinned.write(address, data);

@@ -1,6 +1,8 @@
 //! What is mounted where (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use procfs::ProcResult;
 use procfs::process::Process;
@@ -36,10 +38,26 @@ pub fn mounts() -> ProcResult<Vec<MountPoint>> {
                 minor: minor.parse().ok()?,
             },
             is_ours: mount.fs_type == ours,
-            path: mount.mount_point,
+            path: unescaped(&mount.mount_point),
         })
     });
     Ok(mounts.collect())
+}
+
+/// The kernel writes white space and backslashes in paths as three octal digits.
+fn unescaped(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, behind @ ..] = rest {
+        let digits = (*first == b'\\').then(|| behind.get(..3)).flatten();
+        let code = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        plain.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &behind[3..] } else { behind };
+    }
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 #[cfg(test)]
@@ -51,8 +69,14 @@ mod tests {
         let mounts = mounts().unwrap();
         let proc = mounts
             .iter()
-            .find(|mount| mount.path == PathBuf::from("/proc"))
+            .find(|mount| mount.path == Path::new("/proc"))
             .unwrap();
         assert!(!proc.is_ours);
+    }
+
+    #[test]
+    fn white_space_in_paths_is_read_back() {
+        let path = unescaped(Path::new("/a\\040b\\134c\\011d\\9"));
+        assert_eq!(path, Path::new("/a b\\c\td\\9"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::backing::{self, Backing, BackingFiles};
-use super::pagemap::{PageState, Pagemap};
+use super::pagemap::{PageState, Pagemap, Scan};
 use super::vma::{Maps, Vma};
 use crate::address::{Address, AddressRange};
 use crate::mapping::{Device, Mapping};
@@ -46,6 +46,9 @@ pub(super) struct Planner {
     pub(super) other_mounts: Vec<Device>,
 }
 
+/// Looks at a range that changes while it is looked at.
+const MOST_TRIES: u32 = 16;
+
 impl Planner {
     /// Whether a file of this mount is behind the mapping.
     pub(super) fn is_own(&self, mapping: &Mapping) -> bool {
@@ -62,7 +65,7 @@ impl Planner {
         let mut at = range.start();
         while at < range.end() {
             let (upto, origin) = match self.maps.at_or_behind(at)? {
-                Some(vma) if vma.range.contains(at) && self.is_mount(vma.device, vma.inode) => {
+                Some(vma) if vma.range.contains(at) && self.is_mount(vma.device) => {
                     (vma.range.end(), Origin::OwnMount)
                 }
                 Some(vma) if vma.range.contains(at) => {
@@ -78,8 +81,8 @@ impl Planner {
         Ok(steps)
     }
 
-    fn is_mount(&self, device: Device, inode: u64) -> bool {
-        inode != 0 && (self.own_device == Some(device) || self.other_mounts.contains(&device))
+    fn is_mount(&self, device: Device) -> bool {
+        self.own_device == Some(device) || self.other_mounts.contains(&device)
     }
 
     /// The steps for `range`, a part of `mapping`, from its start on without a gap; they may end early.
@@ -101,14 +104,47 @@ impl Planner {
             return Ok(vec![Step { range, origin }]);
         }
         let pages = range.to_pages();
-        let scan = self.pagemap.scan(pages, at_most)?;
+        let mut scan = self.pagemap.scan(pages, at_most)?;
+        let mut steps = self.steps_of(mapping, range, &scan)?;
+        // Between the scan and the question what mapping is there, another one may have been moved
+        // in (`mremap`), full of bytes: only what is still absent behind the question was zeros.
+        let mut tries = 0;
+        while steps
+            .iter()
+            .any(|step| matches!(step.origin, Origin::Zeros))
+        {
+            let again = self.pagemap.scan(pages, at_most)?;
+            if again == scan {
+                break;
+            }
+            tries += 1;
+            if tries > MOST_TRIES {
+                return Err(Errno::EAGAIN);
+            }
+            scan = again;
+            steps = self.steps_of(mapping, range, &scan)?;
+        }
+        for step in &mut steps {
+            step.trim(range);
+        }
+        steps.retain(|step| !step.range.is_empty());
+        Ok(steps)
+    }
+
+    fn steps_of(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        scan: &Scan,
+    ) -> Result<Vec<Step>, Errno> {
+        let pages = range.to_pages();
         let mut steps = Vec::with_capacity(2 * scan.runs.len() + 1);
         let mut at = pages.start();
         let mut vma = None;
         for run in &scan.runs {
             self.absent(mapping, at, run.range.start(), &mut vma, &mut steps)?;
             steps.push(Step {
-                range: run.range.intersection(range),
+                range: run.range,
                 origin: match run.state {
                     PageState::ZeroPage => Origin::Zeros,
                     state => Origin::Process(state),
@@ -117,10 +153,6 @@ impl Planner {
             at = run.range.end();
         }
         self.absent(mapping, at, scan.end.min(pages.end()), &mut vma, &mut steps)?;
-        for step in &mut steps {
-            step.trim(range);
-        }
-        steps.retain(|step| !step.range.is_empty());
         Ok(steps)
     }
 
@@ -153,10 +185,13 @@ impl Planner {
     }
 
     fn absent_in(&self, mapping: &Mapping, vma: &Vma, at: Address) -> Origin {
-        if mapping.is_vdso() && mapping.range() == vma.range {
-            return Origin::Vdso(at.since(vma.range.start()));
+        if mapping.is_special() && mapping.range() == vma.range {
+            return match mapping.is_vdso() {
+                true => Origin::Vdso(at.since(vma.range.start())),
+                false => Origin::Process(PageState::Present),
+            };
         }
-        if vma.inode == 0 {
+        if vma.is_anonymous() {
             return Origin::Zeros;
         }
         if Some(vma.device) == self.own_device {
@@ -269,12 +304,16 @@ fn parts_of_file(
     let at = |position: u64| range.start().plus(position.saturating_sub(offset));
     let mut position = offset;
     while position < mapped_end {
-        let data = backing::seek(file, position, Whence::SeekData)
-            .unwrap_or(mapped_end)
-            .clamp(position, mapped_end);
-        let hole = backing::seek(file, data, Whence::SeekHole)
-            .unwrap_or(mapped_end)
-            .clamp(data, mapped_end);
+        let data = match backing::seek(file, position, Whence::SeekData) {
+            Ok(data) => data.unwrap_or(mapped_end),
+            // Who cannot tell holes from data may have data everywhere.
+            Err(_) => position,
+        };
+        let data = data.clamp(position, mapped_end);
+        let hole = match backing::seek(file, data, Whence::SeekHole) {
+            Ok(Some(hole)) => hole.clamp(data, mapped_end),
+            Ok(None) | Err(_) => mapped_end,
+        };
         // A file system that cannot tell says that all is data; one that answers oddly must not stop us.
         let hole = if hole == position { mapped_end } else { hole };
         for (from, to, content) in [(position, data, Content::Zero), (data, hole, Content::File)] {

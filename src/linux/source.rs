@@ -110,7 +110,14 @@ impl ProcessSource for LiveSource {
         pids.dedup();
         Ok(pids
             .into_iter()
-            .filter_map(|pid| self.describe(pid).ok())
+            .filter_map(|pid| match self.describe(pid) {
+                Ok(info) => Some(info),
+                Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => None,
+                Err(error) => {
+                    log::warn!("process {pid} is left out of the listing: {error}");
+                    None
+                }
+            })
             .collect())
     }
 

@@ -2,17 +2,25 @@
 
 use std::sync::OnceLock;
 
-/// Copies from our vDSO, if it is `len` bytes long; a 32-bit program has another.
-pub(super) fn copy(len: u64, offset: u64, buffer: &mut [u8]) -> bool {
+use crate::address::AddressRange;
+
+/// Where the addresses of 32-bit programs end: theirs is another one.
+const END_OF_32_BITS: u64 = 1 << 32;
+
+/// Copies from our vDSO, if that of the process, at `range`, is of our kind.
+pub(super) fn copy(range: AddressRange, offset: u64, buffer: &mut [u8]) -> bool {
     static OWN: OnceLock<Option<Vec<u8>>> = OnceLock::new();
     let Some(own) = OWN.get_or_init(read_own) else {
         return false;
     };
+    if range.start().get() < END_OF_32_BITS {
+        return false;
+    }
     let Ok(from) = usize::try_from(offset) else {
         return false;
     };
     match own.get(from..from + buffer.len()) {
-        Some(bytes) if own.len() as u64 == len => {
+        Some(bytes) if own.len() as u64 == range.len() => {
             buffer.copy_from_slice(bytes);
             true
         }

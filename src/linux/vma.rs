@@ -15,11 +15,18 @@ use crate::mapping::{AddressSpace, Device};
 pub(super) struct Vma {
     pub(super) range: AddressRange,
     pub(super) readable: bool,
+    pub(super) writable: bool,
     /// Where in its file it starts, in bytes.
     pub(super) offset: u64,
     pub(super) device: Device,
-    /// Zero for anonymous memory.
     pub(super) inode: u64,
+}
+
+impl Vma {
+    /// Whether no file is behind it; a file can have the inode 0, but no file has the device 0.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.inode == 0 && self.device == Device::default()
+    }
 }
 
 /// A pinned `/proc/PID/maps`.
@@ -57,6 +64,7 @@ mod ioctl {
 }
 
 const READABLE: u64 = 1;
+const WRITABLE: u64 = 2;
 const COVERING_OR_NEXT: u64 = 0x10;
 
 impl Maps {
@@ -101,6 +109,7 @@ impl Maps {
         Ok(range.map(|range| Vma {
             range,
             readable: query.vma_flags & READABLE != 0,
+            writable: query.vma_flags & WRITABLE != 0,
             offset: query.vma_offset,
             device: Device {
                 major: query.dev_major,
@@ -131,6 +140,7 @@ impl Maps {
             .map(|mapping| Vma {
                 range: mapping.range(),
                 readable: mapping.protection().read,
+                writable: mapping.protection().write,
                 offset: mapping.offset(),
                 device: mapping.device(),
                 inode: mapping.inode(),

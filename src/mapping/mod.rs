@@ -111,9 +111,10 @@ impl Mapping {
         self.inode
     }
 
-    /// Whether a file or a shared memory object is behind it.
+    /// Whether a file or a shared memory object is behind it. The inode alone
+    /// does not tell: the first segment of SysV shared memory has number 0.
     pub fn has_file(&self) -> bool {
-        self.inode != 0
+        self.inode != 0 || self.device != Device::default()
     }
 
     /// The path of its file or the kernel's name for it, in its own bytes; empty for plain anonymous memory.
@@ -166,6 +167,14 @@ impl Mapping {
     /// Whether it is code that the kernel shares with every process (vdso(7)).
     pub fn is_vdso(&self) -> bool {
         self.path == b"[vdso]"
+    }
+
+    /// Whether the kernel made it for the process and fills it itself (`[vdso]`, `[uprobes]`, `[sigpage]`).
+    pub fn is_special(&self) -> bool {
+        let is_memory = [&b"[heap]"[..], b"[stack", b"[anon"]
+            .iter()
+            .any(|name| self.path.starts_with(name));
+        !self.has_file() && self.path.starts_with(b"[") && !is_memory
     }
 
     /// Whether it is the stack of the first thread.

@@ -67,8 +67,13 @@ pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
     let inode = decimal(inode, "inode")?;
     let name = &rest[rest.iter().take_while(|byte| **byte == b' ').count()..];
 
+    let device = Device {
+        major: u32::try_from(major).map_err(|_| Fault::NotANumber("device"))?,
+        minor: u32::try_from(minor).map_err(|_| Fault::NotANumber("device"))?,
+    };
+    let has_file = inode != 0 || device != Device::default();
     let (name, deleted) = match name.strip_suffix(DELETED) {
-        Some(name) if inode != 0 => (name, true),
+        Some(name) if has_file => (name, true),
         _ => (name, false),
     };
     let path = unescaped(name);
@@ -83,10 +88,7 @@ pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
         range: AddressRange::new(Address::new(start), Address::new(end)).ok_or(Fault::Inverted)?,
         protection,
         offset,
-        device: Device {
-            major: u32::try_from(major).map_err(|_| Fault::NotANumber("device"))?,
-            minor: u32::try_from(minor).map_err(|_| Fault::NotANumber("device"))?,
-        },
+        device,
         inode,
         path,
         deleted,
@@ -230,7 +232,7 @@ mod tests {
                 offset,
                 device: Device { major, minor },
                 inode,
-                deleted: deleted && inode != 0 && !path.is_empty(),
+                deleted: deleted && (inode != 0 || (major, minor) != (0, 0)) && !path.is_empty(),
                 path,
                 extent: Extent::Whole,
             }
@@ -266,6 +268,13 @@ mod tests {
         let mapping = line(b"1000-2000 ---p 00000000 00:00 0").unwrap();
         assert!(mapping.path().is_empty());
         assert!(!mapping.has_file());
+    }
+
+    #[test]
+    fn the_first_segment_of_sysv_shared_memory_has_a_file() {
+        let mapping = line(b"1000-2000 rw-s 0 00:01 0    /SYSV00000000 (deleted)").unwrap();
+        assert!(mapping.has_file() && mapping.is_deleted());
+        assert_eq!(mapping.path(), b"/SYSV00000000");
     }
 
     #[test]

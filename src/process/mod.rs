@@ -116,6 +116,9 @@ pub trait ProcessMemory: Debug + Send + Sync {
         at_most: usize,
     ) -> Result<Vec<Stretch>>;
 
+    /// Lets go of what is held for speed alone: nobody has the memory open for now.
+    fn rest(&self) {}
+
     /// How much memory `range` holds.
     ///
     /// # Errors

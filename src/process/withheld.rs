@@ -46,6 +46,10 @@ impl ProcessMemory for WithheldMemory {
         Ok(vec![Stretch { range, content }])
     }
 
+    fn rest(&self) {
+        self.0.rest();
+    }
+
     fn held(&self, range: AddressRange) -> Result<Held> {
         self.0.held(range)
     }

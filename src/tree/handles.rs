@@ -102,11 +102,17 @@ impl HandleTable {
             .ok_or(Error::BadHandle)
     }
 
-    /// Closes it.
-    pub fn close(&self, number: u64) {
-        let closed = self.open.write().remove(&number);
-        // Outside the lock: the last user of a process closes descriptors and empties its cache.
-        drop(closed);
+    /// Closes it, and returns what it was: to be dropped outside the lock, since the last user
+    /// of a process closes descriptors and empties its cache.
+    pub fn close(&self, number: u64) -> Option<Handle> {
+        self.open.write().remove(&number)
+    }
+
+    /// Whether any handle is on this process.
+    pub fn uses(&self, process: &Arc<OpenProcess>) -> bool {
+        self.open.read().values().any(
+            |handle| matches!(handle, Handle::Memory(open) if Arc::ptr_eq(&open.process, process)),
+        )
     }
 
     /// Whether memory is open under this inode.

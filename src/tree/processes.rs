@@ -24,7 +24,6 @@ const COST_FACTOR: u32 = 10;
 /// One address space at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    info: Arc<ProcessInfo>,
     mappings: Arc<[Arc<Mapping>]>,
     heap: Option<usize>,
     stack: Option<usize>,
@@ -33,7 +32,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn new(info: Arc<ProcessInfo>, space: &AddressSpace, taken: Duration, cost: Duration) -> Self {
+    fn new(space: &AddressSpace, taken: Duration, cost: Duration) -> Self {
         let position = |wanted: Option<&Mapping>| {
             wanted.and_then(|wanted| {
                 space
@@ -45,18 +44,12 @@ impl Snapshot {
             })
         };
         Self {
-            info,
             heap: position(space.heap()),
             stack: position(space.stack()),
             mappings: space.mappings().iter().cloned().map(Arc::new).collect(),
             taken,
             cost,
         }
-    }
-
-    /// Whose it is.
-    pub fn info(&self) -> &Arc<ProcessInfo> {
-        &self.info
     }
 
     /// All mappings, lowest address first.
@@ -181,14 +174,17 @@ impl ProcessTable {
         Ok(find(&*self.take(info)?))
     }
 
-    /// The address space as it was a moment ago.
+    /// The address space, no older than the freshness bound.
     ///
     /// # Errors
     /// What the source says.
-    pub fn recent_or_new(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+    pub fn fresh(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         match self.recent(&info.identity) {
-            Some(recent) => Ok(recent),
-            None => self.take(info),
+            // Bytes hang on this: the bound holds, whatever it costs.
+            Some(recent) if self.clock.now().saturating_sub(recent.taken) < self.bound => {
+                Ok(recent)
+            }
+            _ => self.take(info),
         }
     }
 
@@ -212,7 +208,7 @@ impl ProcessTable {
         let taken = self.clock.now();
         let space = self.source.address_space(&info.identity)?;
         let cost = self.clock.now().saturating_sub(taken);
-        let snapshot = Arc::new(Snapshot::new(Arc::clone(info), &space, taken, cost));
+        let snapshot = Arc::new(Snapshot::new(&space, taken, cost));
         self.snapshots
             .lock()
             .put(info.identity, Arc::clone(&snapshot));

@@ -6,7 +6,7 @@ use super::range::{self, Manner, Seek};
 use super::{FaultPolicy, Short};
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::mapping::Mapping;
+use crate::mapping::{Extent, Mapping};
 use crate::process::{ProcessMemory, WriteMode};
 
 /// One mapping of one pinned process.
@@ -14,15 +14,27 @@ use crate::process::{ProcessMemory, WriteMode};
 pub struct MappingFile {
     memory: Arc<dyn ProcessMemory>,
     mapping: Arc<Mapping>,
+    /// The same without an end before its own: the file behind it may have grown, and the
+    /// kernel, which knows, may ask for more than was there when this was opened.
+    whole: Arc<Mapping>,
     faults: FaultPolicy,
 }
 
 impl MappingFile {
     /// The file of `mapping`, whose bytes `memory` holds.
     pub fn new(memory: Arc<dyn ProcessMemory>, mapping: Arc<Mapping>, faults: FaultPolicy) -> Self {
+        let whole = match mapping.extent() {
+            Extent::UpTo(_) => {
+                let mut whole = Mapping::clone(&mapping);
+                whole.set_extent(Extent::Whole);
+                Arc::new(whole)
+            }
+            Extent::Whole | Extent::Nothing(_) => Arc::clone(&mapping),
+        };
         Self {
             memory,
             mapping,
+            whole,
             faults,
         }
     }
@@ -38,14 +50,19 @@ impl MappingFile {
     /// # Errors
     /// `Unreachable` or `Incomplete` where bytes cannot be read, and whatever the memory says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8], short: Short) -> Result<usize> {
-        let wanted = self.len_from(offset, buffer.len());
+        // A buffered answer that ends early would cut the file off for everybody.
+        let mapping = match short {
+            Short::Allowed => &self.mapping,
+            Short::Refused => &self.whole,
+        };
+        let wanted = len_from(mapping, offset, buffer.len());
         let manner = Manner {
             faults: self.faults,
             short,
         };
         range::read(
             &*self.memory,
-            std::slice::from_ref(&self.mapping),
+            std::slice::from_ref(mapping),
             self.address(offset),
             &mut buffer[..wanted],
             manner,
@@ -60,7 +77,7 @@ impl MappingFile {
         if data.is_empty() {
             return Ok(0);
         }
-        match self.len_from(offset, data.len()) {
+        match len_from(&self.mapping, offset, data.len()) {
             0 => Err(Error::PastEnd),
             len => self.memory.write(self.address(offset), &data[..len], mode),
         }
@@ -89,19 +106,19 @@ impl MappingFile {
     fn address(&self, offset: u64) -> Address {
         self.mapping.range().start().plus(offset)
     }
+}
 
-    /// Bytes of a range of `len` from `offset` on that lie in the file.
-    fn len_from(&self, offset: u64, len: usize) -> usize {
-        let left = self.size().saturating_sub(offset);
-        usize::try_from(left).map_or(len, |left| left.min(len))
-    }
+/// Bytes of a range of `len` from `offset` on that lie in the file of `mapping`.
+fn len_from(mapping: &Mapping, offset: u64, len: usize) -> usize {
+    let left = mapping.size().saturating_sub(offset);
+    usize::try_from(left).map_or(len, |left| left.min(len))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::address::PAGE_SIZE;
-    use crate::mapping::{AddressSpace, Barrier, Extent};
+    use crate::mapping::{AddressSpace, Barrier};
     use crate::process::fake::{self, Call, FakeProcess};
 
     const PAGE: usize = PAGE_SIZE as usize;
@@ -177,6 +194,24 @@ mod tests {
             read(&file, 2 * PAGE_SIZE + 9, 3, Short::Allowed).unwrap(),
             [0; 3]
         );
+    }
+
+    /// SEMANTICS: a buffered read never ends early in silence.
+    #[test]
+    fn a_file_that_has_grown_since_it_was_opened_is_not_cut_off() {
+        let process = FakeProcess::new(7, b"fake");
+        process.map(0x1000, &[1; 2 * PAGE]);
+        let mut mapping = fake::mapping(0x1000, 4);
+        mapping.set_extent(Extent::UpTo(PAGE_SIZE));
+        let file = MappingFile::new(process.open(), Arc::new(mapping), FaultPolicy::Error);
+        let grown = read(&file, PAGE_SIZE, PAGE, Short::Refused);
+        assert_eq!(grown.unwrap(), vec![1; PAGE]);
+        let end = Address::new(0x3000);
+        assert_eq!(
+            read(&file, PAGE_SIZE, 2 * PAGE, Short::Refused),
+            Err(Error::Incomplete(end))
+        );
+        assert_eq!(read(&file, PAGE_SIZE, PAGE, Short::Allowed).unwrap(), []);
     }
 
     #[test]
