@@ -435,7 +435,7 @@ mod tests {
             let limits = Limits {
                 seats,
                 per_process,
-                ..Limits::for_threads(1)
+                ..Limits::for_threads(8)
             };
             let threads = Arc::new(FakeThreads::default());
             let patience =
