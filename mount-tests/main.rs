@@ -12,18 +12,27 @@ mod cache;
 mod cli;
 mod daemon;
 mod fsx;
+mod harmless;
 mod hostile;
 mod identity;
 mod namespace;
+mod plain;
 mod promises;
 mod read;
+mod runtimes;
+mod scan;
+mod selfmap;
+mod space;
+mod sparse;
 mod stress;
+mod stuck;
 mod support;
 mod tools;
 mod tree;
 mod unreadable;
 mod users;
 mod write;
+mod xattr;
 
 use libtest_mimic::Arguments;
 
@@ -36,6 +45,9 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        stuck::tests(),
+        selfmap::tests(),
+        harmless::tests(),
         tree::tests(),
         fsx::tests(),
         tools::tests(),
@@ -50,6 +62,12 @@ fn main() {
         unreadable::tests(),
         users::tests(),
         write::tests(),
+        plain::tests(),
+        runtimes::tests(),
+        scan::tests(),
+        space::tests(),
+        sparse::tests(),
+        xattr::tests(),
     ];
     let trials = modules
         .into_iter()

@@ -18,10 +18,10 @@ tests![
 ];
 
 /// The user `nobody`: `fusermount3` wants one that has a name.
-const USER: u32 = 65_534;
+pub(crate) const USER: u32 = 65_534;
 
 /// A copy of the daemon where a plain user can run it.
-fn public_daemon(point: &MountPoint) -> PathBuf {
+pub(crate) fn public_daemon(point: &MountPoint) -> PathBuf {
     let path = point.outside().join("procmemfs");
     std::fs::copy(daemon_binary(), &path).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
@@ -30,7 +30,7 @@ fn public_daemon(point: &MountPoint) -> PathBuf {
 
 /// A script of the shell, as the plain user, in a mount namespace in which
 /// `/dev/fuse` has the mode that udev gives it. `first` is run as root there.
-fn as_user(point: &MountPoint, first: &str, script: &str) -> Command {
+pub(crate) fn as_user(point: &MountPoint, first: &str, script: &str) -> Command {
     let device = quote(&point.outside().join("dev"));
     let script = format!(
         "set -e\n\
@@ -48,14 +48,14 @@ fn as_user(point: &MountPoint, first: &str, script: &str) -> Command {
 }
 
 /// A mount point of the plain user.
-fn users_point() -> MountPoint {
+pub(crate) fn users_point() -> MountPoint {
     let point = MountPoint::new();
     chown(point.path(), Some(USER), Some(USER)).unwrap();
     point
 }
 
 /// Waits until the daemon has ended; its mount is in a namespace of its own.
-fn gone(point: &Path) {
+pub(crate) fn gone(point: &Path) {
     eventually("the daemon has ended", || {
         daemons_on(point).is_empty().then_some(())
     });

@@ -1,9 +1,13 @@
 //! What every mount test uses: a mount, a target, a command, a deadline.
 
+mod abort;
+mod cgroup;
+mod footprint;
 mod mount;
 mod needs;
 mod programs;
 mod run;
+mod runtimes;
 mod stats;
 mod target;
 
@@ -13,8 +17,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub(crate) use cgroup::MemoryGroup;
+pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, seek, timed};
 pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
-pub(crate) use needs::{Need, Test, fsx, tests};
+pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, quote, run, run_within, sh};
 pub(crate) use stats::Stats;
@@ -22,6 +28,8 @@ pub(crate) use target::{Region, Target};
 
 #[path = "../target/pattern.rs"]
 pub(crate) mod pattern;
+#[path = "../target/scatter.rs"]
+pub(crate) mod scatter;
 
 /// The page size that the tests count in.
 pub(crate) const PAGE: usize = 4096;

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::abort::Connection;
 use super::run::current_test;
 use super::{SOON, Target, eventually};
 
@@ -116,6 +117,7 @@ pub(crate) struct Mount {
     point: MountPoint,
     daemon: Child,
     ended: Option<ExitStatus>,
+    connection: Option<Connection>,
     watchdog: Option<mpsc::Sender<()>>,
 }
 
@@ -124,7 +126,7 @@ const LONGEST: Duration = Duration::from_secs(240);
 
 /// Kills the daemon once it is older than any test, so that whoever waits for
 /// it gets an error. Ends when the sender is dropped.
-fn watch(daemon: u32) -> mpsc::Sender<()> {
+fn watch(daemon: u32, connection: Option<Connection>) -> mpsc::Sender<()> {
     let (sender, receiver) = mpsc::channel();
     let name = current_test();
     std::thread::spawn(move || {
@@ -132,6 +134,9 @@ fn watch(daemon: u32) -> mpsc::Sender<()> {
         if receiver.recv_timeout(LONGEST) == hangs {
             eprintln!("[{name}] hangs: killing its daemon {daemon}");
             let _ = kill(Pid::from_raw(daemon as i32), Signal::SIGKILL);
+            if let Some(connection) = connection {
+                connection.abort();
+            }
         }
     });
     sender
@@ -161,11 +166,12 @@ impl Mount {
             .stderr(log);
         end_with_us(&mut command, Signal::SIGTERM);
         let daemon = command.spawn().unwrap();
-        let watchdog = Some(watch(daemon.id()));
+        let watchdog = Some(watch(daemon.id(), None));
         let mut mount = Self {
             point,
             daemon,
             ended: None,
+            connection: None,
             watchdog,
         };
         eventually("the mount", || {
@@ -175,6 +181,8 @@ impl Mount {
             }
             is_mounted(mount.point()).then_some(())
         });
+        mount.connection = Connection::of(mount.point());
+        mount.watchdog = Some(watch(mount.daemon.id(), mount.connection));
         mount
     }
 
@@ -286,6 +294,12 @@ impl Drop for Mount {
                 eprintln!("[{name}] the daemon ignored SIGTERM; killing it");
                 unmount_lazily(self.point());
                 let _ = self.daemon.kill();
+                if !self.ended_within(SOON) {
+                    eprintln!("[{name}] the daemon waits for itself; aborting its connection");
+                    if let Some(connection) = self.connection {
+                        connection.abort();
+                    }
+                }
                 let _ = self.daemon.wait();
             }
         }

@@ -19,6 +19,10 @@ pub(crate) enum Need {
     Tool(&'static str),
     /// A C compiler that makes 32-bit programs.
     Cc32,
+    /// A C compiler with AddressSanitizer.
+    Asan,
+    /// Memory cgroups that can be made.
+    MemoryCgroup,
     /// The means to become a plain user who can mount.
     PlainUser,
     /// The file system exerciser.
@@ -42,6 +46,12 @@ impl Need {
                 .is_none()
                 .then(|| format!("the program `{name}`")),
             Self::Cc32 => (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into()),
+            Self::Asan => {
+                (!can_build_asan()).then(|| "`cc -fsanitize=address` (package gcc)".into())
+            }
+            Self::MemoryCgroup => super::MemoryGroup::new(1 << 30)
+                .is_err()
+                .then(|| "a memory cgroup hierarchy".into()),
             Self::PlainUser => {
                 let tools = ["setpriv", "unshare", "fusermount3"];
                 let possible = is_root() && tools.iter().all(|name| tool(name).is_some());
@@ -89,21 +99,29 @@ pub(crate) fn fsx() -> Option<PathBuf> {
 
 fn can_build_32_bit() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().join("empty.c");
-        std::fs::write(
-            &source,
-            "#include <stdio.h>\nint main(void) { return 0; }\n",
-        )
-        .unwrap();
-        std::process::Command::new("cc")
-            .args(["-m32", "-o"])
-            .arg(dir.path().join("empty"))
-            .arg(source)
-            .output()
-            .is_ok_and(|output| output.status.success())
-    })
+    *ANSWER.get_or_init(|| can_build("-m32"))
+}
+
+fn can_build_asan() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| can_build("-fsanitize=address"))
+}
+
+/// Whether the compiler makes programs with `flag`.
+fn can_build(flag: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("empty.c");
+    std::fs::write(
+        &source,
+        "#include <stdio.h>\nint main(void) { return 0; }\n",
+    )
+    .unwrap();
+    std::process::Command::new("cc")
+        .args([flag, "-o"])
+        .arg(dir.path().join("empty"))
+        .arg(source)
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// A test, and what it needs.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -53,25 +54,34 @@ impl Target {
     /// Starts a target with the bytes of generation 1.
     #[track_caller]
     pub(crate) fn new() -> Self {
-        Self::start(1, None)
+        Self::start(1, None, None)
     }
 
     /// Starts a target with the bytes of `generation`.
     #[track_caller]
     pub(crate) fn of_generation(generation: u64) -> Self {
-        Self::start(generation, None)
+        Self::start(generation, None, None)
     }
 
     /// Starts a target whose process id is `pid`.
     #[track_caller]
     pub(crate) fn with_pid(pid: u32, generation: u64) -> Self {
-        Self::start(generation, Some(pid))
+        Self::start(generation, Some(pid), None)
+    }
+
+    /// Starts a target that belongs to the user `uid`.
+    #[track_caller]
+    pub(crate) fn of_user(uid: u32) -> Self {
+        Self::start(1, None, Some(uid))
     }
 
     #[track_caller]
-    fn start(generation: u64, pid: Option<u32>) -> Self {
+    fn start(generation: u64, pid: Option<u32>, uid: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(Self::binary());
+        let mut command = match uid {
+            Some(uid) => Self::command_of(uid, dir.path()),
+            None => Command::new(Self::binary()),
+        };
         match pid {
             Some(pid) => command.args(["as-pid", &pid.to_string()]),
             None => command.arg("serve"),
@@ -100,6 +110,17 @@ impl Target {
         };
         target.take_ready();
         target
+    }
+
+    /// The program, as a user who may not reach the original.
+    fn command_of(uid: u32, dir: &Path) -> Command {
+        let copy = dir.join("mount-target");
+        std::fs::copy(Self::binary(), &copy).unwrap();
+        chown(dir, Some(uid), Some(uid)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+        command.arg("--clear-groups").arg(copy);
+        command
     }
 
     /// Where the target program is.

@@ -106,6 +106,13 @@ impl Pagemap {
     /// # Errors
     /// The kernel's refusal.
     pub(super) fn scan(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
+        // The kernel's half of the addresses (`[vsyscall]`) is not in it.
+        if range.end().get() > i64::MAX as u64 {
+            return Ok(Scan {
+                runs: Vec::new(),
+                end: range.end(),
+            });
+        }
         if self.has_scan.load(Ordering::Relaxed) {
             match self.scan_once(range, at_most) {
                 Err(Errno::ENOTTY) => {

@@ -152,12 +152,16 @@ impl ProcessSource for LiveSource {
             .map(|path| path.into_os_string().into_vec())
             .unwrap_or_default();
         let arguments = contents(&process, pid, "cmdline")?;
+        // `stat` counts what each processor has not handed in yet, `status` does not.
+        let status = contents(&process, pid, "status")?;
+        let resident = field(&status, b"VmRSS:")
+            .and_then(|field| field.strip_suffix(" kB")?.trim().parse::<u64>().ok());
         pinned.verify().map_err(|_| Error::Replaced(pid))?;
         Ok(ProcessDetails {
             executable,
             arguments,
             state: u8::try_from(stat.state).unwrap_or(b'?'),
-            resident: stat.rss * PAGE_SIZE,
+            resident: resident.map_or(stat.rss * PAGE_SIZE, |kib| kib * 1024),
         })
     }
 
@@ -210,13 +214,18 @@ impl ProcessSource for LiveSource {
         let process = Process::new(pid.as_pid_t()).map_err(|_| Error::NoEntry)?;
         // By hand: the crate's own parser stops at a thread name that is not UTF-8.
         let status = contents(&process, pid, "status")?;
-        status
-            .split(|byte| *byte == b'\n')
-            .find_map(|line| line.strip_prefix(b"Tgid:"))
-            .and_then(|field| std::str::from_utf8(field.trim_ascii()).ok())
+        field(&status, b"Tgid:")
             .and_then(ProcessId::parse)
             .ok_or(Error::NoEntry)
     }
+}
+
+/// A field of `/proc/PID/status`, without the white space around it.
+fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    status
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|field| std::str::from_utf8(field.trim_ascii()).ok())
 }
 
 /// Devices of all mounts of this program.

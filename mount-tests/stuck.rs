@@ -1,0 +1,219 @@
+//! Memory that does not answer: a `userfaultfd` whose handler never comes.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Footprint, Mount, PAGE, Region, Stats, Target, assert_bytes, eventually, expect_errno,
+    measured, open, pread_within, run_within, tests,
+};
+
+tests![
+    missing_pages_of_a_userfaultfd_are_zeros_at_once: [Need::Root],
+    touching_them_is_given_up_after_two_seconds: [Need::Root],
+    others_are_served_meanwhile: [Need::Root],
+    stuck_calls_are_bounded_and_end_with_their_target: [Need::Root],
+    many_stuck_targets_are_borne: [Need::Root],
+];
+
+/// How long a read waits for its answer, as promised.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What a busy machine may add.
+const SLACK: Duration = Duration::from_millis(1500);
+/// After which something hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A target with memory that waits for a handler, and its file.
+fn waiting(target: &mut Target, mount: &Mount) -> PathBuf {
+    let region = Region::parse(&target.ask("userfault")).unwrap();
+    mount.mapping(target.pid(), region.start, region.end)
+}
+
+/// Absent pages are zeros at once: nobody's handler is woken.
+fn missing_pages_of_a_userfaultfd_are_zeros_at_once() {
+    for options in ["", "cache_ttl=0", "threads=1"] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let path = waiting(&mut target, &mount);
+        let before = Footprint::of(target.pid());
+        let started = Instant::now();
+        let mut cat = Command::new("cat");
+        let output = run_within(LIMIT, cat.arg(&path)).success().quiet();
+        let took = started.elapsed();
+        assert_bytes(options, &output.stdout, &[0; 16 * PAGE]);
+        assert!(took < PATIENCE, "it took {took:?}");
+        let timeouts = Stats::of(&mount).get("errors_total{errno=\"ETIMEDOUT\"}");
+        assert_eq!(timeouts, 0, "{options}");
+        assert_eq!(Footprint::of(target.pid()), before, "{options}");
+    }
+}
+
+/// With `touch` a read of them is `ETIMEDOUT` after two seconds, not earlier,
+/// the log says so, and the mount lives on.
+fn touching_them_is_given_up_after_two_seconds() {
+    for options in ["touch", "touch,cache_ttl=0", "touch,threads=1,cache_ttl=0"] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let file = Arc::new(open(&waiting(&mut target, &mount)));
+        let (result, took) = pread_within(LIMIT, &file, 0, PAGE);
+        measured(&format!("a read that is given up ({options})"), took);
+        expect_errno(options, result, libc::ETIMEDOUT);
+        assert!(took > PATIENCE - Duration::from_millis(100), "{took:?}");
+        assert!(took < PATIENCE + SLACK, "{options}: {took:?}");
+        let log = mount.log();
+        let pid = target.pid().to_string();
+        let line = log.lines().find(|line| line.contains("ETIMEDOUT"));
+        assert!(line.is_some_and(|line| line.contains(&pid)), "{log}");
+        let other = Target::of_generation(2);
+        let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
+        assert_bytes("another", &bytes, &other.bytes("private"));
+    }
+}
+
+/// Processes that read a file. Killed when dropped.
+struct Readers(Vec<Child>);
+
+impl Readers {
+    fn of(path: &std::path::Path, count: usize) -> Self {
+        let start = |_| {
+            let mut cat = Command::new("cat");
+            cat.arg(path).stdout(Stdio::null()).stderr(Stdio::null());
+            cat.spawn().unwrap()
+        };
+        Self((0..count).map(start).collect())
+    }
+
+    fn still_there(&mut self) -> usize {
+        let readers = self.0.iter_mut();
+        readers
+            .filter_map(|reader| reader.try_wait().unwrap().is_none().then_some(()))
+            .count()
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        for reader in &mut self.0 {
+            let _ = reader.kill();
+        }
+    }
+}
+
+/// While readers wait, everything else is answered as if they did not, with as
+/// few as one thread.
+fn others_are_served_meanwhile() {
+    let other = Target::of_generation(2);
+    for options in ["touch", "touch,threads=1", "touch,threads=2,cache_ttl=0"] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let path = waiting(&mut target, &mount);
+        let expected = other.bytes("private");
+        let mut readers = Readers::of(&path, 8);
+        let mut slowest = Duration::ZERO;
+        let mut rounds = 0;
+        while readers.still_there() > 0 {
+            let started = Instant::now();
+            let mut cat = Command::new("cat");
+            cat.arg(mount.file(&other, "private"));
+            let output = run_within(LIMIT, &mut cat).success().quiet();
+            assert_bytes("another", &output.stdout, &expected);
+            let mut ls = Command::new("ls");
+            run_within(LIMIT, ls.arg(mount.point())).success();
+            slowest = slowest.max(started.elapsed());
+            rounds += 1;
+        }
+        measured(
+            &format!("cat and ls beside stuck readers ({options})"),
+            slowest,
+        );
+        assert!(
+            slowest < PATIENCE,
+            "{options}: {slowest:?} in {rounds} rounds"
+        );
+    }
+}
+
+/// Threads of the daemon.
+fn threads(mount: &Mount) -> usize {
+    let path = format!("/proc/{}/task", mount.daemon());
+    std::fs::read_dir(path).unwrap().count()
+}
+
+/// However many readers come, only so many calls are stuck; when the target
+/// dies they end, and nothing is left of them.
+fn stuck_calls_are_bounded_and_end_with_their_target() {
+    for options in ["touch,threads=4", "touch,threads=4,cache_ttl=0"] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let path = waiting(&mut target, &mount);
+        let before = threads(&mount);
+        let mut readers = Readers::of(&path, 40);
+        let mut most = 0;
+        let started = Instant::now();
+        while readers.still_there() > 0 {
+            most = most.max(threads(&mount));
+            assert!(started.elapsed() < LIMIT, "the readers wait for ever");
+        }
+        measured(
+            "40 readers of memory that does not answer",
+            started.elapsed(),
+        );
+        eprintln!("{options}: {before} threads, at most {most}");
+        assert!(most <= before + 4, "{before} threads, then {most}");
+        target.kill();
+        eventually("the stuck threads end", || {
+            (threads(&mount) <= before).then_some(())
+        });
+        let other = Target::of_generation(2);
+        let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
+        assert_bytes("another", &bytes, &other.bytes("private"));
+    }
+}
+
+/// Several targets that do not answer hold nobody up either; many of them are
+/// borne with a limited number of threads, and with their end all is well.
+fn many_stuck_targets_are_borne() {
+    let mount = Mount::new("touch,threads=2");
+    let other = Target::of_generation(2);
+    let expected = other.bytes("private");
+    let path_of_other = mount.file(&other, "private");
+    let before = threads(&mount);
+    let mut targets: Vec<(Target, PathBuf)> = Vec::new();
+    for count in [6, 24] {
+        while targets.len() < count {
+            let mut target = Target::new();
+            let path = waiting(&mut target, &mount);
+            targets.push((target, path));
+        }
+        let mut readers: Vec<Readers> = targets
+            .iter()
+            .map(|(_, path)| Readers::of(path, 2))
+            .collect();
+        let (mut most, mut served, mut refused) = (0, 0, 0);
+        let started = Instant::now();
+        while readers.iter_mut().any(|readers| readers.still_there() > 0) {
+            most = most.max(threads(&mount));
+            let mut cat = Command::new("cat");
+            let output = run_within(LIMIT, cat.arg(&path_of_other));
+            match output.status.success() {
+                true => {
+                    assert_bytes("another", &output.stdout, &expected);
+                    served += 1;
+                }
+                false => refused += 1,
+            }
+            assert!(started.elapsed() < LIMIT, "the readers wait for ever");
+        }
+        eprintln!("{count} stuck targets: at most {most} threads, {served} served, {refused} not");
+        assert!(most <= before + 40, "{before} threads, then {most}");
+        assert!(count > 6 || refused == 0, "{refused} were not served");
+    }
+    drop(targets);
+    eventually("the stuck threads end", || {
+        (threads(&mount) <= before).then_some(())
+    });
+    let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
+    assert_bytes("another", &bytes, &expected);
+}

@@ -1,0 +1,72 @@
+//! A memory cgroup of our own, of either version.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A group whose members may use so much memory and no more. Removed when
+/// dropped, and its members with it put back.
+#[derive(Debug)]
+pub(crate) struct MemoryGroup {
+    parent: PathBuf,
+    dir: PathBuf,
+    /// The file that counts what the group uses.
+    usage: &'static str,
+}
+
+impl MemoryGroup {
+    /// A group that holds `limit` bytes.
+    pub(crate) fn new(limit: u64) -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let parent = match unified {
+            true => PathBuf::from("/sys/fs/cgroup"),
+            false => PathBuf::from("/sys/fs/cgroup/memory"),
+        };
+        if unified {
+            fs::write(parent.join("cgroup.subtree_control"), "+memory")?;
+        }
+        if !parent.join("cgroup.procs").exists() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = parent.join(format!("procmemfs-test-{}-{number}", std::process::id()));
+        fs::create_dir(&dir)?;
+        let (max, usage) = match unified {
+            true => ("memory.max", "memory.current"),
+            false => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        };
+        let group = Self { parent, dir, usage };
+        fs::write(group.dir.join(max), limit.to_string())?;
+        Ok(group)
+    }
+
+    /// Puts a process into the group.
+    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
+        fs::write(self.dir.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Bytes that the group uses.
+    pub(crate) fn usage(&self) -> u64 {
+        let text = fs::read_to_string(self.dir.join(self.usage)).unwrap();
+        text.trim().parse().unwrap()
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let members = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines() {
+            let _ = fs::write(self.parent.join("cgroup.procs"), pid);
+        }
+        // A process that has just ended is counted for a moment.
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.dir).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        eprintln!("{:?} stays behind", self.dir);
+    }
+}
