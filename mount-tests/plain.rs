@@ -6,6 +6,7 @@ use crate::users::{USER, as_user, gone, public_daemon, users_point};
 
 tests![
     untouched_files_that_can_be_opened_are_read: [Need::PlainUser],
+    untouched_memory_that_has_a_descriptor_is_read: [Need::PlainUser],
     untouched_memory_without_a_path_is_an_error_and_not_zeros: [Need::PlainUser],
     absent_private_memory_is_zeros: [Need::PlainUser],
 ];
@@ -55,9 +56,27 @@ fn untouched_files_that_can_be_opened_are_read() {
     }
 }
 
-/// Pages of a deleted file that the target has not mapped and does not hold open
-/// cannot be had: `EIO`, never zeros. Those of a memfd that it holds open are
-/// read through its descriptor, and those that it has mapped are read anyhow.
+/// Pages of a memfd that the target has not mapped are read through a
+/// descriptor that it holds, and nothing is allocated.
+fn untouched_memory_that_has_a_descriptor_is_read() {
+    for options in ["cache_ttl=100ms", "cache_ttl=0"] {
+        let mut target = Target::of_user(USER);
+        let region = Region::parse(&target.ask(&format!("object odd {LEN}"))).unwrap();
+        let start = region.start;
+        target.ask(&format!("put odd {start:x} {} {}", 8 * PAGE, 4 * PAGE));
+        let before = Footprint::of(target.pid());
+        let output = over_a_mount(&target, options, &format!("cat {}", file(&region)));
+        let mut expected = vec![0; LEN];
+        let bytes = pattern::bytes((start + 8 * PAGE) as u64, 4 * PAGE, 1);
+        expected[8 * PAGE..12 * PAGE].copy_from_slice(&bytes);
+        assert_bytes(options, &output.success().quiet().stdout, &expected);
+        assert_eq!(Footprint::of(target.pid()), before, "{options}");
+    }
+}
+
+/// Pages of a deleted file, a memfd or shared memory that the target has not
+/// mapped, and holds no descriptor of, cannot be had: `EIO`, never zeros. Those
+/// that it has mapped are read.
 fn untouched_memory_without_a_path_is_an_error_and_not_zeros() {
     for options in ["cache_ttl=100ms", "cache_ttl=0"] {
         let mut target = Target::of_user(USER);
@@ -66,24 +85,31 @@ fn untouched_memory_without_a_path_is_an_error_and_not_zeros() {
         let start = object.start;
         target.ask(&format!("put odd {start:x} {} {}", 8 * PAGE, 4 * PAGE));
         target.ask(&format!("fill {start:x} {}", 2 * PAGE));
+        let answer = target.ask(&format!("shared {LEN}"));
+        let shared = Region::parse(&answer).unwrap();
+        target.ask(&format!("fill {:x} {PAGE}", shared.start));
+        target.ask(&format!("forget {:x} {PAGE}", shared.start));
         let path = target.dir().join("untouched.bin");
         std::fs::write(&path, pattern::bytes(0, LEN, 9)).unwrap();
         let deleted = target.map("gone", path.to_str().unwrap(), LEN, "shared r");
         std::fs::remove_file(&path).unwrap();
+        target.ask("close odd");
         let before = Footprint::of(target.pid());
-        let page = |region: &Region, page| {
-            let name = file(region);
-            let script = format!("dd if=$(echo {name}) bs=4096 skip={page} count=1 status=none");
-            over_a_mount(&target, options, &script)
-        };
-        let output = page(&deleted, 0).failure();
-        assert_eq!(output.stdout, b"", "bytes of the deleted file");
-        output.complains(&["Input/output error"]);
-        for (number, is_hole) in [(8, false), (2, true), (63, true)] {
-            let output = page(&object, number).success().quiet();
-            assert_eq!(output.stdout.len(), PAGE);
-            let zeros = output.stdout.iter().all(|byte| *byte == 0);
-            assert_eq!(zeros, is_hole, "page {number}");
+        for (region, page) in [
+            (&shared, 0),
+            (&shared, 9),
+            (&object, 8),
+            (&object, 2),
+            (&object, 63),
+            (&deleted, 0),
+        ] {
+            let script = format!(
+                "dd if=$(echo {}) bs=4096 skip={page} count=1 status=none",
+                file(region)
+            );
+            let output = over_a_mount(&target, options, &script).failure();
+            assert_eq!(output.stdout, b"", "bytes of page {page}");
+            output.complains(&["Input/output error"]);
         }
         let script = format!(
             "dd if=$(echo {}) bs=4096 count=2 status=none",

@@ -86,6 +86,11 @@ impl Shapes {
                 self.files.insert(name.to_string(), File::open(path)?);
                 Ok(String::new())
             }
+            ["close", name] => {
+                self.file(name)?;
+                self.files.remove(name);
+                Ok(String::new())
+            }
             // Replaces memory of ours by a file that was opened before.
             ["lay", name, at, len, kind, prot] => {
                 let kind = match kind {

@@ -11,17 +11,19 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{from_io, from_proc};
-use crate::address::{Address, PAGE_SIZE};
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::process::{ProcessId, ProcessIdentity};
 
-/// An offset of `/proc/PID/mem` that no process can map anything at, on any architecture.
-const NOWHERE: u64 = 1 << 62;
+/// An offset of `/proc/PID/pagemap` between two entries: the kernel looks whether the address
+/// space is there before it refuses that, and takes no lock for it (`pagemap_read` in
+/// `fs/proc/task_mmu.c`). A read of `mem` takes the target's own, and at times to write.
+const NOT_AN_ENTRY: u64 = 1;
 
 /// Descriptors of one program of one process.
 ///
 /// `mem` follows the address space that the process had when it was opened:
-/// once that is gone (exec, exit) it reads 0 bytes, never another program's.
+/// once that is gone (exec, exit) it reads 0 bytes, never another program's. So does `pagemap`.
 /// `stat` and `pidfd` follow the process: once it is reaped they say so, even
 /// where its number has been used again.
 ///
@@ -33,6 +35,7 @@ pub(super) struct Pinned {
     identity: ProcessIdentity,
     stat: File,
     mem: File,
+    pagemap: File,
     writable: bool,
     /// Held for its inode: as long as it is open, no other process's pidfd has the same one.
     _pidfd: File,
@@ -56,6 +59,9 @@ impl Pinned {
         // Before `mem`, which is denied to a plain user where there is no memory.
         let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
         let (mem, writable) = open_mem(process, pid, writable)?;
+        let pagemap = process
+            .open_relative("pagemap")
+            .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
         let pinned = Self {
             identity: ProcessIdentity {
                 pid,
@@ -65,6 +71,7 @@ impl Pinned {
             },
             stat,
             mem,
+            pagemap,
             writable,
             _pidfd: pidfd,
         };
@@ -83,9 +90,13 @@ impl Pinned {
         self.writable
     }
 
-    /// Memory that the process holds, in bytes.
-    pub(super) fn resident(&self) -> u64 {
-        State::read(&self.stat).map_or(0, |state| state.resident)
+    /// A descriptor of `/proc/PID/pagemap` of the pinned address space.
+    ///
+    /// # Errors
+    /// `System` where there are no descriptors left.
+    pub(super) fn pagemap(&self) -> Result<File> {
+        let pagemap = self.pagemap.try_clone();
+        pagemap.map_err(|error| from_io(self.identity.pid, "dup of pagemap", &error))
     }
 
     /// Whether the process lives and its code and stack are where they were.
@@ -104,14 +115,14 @@ impl Pinned {
         Ok(())
     }
 
-    /// Whether the process lives and runs the program that was pinned; may wait for the address space's lock.
+    /// Whether the process lives and runs the program that was pinned.
     ///
     /// # Errors
     /// `Ended`, `Replaced`.
     pub(super) fn verify(&self) -> Result<()> {
         let pid = self.identity.pid;
         self.check_program()?;
-        match self.mem.read_at(&mut [0], NOWHERE) {
+        match self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY) {
             // The address space is gone. If the process began to exit meanwhile, that is why.
             Ok(0) => Err(match State::read(&self.stat) {
                 Some(_) => Error::Replaced(pid),
@@ -168,7 +179,6 @@ impl Pinned {
 struct State {
     start_time: u64,
     layout: [u64; 2],
-    resident: u64,
 }
 
 impl State {
@@ -178,7 +188,6 @@ impl State {
         (!is_dead(&stat) && stat.vsize > 0).then_some(Self {
             start_time: stat.starttime,
             layout: [stat.startcode, stat.startstack],
-            resident: stat.rss * PAGE_SIZE,
         })
     }
 }

@@ -129,6 +129,12 @@ impl ProcessSource for LiveSource {
         if command.last() == Some(&b'\n') {
             command.pop();
         }
+        // The second field, in pages; `stat` leaves out what each processor counts for itself.
+        let statm = contents(&process, pid, "statm")?;
+        let resident = std::str::from_utf8(&statm)
+            .ok()
+            .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok())
+            .map_or(0, |pages| pages * PAGE_SIZE);
         // The owner was asked for by number: it is the pinned process's only if that still lives.
         pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
         let identity = *pinned.identity();
@@ -138,7 +144,7 @@ impl ProcessSource for LiveSource {
             uid: owner.uid(),
             gid: owner.gid(),
             started: self.boot_time + identity.start_time / self.ticks_per_second,
-            resident: pinned.resident(),
+            resident,
         })
     }
 
@@ -188,7 +194,7 @@ impl ProcessSource for LiveSource {
                 .map_err(|error| from_proc(pid, "open below /proc/PID", &error))
         };
         let planner = Planner {
-            pagemap: Pagemap::new(open("pagemap")?, !self.options.without_scan),
+            pagemap: Pagemap::new(pinned.pagemap()?, !self.options.without_scan),
             maps: Maps::new(open("maps")?),
             files: BackingFiles::new(pid),
             own_device: self.own_device.get().copied(),
