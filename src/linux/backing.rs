@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
 
 use super::vma::Vma;
-use crate::address::PAGE_SIZE;
+use crate::address::{AddressRange, PAGE_SIZE};
 use crate::mapping::{Device, Mapping};
 use crate::process::ProcessId;
 
@@ -89,7 +89,7 @@ impl BackingFiles {
             known.then(|| path_in_root(self.pid, mapping.path()))
         };
         // Lazily, one after the other: the first serves whoever is privileged, and cannot be mistaken.
-        std::iter::once((map_files_link(self.pid, vma), Sameness::Given))
+        std::iter::once((map_files_link(self.pid, vma.range), Sameness::Given))
             .chain(
                 std::iter::once_with(by_path)
                     .flatten()
@@ -201,8 +201,8 @@ pub(super) fn seek(file: &File, offset: u64, whence: Whence) -> Result<Option<u6
 }
 
 /// The file's own link, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` to be followed (proc_pid_map_files(5)).
-fn map_files_link(pid: ProcessId, vma: &Vma) -> PathBuf {
-    let (start, end) = (vma.range.start().get(), vma.range.end().get());
+pub(super) fn map_files_link(pid: ProcessId, range: AddressRange) -> PathBuf {
+    let (start, end) = (range.start().get(), range.end().get());
     PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"))
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::Path;
 
 use procfs::process::Process;
 use rustix::fs::{FileType, Statx};
 
-use super::backing::{is_dev_zero, path_in_root, status};
+use super::backing::{is_dev_zero, map_files_link, path_in_root, status};
 use super::pinned::contents;
 use crate::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
 use crate::process::ProcessId;
@@ -126,13 +125,7 @@ fn device_starts(smaps: &[u8]) -> Vec<u64> {
 
 /// The file behind a mapping: by its own link, or as a plain user by its path, if that still leads there.
 fn status_of_file(pid: ProcessId, mapping: &Mapping) -> Option<Statx> {
-    let range = mapping.range();
-    let link = format!(
-        "/proc/{pid}/map_files/{:x}-{:x}",
-        range.start().get(),
-        range.end().get()
-    );
-    status(Path::new(&link)).or_else(|| {
+    status(&map_files_link(pid, mapping.range())).or_else(|| {
         let by_path = status(&path_in_root(pid, mapping.path()))?;
         (!mapping.is_deleted() && by_path.stx_ino == mapping.inode()).then_some(by_path)
     })

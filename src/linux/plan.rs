@@ -105,7 +105,7 @@ impl Planner {
         }
         let pages = range.to_pages();
         let mut scan = self.pagemap.scan(pages, at_most)?;
-        let mut steps = self.steps_of(mapping, range, &scan)?;
+        let mut steps = self.steps_of(mapping, pages, &scan)?;
         // Between the scan and the question what mapping is there, another one may have been moved
         // in (`mremap`), full of bytes: only what is still absent behind the question was zeros.
         let mut tries = 0;
@@ -122,7 +122,7 @@ impl Planner {
                 return Err(Errno::EAGAIN);
             }
             scan = again;
-            steps = self.steps_of(mapping, range, &scan)?;
+            steps = self.steps_of(mapping, pages, &scan)?;
         }
         for step in &mut steps {
             step.trim(range);
@@ -131,13 +131,13 @@ impl Planner {
         Ok(steps)
     }
 
+    /// The steps for whole pages, as a scan saw them.
     fn steps_of(
         &self,
         mapping: &Mapping,
-        range: AddressRange,
+        pages: AddressRange,
         scan: &Scan,
     ) -> Result<Vec<Step>, Errno> {
-        let pages = range.to_pages();
         let mut steps = Vec::with_capacity(2 * scan.runs.len() + 1);
         let mut at = pages.start();
         let mut vma = None;

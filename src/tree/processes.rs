@@ -144,14 +144,6 @@ impl ProcessTable {
         }
     }
 
-    /// The address space as it is now, for a listing.
-    ///
-    /// # Errors
-    /// What the source says.
-    pub fn listed(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
-        self.take(info)
-    }
-
     /// The mapping that `find` picks, from a recent address space, or from a new one where that has none.
     ///
     /// # Errors
@@ -171,7 +163,7 @@ impl ProcessTable {
                 return Ok(None);
             }
         }
-        Ok(find(&*self.take(info)?))
+        Ok(find(&*self.listed(info)?))
     }
 
     /// The address space, no older than the freshness bound.
@@ -184,7 +176,7 @@ impl ProcessTable {
             Some(recent) if self.clock.now().saturating_sub(recent.taken) < self.bound => {
                 Ok(recent)
             }
-            _ => self.take(info),
+            _ => self.listed(info),
         }
     }
 
@@ -204,7 +196,11 @@ impl ProcessTable {
         }
     }
 
-    fn take(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+    /// The address space as it is now.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn listed(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         let taken = self.clock.now();
         let space = self.source.address_space(&info.identity)?;
         let cost = self.clock.now().saturating_sub(taken);
