@@ -104,6 +104,7 @@ impl Mount {
             only: config.only.clone(),
             touch: config.touch,
             without_scan: config.without_scan,
+            bound: config.cache_ttl,
         };
         let source = LiveSource::new(source_options, Arc::clone(&metrics))
             .map_err(|_| MountError::NoProc)?;

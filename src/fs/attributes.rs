@@ -169,14 +169,15 @@ impl FileSystem {
         Some((bytes / BLOCK).max(u64::from(hidden)))
     }
 
-    /// Asks no process for anything: a listing of `mem` shows them all, and one may not answer.
+    /// Waits for no process: a listing of `mem` shows them all, and one may not answer.
     fn describe_space(&self, plain: Attributes, info: &ProcessInfo) -> Attributes {
+        let resident = self.services.source.resident(info.identity.pid);
         let (modified, valid) = self.modified(info);
         Attributes {
             mode: if self.options.writable { 0o600 } else { 0o400 },
             size: SPACE_SIZE,
             // Never none: see `blocks`.
-            blocks: (info.resident / BLOCK).max(1),
+            blocks: (resident.unwrap_or(0) / BLOCK).max(1),
             modified,
             valid,
             ..plain

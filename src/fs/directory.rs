@@ -125,7 +125,7 @@ impl FileSystem {
                 .ok_or(Error::NoEntry),
             Node::Command(command) => {
                 let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
-                let info = self.services.source.describe(pid)?;
+                let info = self.processes.describe(pid)?;
                 if sanitized(&info.command) == **command {
                     Ok(Node::CommandLink(pid))
                 } else {
@@ -144,7 +144,7 @@ impl FileSystem {
 
     fn process_named(&self, name: &str) -> Result<Arc<ProcessInfo>> {
         let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
-        Ok(Arc::new(self.services.source.describe(pid)?))
+        self.processes.describe(pid)
     }
 
     fn child_of_process(&self, info: &Arc<ProcessInfo>, name: &str) -> Result<Node> {
@@ -181,7 +181,7 @@ impl FileSystem {
                 }));
             }
             Node::Spaces => {
-                entries.extend(self.processes.list()?.iter().map(|info| {
+                entries.extend(self.processes.fresh_list()?.iter().map(|info| {
                     let name = info.identity.pid.to_string();
                     entry(name, Node::Space(Arc::clone(info)))
                 }));
@@ -189,7 +189,7 @@ impl FileSystem {
             Node::Names => {
                 let commands: BTreeMap<String, ()> = self
                     .processes
-                    .list()?
+                    .fresh_list()?
                     .iter()
                     .map(|info| (sanitized(&info.command), ()))
                     .collect();
@@ -201,7 +201,7 @@ impl FileSystem {
             Node::Command(command) => {
                 entries.extend(
                     self.processes
-                        .list()?
+                        .fresh_list()?
                         .iter()
                         .filter(|info| sanitized(&info.command) == **command)
                         .map(|info| info.identity.pid)

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use procfs::process::Process;
 use rustix::fs::{FileType, Statx};
 
 use super::backing::{is_dev_zero, map_files_link, path_in_root, status};
-use super::pinned::contents;
+use super::files::FileStatuses;
+use super::pinned::Pinned;
 use crate::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
 use crate::process::ProcessId;
 
@@ -15,11 +15,12 @@ use crate::process::ProcessId;
 ///
 /// A file is asked for its size once, however many mappings it has.
 pub(super) fn complete(
-    process: &Process,
-    pid: ProcessId,
+    pinned: &Pinned,
     space: &mut AddressSpace,
     own_device: Option<Device>,
+    known: &FileStatuses,
 ) {
+    let pid = pinned.identity().pid;
     let mut files: HashMap<(Device, u64), Option<Statx>> = HashMap::new();
     let mut suspects = false;
     for mapping in space.mappings_mut() {
@@ -36,7 +37,11 @@ pub(super) fn complete(
         }
         let file = match files.entry((mapping.device(), mapping.inode())) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(status_of_file(pid, mapping)),
+            Entry::Vacant(vacant) => {
+                vacant.insert(known.of(mapping.device(), mapping.inode(), || {
+                    status_of_file(pid, mapping)
+                }))
+            }
         };
         // Only a file that still has a name, or one that cannot be asked, may be named "(deleted)".
         let may_live = file.as_ref().is_none_or(|file| file.stx_nlink > 0);
@@ -49,7 +54,7 @@ pub(super) fn complete(
         suspects |= is_suspect(mapping, file.as_ref());
     }
     if suspects {
-        bar_devices(process, pid, space);
+        bar_devices(pinned, space);
     }
 }
 
@@ -91,8 +96,8 @@ fn is_suspect(mapping: &Mapping, file: Option<&Statx>) -> bool {
 /// Bars mappings of device memory (`io`: `VM_IO`, `pf`: `VM_PFNMAP`; `fs/proc/task_mmu.c`).
 ///
 /// `smaps` visits every page table of the process, so only a process with suspects pays for it.
-fn bar_devices(process: &Process, pid: ProcessId, space: &mut AddressSpace) {
-    let Ok(smaps) = contents(process, pid, "smaps") else {
+fn bar_devices(pinned: &Pinned, space: &mut AddressSpace) {
+    let Ok(smaps) = pinned.contents("smaps") else {
         return;
     };
     let devices = device_starts(&smaps);

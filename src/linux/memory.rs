@@ -20,7 +20,7 @@ use crate::residency::{Held, Stretch};
 /// behind a mapping for what is not, and the pinned `mem` where the call does not serve.
 #[derive(Debug)]
 pub(super) struct LiveMemory {
-    pinned: Pinned,
+    pinned: Arc<Pinned>,
     planner: Planner,
     metrics: Arc<Metrics>,
     /// Whether reads may fault absent pages in (`-o touch`).
@@ -39,7 +39,7 @@ struct Piece<'a> {
 
 impl LiveMemory {
     pub(super) fn new(
-        pinned: Pinned,
+        pinned: Arc<Pinned>,
         planner: Planner,
         touch: bool,
         metrics: Arc<Metrics>,

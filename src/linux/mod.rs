@@ -2,6 +2,7 @@
 
 mod backing;
 mod extent;
+mod files;
 mod memory;
 mod mounts;
 mod pagemap;

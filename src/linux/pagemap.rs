@@ -2,9 +2,11 @@
 //!
 //! Neither touches a page. See `Documentation/admin-guide/mm/pagemap.rst`.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::errno::Errno;
@@ -40,7 +42,7 @@ pub(super) struct Scan {
 /// A pinned `/proc/PID/pagemap`.
 #[derive(Debug)]
 pub(super) struct Pagemap {
-    file: File,
+    file: Arc<File>,
     has_scan: AtomicBool,
     /// Categories that this kernel reports.
     categories: AtomicU64,
@@ -73,6 +75,11 @@ struct PmScanArg {
     return_mask: u64,
 }
 
+thread_local! {
+    /// Where the kernel puts what it finds: 24 KiB, which would take longer to clear for each scan than most scans take.
+    static REGIONS: RefCell<Vec<PageRegion>> = const { RefCell::new(Vec::new()) };
+}
+
 mod ioctl {
     use super::PmScanArg;
 
@@ -93,7 +100,7 @@ const ENTRIES: usize = 8192;
 
 impl Pagemap {
     /// Wraps the file; `has_scan` is false to do without `PAGEMAP_SCAN`.
-    pub(super) fn new(file: File, has_scan: bool) -> Self {
+    pub(super) fn new(file: Arc<File>, has_scan: bool) -> Self {
         Self {
             file,
             has_scan: AtomicBool::new(has_scan),
@@ -133,7 +140,13 @@ impl Pagemap {
     }
 
     fn scan_once(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
-        let mut regions = vec![PageRegion::default(); at_most.clamp(1, MOST_RUNS)];
+        REGIONS.with_borrow_mut(|regions| {
+            regions.resize(MOST_RUNS, PageRegion::default());
+            self.scan_into(range, &mut regions[..at_most.clamp(1, MOST_RUNS)])
+        })
+    }
+
+    fn scan_into(&self, range: AddressRange, regions: &mut [PageRegion]) -> Result<Scan, Errno> {
         let mut argument = PmScanArg {
             size: size_of::<PmScanArg>() as u64,
             start: range.start().get(),

@@ -1,8 +1,9 @@
 //! A process held by descriptors, never by its number alone.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use procfs::FromRead;
@@ -20,6 +21,9 @@ use crate::process::{ProcessId, ProcessIdentity};
 /// `fs/proc/task_mmu.c`). A read of `mem` takes the target's own, and at times to write.
 const NOT_AN_ENTRY: u64 = 1;
 
+/// Bytes that one read of a file of `/proc` may give.
+const CHUNK: usize = 4096;
+
 /// Descriptors of one program of one process.
 ///
 /// `mem` follows the address space that the process had when it was opened:
@@ -33,9 +37,10 @@ const NOT_AN_ENTRY: u64 = 1;
 #[derive(Debug)]
 pub(super) struct Pinned {
     identity: ProcessIdentity,
+    directory: Process,
     stat: File,
     mem: File,
-    pagemap: File,
+    pagemap: Arc<File>,
     writable: bool,
     /// Held for its inode: as long as it is open, no other process's pidfd has the same one.
     _pidfd: File,
@@ -46,20 +51,20 @@ impl Pinned {
     ///
     /// # Errors
     /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`.
-    pub(super) fn open(process: &Process, pid: ProcessId, writable: bool) -> Result<Self> {
+    pub(super) fn open(directory: Process, pid: ProcessId, writable: bool) -> Result<Self> {
         let pidfd = pidfd(pid)?;
         let pidfd_inode = pidfd
             .metadata()
             .map_err(|error| from_io(pid, "fstat of a pidfd", &error))?
             .ino();
         // That of the first thread: unlike the process's own it does not visit every thread.
-        let stat = process
+        let stat = directory
             .open_relative(format!("task/{pid}/stat"))
             .map_err(|error| from_proc(pid, "open of stat", &error))?;
         // Before `mem`, which is denied to a plain user where there is no memory.
         let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
-        let (mem, writable) = open_mem(process, pid, writable)?;
-        let pagemap = process
+        let (mem, writable) = open_mem(&directory, pid, writable)?;
+        let pagemap = directory
             .open_relative("pagemap")
             .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
         let pinned = Self {
@@ -69,9 +74,10 @@ impl Pinned {
                 pidfd_inode,
                 layout: state.layout,
             },
+            directory,
             stat,
             mem,
-            pagemap,
+            pagemap: Arc::new(pagemap),
             writable,
             _pidfd: pidfd,
         };
@@ -79,6 +85,17 @@ impl Pinned {
         // agree do they belong together.
         pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
         Ok(pinned)
+    }
+
+    /// Whether the program that was seen as `identity` runs, as far as it can be told without
+    /// pinning it: enough for a name, not for a byte.
+    pub(super) fn is_running(identity: &ProcessIdentity) -> bool {
+        let pid = identity.pid;
+        let state = File::open(format!("/proc/{pid}/task/{pid}/stat"));
+        let state = state.ok().and_then(|stat| State::read(&stat));
+        state.is_some_and(|state| {
+            state.start_time == identity.start_time && state.layout == identity.layout
+        })
     }
 
     pub(super) fn identity(&self) -> &ProcessIdentity {
@@ -90,13 +107,41 @@ impl Pinned {
         self.writable
     }
 
-    /// A descriptor of `/proc/PID/pagemap` of the pinned address space.
+    /// `/proc/PID/pagemap` of the pinned address space.
+    pub(super) fn pagemap(&self) -> &Arc<File> {
+        &self.pagemap
+    }
+
+    /// Opens a file below `/proc/PID`: the pinned process's, or none.
     ///
     /// # Errors
-    /// `System` where there are no descriptors left.
-    pub(super) fn pagemap(&self) -> Result<File> {
-        let pagemap = self.pagemap.try_clone();
-        pagemap.map_err(|error| from_io(self.identity.pid, "dup of pagemap", &error))
+    /// `NoProcess`, `ProcessDenied`, `System`.
+    pub(super) fn open_file(&self, name: &'static str) -> Result<File> {
+        let file = self.directory.open_relative(name);
+        file.map_err(|error| from_proc(self.identity.pid, name, &error))
+    }
+
+    /// The whole of a file below `/proc/PID`.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn contents(&self, name: &'static str) -> Result<Vec<u8>> {
+        let mut file = self.open_file(name)?;
+        read_whole(&mut file).map_err(|error| from_io(self.identity.pid, name, &error))
+    }
+
+    /// A file below `/proc/PID` that is one short line, without its end.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn line(&self, name: &'static str) -> Result<Vec<u8>> {
+        let mut line = [0; 256];
+        let len = self
+            .open_file(name)?
+            .read(&mut line)
+            .map_err(|error| from_io(self.identity.pid, name, &error))?;
+        let line = &line[..len];
+        Ok(line.strip_suffix(b"\n").unwrap_or(line).to_vec())
     }
 
     /// Whether the process lives and its code and stack are where they were.
@@ -207,14 +252,14 @@ fn read_stat(file: &File) -> Option<Stat> {
 }
 
 /// Opens `mem`, for writing too where that is wanted and the kernel agrees.
-fn open_mem(process: &Process, pid: ProcessId, writable: bool) -> Result<(File, bool)> {
+fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<(File, bool)> {
     if writable {
-        match process.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
+        match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
             Ok(mem) => return Ok((mem, true)),
             Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
         }
     }
-    let mem = process
+    let mem = directory
         .open_relative("mem")
         .map_err(|error| from_proc(pid, "open of mem", &error))?;
     Ok((mem, false))
@@ -239,13 +284,27 @@ fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// The whole of a file below `/proc/PID`.
-pub(super) fn contents(process: &Process, pid: ProcessId, name: &'static str) -> Result<Vec<u8>> {
-    let mut file = process
-        .open_relative(name)
-        .map_err(|error| from_proc(pid, name, &error))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .map_err(|error| from_io(pid, name, &error))?;
+/// All of a file of `/proc`.
+///
+/// The kernel gives a page at a time (`seq_file`), and none of these files says how long it is:
+/// `read_to_end` would ask for that, and begin with 32 bytes.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 2 * CHUNK];
+    let mut len = 0;
+    loop {
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+        if bytes.len() - len < CHUNK {
+            bytes.resize(2 * bytes.len(), 0);
+        }
+    }
+    bytes.truncate(len);
     Ok(bytes)
 }

@@ -1,21 +1,28 @@
 //! The processes of this system.
 
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use lru::LruCache;
 use nix::errno::Errno;
-use procfs::process::{Process, all_processes};
+use parking_lot::Mutex;
+use procfs::FromRead;
+use procfs::process::{Process, Stat, all_processes};
 
 use super::backing::BackingFiles;
+use super::files::FileStatuses;
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::pagemap::Pagemap;
-use super::pinned::{Pinned, contents};
+use super::pinned::{Pinned, read_whole};
 use super::plan::Planner;
 use super::vma::Maps;
 use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
+use crate::clock::SystemClock;
 use crate::error::{Error, Result};
 use crate::mapping::{AddressSpace, Device};
 use crate::metrics::Metrics;
@@ -34,7 +41,12 @@ pub struct SourceOptions {
     pub touch: bool,
     /// Whether to do without `PAGEMAP_SCAN`, as on a kernel before 6.7.
     pub without_scan: bool,
+    /// How old sizes of files may be; zero to ask each time.
+    pub bound: Duration,
 }
+
+/// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
 /// The processes that `/proc` shows.
 #[derive(Debug)]
@@ -45,6 +57,8 @@ pub struct LiveSource {
     boot_time: u64,
     ticks_per_second: u64,
     own_device: OnceLock<Device>,
+    pinned: Mutex<LruCache<ProcessIdentity, Arc<Pinned>>>,
+    files: FileStatuses,
 }
 
 impl LiveSource {
@@ -54,6 +68,8 @@ impl LiveSource {
     /// `System` where `/proc` is not mounted.
     pub fn new(options: SourceOptions, metrics: Arc<Metrics>) -> Result<Self> {
         Ok(Self {
+            files: FileStatuses::new(Arc::new(SystemClock::new()), options.bound),
+            pinned: Mutex::new(LruCache::new(KEPT)),
             options,
             metrics,
             boot_time: procfs::boot_time_secs()
@@ -80,19 +96,27 @@ impl LiveSource {
         Process::new(pid.as_pid_t()).map_err(|error| from_proc(pid, "open of /proc/PID", &error))
     }
 
-    fn pin(&self, pid: ProcessId, writable: bool) -> Result<(Process, Pinned)> {
-        let process = self.process(pid)?;
-        let pinned = Pinned::open(&process, pid, writable)?;
-        Ok((process, pinned))
+    fn pin(&self, pid: ProcessId) -> Result<Pinned> {
+        Pinned::open(self.process(pid)?, pid, self.options.writable)
     }
 
-    fn pin_same(&self, identity: &ProcessIdentity, writable: bool) -> Result<(Process, Pinned)> {
-        let (process, pinned) = self.pin(identity.pid, writable)?;
-        if pinned.identity() == identity {
-            Ok((process, pinned))
-        } else {
-            Err(Error::Replaced(identity.pid))
+    /// The process that was seen as `identity`, pinned now or a moment ago.
+    fn pin_same(&self, identity: &ProcessIdentity) -> Result<Arc<Pinned>> {
+        let recent = self.pinned.lock().get(identity).map(Arc::clone);
+        if let Some(pinned) = recent {
+            if pinned.verify().is_ok() {
+                return Ok(pinned);
+            }
+            self.pinned.lock().pop(identity);
         }
+        let pinned = Arc::new(self.pin(identity.pid)?);
+        if pinned.identity() != identity {
+            return Err(Error::Replaced(identity.pid));
+        }
+        let evicted = self.pinned.lock().push(*identity, Arc::clone(&pinned));
+        // Outside the lock: this closes descriptors.
+        drop(evicted);
+        Ok(pinned)
     }
 }
 
@@ -122,19 +146,10 @@ impl ProcessSource for LiveSource {
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        let (process, pinned) = self.pin(pid, false)?;
+        let pinned = self.pin(pid)?;
         let owner = std::fs::metadata(format!("/proc/{pid}"))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
-        let mut command = contents(&process, pid, "comm")?;
-        if command.last() == Some(&b'\n') {
-            command.pop();
-        }
-        // The second field, in pages; `stat` leaves out what each processor counts for itself.
-        let statm = contents(&process, pid, "statm")?;
-        let resident = std::str::from_utf8(&statm)
-            .ok()
-            .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok())
-            .map_or(0, |pages| pages * PAGE_SIZE);
+        let command = pinned.line("comm")?;
         // The owner was asked for by number: it is the pinned process's only if that still lives.
         pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
         let identity = *pinned.identity();
@@ -144,22 +159,41 @@ impl ProcessSource for LiveSource {
             uid: owner.uid(),
             gid: owner.gid(),
             started: self.boot_time + identity.start_time / self.ticks_per_second,
-            resident,
         })
+    }
+
+    fn is_current(&self, identity: &ProcessIdentity) -> bool {
+        let recent = self.pinned.lock().get(identity).map(Arc::clone);
+        match recent {
+            Some(pinned) => pinned.check_program().is_ok(),
+            None => Pinned::is_running(identity),
+        }
+    }
+
+    fn resident(&self, pid: ProcessId) -> Result<u64> {
+        let mut statm = self
+            .process(pid)?
+            .open_relative("statm")
+            .map_err(|error| from_proc(pid, "open of statm", &error))?;
+        let statm = read_whole(&mut statm).map_err(|error| from_io(pid, "statm", &error))?;
+        // The second field, in pages; `stat` leaves out what each processor counts for itself.
+        let pages = std::str::from_utf8(&statm)
+            .ok()
+            .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
+        Ok(pages.unwrap_or(0) * PAGE_SIZE)
     }
 
     fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
         let pid = identity.pid;
-        let (process, pinned) = self.pin_same(identity, false)?;
-        let stat = process
-            .stat()
-            .map_err(|error| from_proc(pid, "stat", &error))?;
+        let pinned = self.pin_same(identity)?;
+        let stat = pinned.contents("stat")?;
+        let stat = Stat::from_read(&*stat).map_err(|error| from_proc(pid, "stat", &error))?;
         let executable = std::fs::read_link(format!("/proc/{pid}/exe"))
             .map(|path| path.into_os_string().into_vec())
             .unwrap_or_default();
-        let arguments = contents(&process, pid, "cmdline")?;
+        let arguments = pinned.contents("cmdline")?;
         // `stat` counts what each processor has not handed in yet, `status` does not.
-        let status = contents(&process, pid, "status")?;
+        let status = pinned.contents("status")?;
         let resident = field(&status, b"VmRSS:")
             .and_then(|field| field.strip_suffix(" kB")?.trim().parse::<u64>().ok());
         pinned.verify().map_err(|_| Error::Replaced(pid))?;
@@ -173,30 +207,25 @@ impl ProcessSource for LiveSource {
 
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
         let pid = identity.pid;
-        let (process, pinned) = self.pin_same(identity, false)?;
+        let pinned = self.pin_same(identity)?;
         self.metrics.maps_reads.increment();
-        let maps = contents(&process, pid, "maps")?;
+        let maps = pinned.contents("maps")?;
         let mut space = AddressSpace::parse(&maps).map_err(|error| {
             log::warn!("process {pid}: {error}");
             Error::system("parsing maps", Errno::EIO)
         })?;
-        extent::complete(&process, pid, &mut space, self.own_device.get().copied());
+        let own_device = self.own_device.get().copied();
+        extent::complete(&pinned, &mut space, own_device, &self.files);
         pinned.verify().map_err(|_| Error::Replaced(pid))?;
         Ok(space)
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
-        let pid = identity.pid;
-        let (process, pinned) = self.pin_same(identity, self.options.writable)?;
-        let open = |name| {
-            process
-                .open_relative(name)
-                .map_err(|error| from_proc(pid, "open below /proc/PID", &error))
-        };
+        let pinned = self.pin_same(identity)?;
         let planner = Planner {
-            pagemap: Pagemap::new(pinned.pagemap()?, !self.options.without_scan),
-            maps: Maps::new(open("maps")?),
-            files: BackingFiles::new(pid),
+            pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), !self.options.without_scan),
+            maps: Maps::new(pinned.open_file("maps")?),
+            files: BackingFiles::new(identity.pid),
             own_device: self.own_device.get().copied(),
             other_mounts: if self.options.touch {
                 mounts_of_our_kind()
@@ -219,7 +248,10 @@ impl ProcessSource for LiveSource {
         let pid = ProcessId::new(tid).ok_or(Error::NoEntry)?;
         let process = Process::new(pid.as_pid_t()).map_err(|_| Error::NoEntry)?;
         // By hand: the crate's own parser stops at a thread name that is not UTF-8.
-        let status = contents(&process, pid, "status")?;
+        let mut status = process
+            .open_relative("status")
+            .map_err(|_| Error::NoEntry)?;
+        let status = read_whole(&mut status).map_err(|_| Error::NoEntry)?;
         field(&status, b"Tgid:")
             .and_then(ProcessId::parse)
             .ok_or(Error::NoEntry)

@@ -63,7 +63,6 @@ impl FakeProcess {
                     uid: 1000,
                     gid: 1000,
                     started: 1_000_000,
-                    resident: 3 * PAGE_SIZE,
                 },
                 maps: Vec::new(),
                 pages: BTreeMap::new(),
@@ -345,6 +344,16 @@ impl ProcessSource for FakeSource {
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
         Ok(self.find(pid)?.state.lock().info.clone())
+    }
+
+    fn is_current(&self, identity: &ProcessIdentity) -> bool {
+        self.find_same(identity).is_ok()
+    }
+
+    fn resident(&self, pid: ProcessId) -> Result<u64> {
+        let process = self.find(pid)?;
+        let pages = process.state.lock().pages.len() as u64;
+        Ok(pages * PAGE_SIZE)
     }
 
     fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {

@@ -43,8 +43,6 @@ pub struct ProcessInfo {
     pub gid: u32,
     /// When the process started, as a file time, in seconds since the epoch.
     pub started: u64,
-    /// Memory that it held when it was looked at, in bytes.
-    pub resident: u64,
 }
 
 /// What is to be known of a process at one moment.
@@ -146,6 +144,15 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`.
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
+
+    /// Whether `identity` still runs, as far as a look at its number tells; costs less than [`describe`](Self::describe).
+    fn is_current(&self, identity: &ProcessIdentity) -> bool;
+
+    /// Memory that the process holds, in bytes. Does not wait for it.
+    ///
+    /// # Errors
+    /// `NoProcess`.
+    fn resident(&self, pid: ProcessId) -> Result<u64>;
 
     /// More of the same process.
     ///

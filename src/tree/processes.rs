@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::mapping::{AddressSpace, Mapping};
-use crate::process::{ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::process::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 
 /// Address spaces that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
@@ -142,6 +142,40 @@ impl ProcessTable {
             Some(list) if self.is_recent(list.taken, list.cost) => Ok(list.processes),
             _ => self.list(),
         }
+    }
+
+    /// The processes, no older than the freshness bound: for the listings that repeat the root's.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn fresh_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let recent = self.list.lock().clone();
+        match recent {
+            Some(list) if self.clock.now().saturating_sub(list.taken) < self.bound => {
+                Ok(list.processes)
+            }
+            _ => self.list(),
+        }
+    }
+
+    /// What is to be known of one process: as it was listed a moment ago, if it still runs.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`.
+    pub fn describe(&self, pid: ProcessId) -> Result<Arc<ProcessInfo>> {
+        let recent = self.list.lock().clone();
+        if let Some(list) = recent
+            && self.is_recent(list.taken, list.cost)
+            && let Ok(index) = list
+                .processes
+                .binary_search_by_key(&pid, |info| info.identity.pid)
+        {
+            let info = &list.processes[index];
+            if self.source.is_current(&info.identity) {
+                return Ok(Arc::clone(info));
+            }
+        }
+        self.source.describe(pid).map(Arc::new)
     }
 
     /// The mapping that `find` picks, from a recent address space, or from a new one where that has none.
