@@ -166,16 +166,18 @@ impl Pagemap {
         };
         for region in regions.iter().take(usize::try_from(found).unwrap_or(0)) {
             let state = match region.categories {
-                categories if categories & GUARD != 0 => continue,
-                categories if categories & ZERO_PAGE != 0 => PageState::ZeroPage,
-                categories if categories & PRESENT != 0 => PageState::Present,
-                _ => PageState::Swapped,
+                categories if categories & GUARD != 0 => None,
+                categories if categories & ZERO_PAGE != 0 => Some(PageState::ZeroPage),
+                categories if categories & PRESENT != 0 => Some(PageState::Present),
+                _ => Some(PageState::Swapped),
             };
-            if let Some(range) =
-                AddressRange::new(Address::new(region.start), Address::new(region.end))
-            {
+            let range = AddressRange::new(Address::new(region.start), Address::new(region.end));
+            if let (Some(range), Some(state)) = (range, state) {
                 push(&mut scan.runs, range, state);
             }
+            // The kernel works in rounds of 512 regions, and where a full round is followed by the
+            // last one `walk_end` stays where the full one ended (`do_pagemap_scan`, Linux 6.18).
+            scan.end = scan.end.max(Address::new(region.end));
         }
         Ok(scan)
     }

@@ -16,7 +16,7 @@ use crate::mapping::{AddressSpace, Mapping};
 use crate::metrics::Metrics;
 use crate::process::conformance::{self, Layout};
 use crate::process::{ProcessId, ProcessMemory, ProcessSource, ReadSegment};
-use crate::residency::Content;
+use crate::residency::{Content, Stretch};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -188,6 +188,38 @@ fn both_ways_of_looking_at_pages_see_the_same() {
         (last.content, last.range.start()),
         (Content::Nothing, pages.address(64))
     );
+}
+
+/// SEMANTICS: `st_blocks` counts the memory held, whatever the number of runs that one look finds.
+#[test]
+fn scattered_pages_are_counted_once() {
+    let pages = Pages::new(2 * 1600);
+    let mapping = pages.mapping("rw-s");
+    let memory = scanning(false);
+    let mut held = 0;
+    for upto in [511, 512, 513, 700, 1023, 1024, 1025, 1600] {
+        for page in held..upto {
+            let byte = pages.address(2 * page).get() as *mut u8;
+            // SAFETY: the address lies in our mapping, before the end of its memory object. The
+            // page gets the byte that it has: a write brings in this page and no neighbour.
+            unsafe { byte.write_volatile(Pages::expected(2 * page)[0]) };
+        }
+        held = upto;
+        let range = AddressRange::new(pages.address(0), pages.address(2 * 1600)).unwrap();
+        let resident = memory.held(range).unwrap().resident;
+        assert_eq!(resident / PAGE_SIZE, held as u64);
+        let mut at = range.start();
+        let mut seen = 0;
+        while at < range.end() {
+            let rest = AddressRange::new(at, range.end()).unwrap();
+            let stretches = memory.contents(&mapping, rest, usize::MAX).unwrap();
+            let is_resident = |stretch: &&Stretch| stretch.content == Content::Resident;
+            let lengths = stretches.iter().filter(is_resident);
+            seen += lengths.map(|stretch| stretch.range.len()).sum::<u64>();
+            at = stretches.last().unwrap().range.end();
+        }
+        assert_eq!(seen / PAGE_SIZE, held as u64);
+    }
 }
 
 #[test]
