@@ -1,0 +1,1 @@
+"""Measures a mount against what does the same without one; `benches/throughput` is its command."""

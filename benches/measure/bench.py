@@ -1,0 +1,55 @@
+"""What every group is given: the sizes, and a way to make targets and mounts."""
+
+import itertools
+import os
+
+from . import commands
+from .mount import Mount
+from .processes import Crowd, Target
+from .turns import by_turns
+
+
+class Bench:
+    def __init__(self, options, procmemfs, probe, mounts, files):
+        self.rounds = options.rounds
+        self.size = options.size << 20
+        self.mappings = options.mappings
+        self.processes = options.processes
+        self._procmemfs = procmemfs
+        self._probe = probe
+        self._mounts = mounts
+        self._files = files
+        self._numbers = itertools.count()
+        self._memory = []
+
+    def target(self, mode, *numbers):
+        return Target(self._probe, mode, *numbers)
+
+    def crowd(self, count):
+        return Crowd(self._probe, count)
+
+    def mount(self, *targets, options=""):
+        """A mount that shows these processes, or all where none is given."""
+        only = "pid=" + ":".join(str(target.pid) for target in targets) if targets else ""
+        given = ",".join(filter(None, [only, options]))
+        directory = os.path.join(self._mounts, str(next(self._numbers)))
+        return Mount(self._procmemfs, directory, given, lambda *used: self._memory.append(used))
+
+    def file(self, name):
+        """A path on tmpfs; whoever makes a large file there removes it again."""
+        return os.path.join(self._files, name)
+
+    def probe(self, mode, *arguments):
+        """The numbers that a mode of the probe prints; the first one is of seconds."""
+        said = commands.finish(
+            [self._probe, f"--probe-{mode}", *map(str, arguments)], stdout=commands.subprocess.PIPE
+        )
+        return [float(number) for number in said.split()]
+
+    def turns(self, *sides):
+        return by_turns(self.rounds, *sides)
+
+    def take_memory(self):
+        """What the daemons that ended since the last call have used."""
+        taken, self._memory = self._memory, []
+        return taken

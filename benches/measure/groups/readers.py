@@ -1,0 +1,27 @@
+from contextlib import ExitStack
+from functools import partial
+
+from ..commands import reading, timed_together
+from ..span import check_same
+from ..tables import Comparison, gigabytes, in_mib
+
+READERS = 8
+BLOCK = "1M"
+AIM = 1.0
+
+
+def readers(bench):
+    """8 processes read by 8 readers at once"""
+    each = bench.size // READERS
+    with ExitStack() as stack:
+        targets = [stack.enter_context(bench.target("hold", each)) for _ in range(READERS)]
+        mount = stack.enter_context(bench.mount(*targets))
+        ours = [mount.mapping(target) for target in targets]
+        peer = [target.mapping for target in targets]
+        for sides in zip(ours, peer):
+            check_same(*sides)
+        table = Comparison("Readers at once, cold: until the last one is done", "GB/s together")
+        commands = ([reading(one, BLOCK) for one in side] for side in (ours, peer))
+        times = bench.turns(*(partial(timed_together, side) for side in commands))
+        name = f"{READERS} readers of {READERS} processes with {in_mib(each)} each, bs={BLOCK}"
+        table.row(name, AIM, times, gigabytes(each * READERS))

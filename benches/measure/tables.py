@@ -1,0 +1,62 @@
+"""Tables in Markdown."""
+
+from .turns import median, spread
+
+
+class Table:
+    """A heading, and rows that are printed as they come."""
+
+    def __init__(self, title, *columns, note=""):
+        self.width = len(columns)
+        print(f"\n### {title}\n")
+        if note:
+            print(f"{note}\n")
+        self.line(columns)
+        self.line(["---"] + ["---:"] * (self.width - 1))
+
+    def line(self, cells):
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+    def skipped(self, name, why):
+        self.line([name, f"skipped: {why}"] + [""] * (self.width - 2))
+
+
+class Comparison(Table):
+    """Rows of our times and a peer's, and of a reference that nobody can be better than."""
+
+    def __init__(self, title, unit, peer="/proc/PID/mem", reference=None, note=""):
+        self.unit = unit
+        columns = ["", f"procmemfs, {unit}", f"{peer}, {unit}", "ratio", "aim"]
+        if reference:
+            columns += [f"{reference}, {unit}", "its ratio"]
+        super().__init__(title, *columns, "slowest/fastest", note=note)
+
+    def row(self, name, aim, times, shown):
+        """`times` are ours, the peer's and the reference's; an aim of None is none."""
+        ours, peer, *reference = times
+        cells = [name, shown(median(ours)), shown(median(peer)), ratio(peer, ours)]
+        cells.append("-" if aim is None else f"{aim:.1f}")
+        for other in reference:
+            cells += [shown(median(other)), ratio(peer, other)]
+        self.line([*cells, spread(*times)])
+
+
+def ratio(peer, ours):
+    return f"{median(peer) / median(ours):.2f}"
+
+
+def gigabytes(size):
+    """Shows seconds as a speed in GB/s."""
+    return lambda seconds: f"{size / seconds / 1e9:.2f}"
+
+
+def milliseconds(seconds):
+    return f"{seconds * 1e3:.1f}"
+
+
+def microseconds(seconds):
+    return f"{seconds * 1e6:.2f}"
+
+
+def in_mib(size):
+    return f"{size / (1 << 20):.0f} MiB"
