@@ -15,6 +15,7 @@ mod fsx;
 mod harmless;
 mod hostile;
 mod identity;
+mod jumping;
 mod namespace;
 mod plain;
 mod promises;
@@ -56,6 +57,7 @@ fn main() {
         daemon::tests(),
         hostile::tests(),
         identity::tests(),
+        jumping::tests(),
         namespace::tests(),
         promises::tests(),
         read::tests(),
