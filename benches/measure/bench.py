@@ -4,7 +4,7 @@ import itertools
 import os
 
 from . import commands
-from .mount import Mount
+from .mount import Empty, Mount
 from .processes import Crowd, Target
 from .turns import by_turns
 
@@ -32,8 +32,15 @@ class Bench:
         """A mount that shows these processes, or all where none is given."""
         only = "pid=" + ":".join(str(target.pid) for target in targets) if targets else ""
         given = ",".join(filter(None, [only, options]))
-        directory = os.path.join(self._mounts, str(next(self._numbers)))
+        directory = self._mount_point()
         return Mount(self._procmemfs, directory, given, lambda *used: self._memory.append(used))
+
+    def empty(self, like, size):
+        """An empty FUSE server with a file of this size, and with the readahead of `like`."""
+        return Empty(self._probe, self._mount_point(), like, size)
+
+    def _mount_point(self):
+        return os.path.join(self._mounts, str(next(self._numbers)))
 
     def file(self, name):
         """A path on tmpfs; whoever makes a large file there removes it again."""

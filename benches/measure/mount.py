@@ -1,10 +1,11 @@
-"""A mount, and what its daemon uses."""
+"""A mount, what its daemon uses, and a mount to compare it with."""
 
 import os
 import subprocess
 import time
 
 from .failure import Failure
+from .processes import Probe
 from .span import Span
 
 PATIENCE = 10
@@ -52,9 +53,7 @@ class Mount:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        # A daemon that was killed, or failed, leaves its mount; most often there is none.
-        subprocess.run(["umount", "-l", self.directory], stderr=subprocess.DEVNULL, check=False)
-        os.rmdir(self.directory)
+        remove(self.directory)
 
     def of(self, pid):
         """The directory of a process."""
@@ -70,13 +69,7 @@ class Mount:
         raise Failure(f"{directory} has no file for {start:#x}")
 
     def readahead(self):
-        device = os.stat(self.directory).st_dev
-        path = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
-        try:
-            with open(path, encoding="ascii") as file:
-                return f"{file.read().strip()} KiB"
-        except OSError:
-            return "unknown"
+        return readahead(self.directory)
 
     def memory(self):
         """Bytes of the daemon's resident memory, now and at its highest."""
@@ -101,3 +94,51 @@ class Mount:
                 return dict(line.rstrip().split(":", 1) for line in file if ":" in line)
         except OSError as error:
             raise Failure(f"the daemon has ended: {error}") from error
+
+
+class Empty(Probe):
+    """A file system that answers each read at once: as fast as FUSE itself can be."""
+
+    NAME = "an empty FUSE server"
+
+    def __init__(self, probe, directory, like, size):
+        """Its file is of `size` bytes, all alike, and its readahead that of the mount `like`."""
+        super().__init__(probe, "fuse", directory, size)
+        self.directory = directory
+        self.like = like
+        self.file = Span(os.path.join(directory, "bytes"), 0, size)
+
+    def __enter__(self):
+        os.mkdir(self.directory)
+        return super().__enter__()
+
+    def __exit__(self, *_):
+        super().__exit__()
+        remove(self.directory)
+
+    def ready(self, told):
+        wanted = self.like.readahead()
+        if readahead(self.directory) != wanted:
+            with open(readahead_file(self.directory), "w", encoding="ascii") as file:
+                file.write(wanted)
+
+
+def readahead(directory):
+    """The readahead in KiB of what is mounted there; None where it cannot be told."""
+    try:
+        with open(readahead_file(directory), encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def readahead_file(directory):
+    device = os.stat(directory).st_dev
+    return f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
+
+
+def remove(directory):
+    """Removes a mount point."""
+    # A daemon that was killed, or failed, leaves its mount; most often there is none.
+    subprocess.run(["umount", "-l", directory], stderr=subprocess.DEVNULL, check=False)
+    os.rmdir(directory)

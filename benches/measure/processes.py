@@ -1,4 +1,4 @@
-"""Processes to look at."""
+"""Processes of the probe: what is looked at, and what serves."""
 
 import os
 import select
@@ -10,23 +10,26 @@ from .span import Span
 PATIENCE = 30
 
 
-class Target:
-    """A process with memory of the kind that a mode of the probe makes."""
+class Probe:
+    """A mode of the probe that tells a line once it is ready, and lives until its input closes."""
 
-    def __init__(self, probe, mode, *numbers):
-        self.command = [probe, f"--probe-{mode}", *map(str, numbers)]
+    def __init__(self, probe, mode, *arguments):
+        self.command = [probe, f"--probe-{mode}", *map(str, arguments)]
 
     def __enter__(self):
+        # A session of its own, so that Ctrl-C does not end it before what reads from it.
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        self.pid = self.process.pid
         try:
             told = self.process.stdout.readline()
             if not told:
-                raise Failure(f"no target: {' '.join(self.command)}")
-            self.address = int(told)
-            self.mapping = self.find_mapping()
+                raise Failure(f"not ready: {' '.join(self.command)}")
+            self.ready(told)
         except BaseException:
             self.__exit__()
             raise
@@ -36,6 +39,15 @@ class Target:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
+
+
+class Target(Probe):
+    """A process with memory of the kind that a mode of the probe makes."""
+
+    def ready(self, told):
+        self.pid = self.process.pid
+        self.address = int(told)
+        self.mapping = self.find_mapping()
 
     def find_mapping(self):
         """The mapping that the address is in, as the kernel's own file has it."""

@@ -22,7 +22,7 @@ class Table:
 
 
 class Comparison(Table):
-    """Rows of our times and a peer's, and of a reference that nobody can be better than."""
+    """Rows of our times and a peer's, and in some of a reference that nobody can be better than."""
 
     def __init__(self, title, unit, peer="/proc/PID/mem", reference=None, note=""):
         self.unit = unit
@@ -38,6 +38,7 @@ class Comparison(Table):
         cells.append("-" if aim is None else f"{aim:.1f}")
         for other in reference:
             cells += [shown(median(other)), ratio(peer, other)]
+        cells += ["-"] * (self.width - 1 - len(cells))
         self.line([*cells, spread(*times)])
 
 

@@ -1,9 +1,11 @@
 //! What the benchmarks need outside of their own process: targets with memory
-//! to read, and loops of reads that are timed without a tool's own work in them.
+//! to read, a file system to compare with, and loops of reads that are timed
+//! without a tool's own work in them.
 //!
 //! Reached by the hidden arguments of the benchmark `units`, so that the script
 //! `throughput` finds all of it in one program.
 
+mod empty;
 mod reads;
 mod scan;
 mod targets;
@@ -21,6 +23,7 @@ pub(crate) fn run(arguments: &[String]) -> bool {
         Some("--probe-heap") => targets::heap(size(1)),
         Some("--probe-reserve") => targets::reserve(size(1), size(2)),
         Some("--probe-many") => targets::many(size(1)),
+        Some("--probe-fuse") => empty::serve(&arguments[1], number(2)),
         Some("--probe-sequential") => {
             reads::sequential(&arguments[1], number(2), number(3), size(4), number(5));
         }

@@ -1,6 +1,7 @@
 from functools import partial
 
 from ..commands import reading, timed
+from ..mount import Empty
 from ..span import check_same
 from ..tables import Comparison, gigabytes
 
@@ -10,21 +11,27 @@ DIRECT = ["128K", "1M", "4M"]
 
 def cold(bench):
     """sequential reads with dd, blocks of 4 KiB to 4 MiB, nothing cached"""
-    with bench.target("hold", bench.size) as target, bench.mount(target) as mount:
-        ours, peer = mount.mapping(target), target.mapping
+    with (
+        bench.target("hold", bench.size) as target,
+        bench.mount(target) as mount,
+        bench.empty(mount, bench.size) as empty,
+    ):
+        ours, peer, reference = mount.mapping(target), target.mapping, empty.file
+        # Not the reference, whose bytes come from nowhere.
         check_same(ours, peer)
         table = Comparison(
             "Sequential, cold: dd opens the file and reads all of it",
             "GB/s",
-            note=f"The mount's readahead: {mount.readahead()}.",
+            reference=Empty.NAME,
+            note=f"The readahead of both mounts, in KiB: {mount.readahead() or 'unknown'}.",
         )
-        shown = gigabytes(bench.size)
+
+        def row(name, aim, *sides):
+            times = bench.turns(*(partial(timed, reading(*side)) for side in sides))
+            table.row(name, aim, times, gigabytes(bench.size))
+
         for block, aim in AIMS.items():
-            sides = (partial(timed, reading(side, block)) for side in (ours, peer))
-            table.row(f"bs={block}", aim, bench.turns(*sides), shown)
+            row(f"bs={block}", aim, (ours, block), (peer, block), (reference, block))
         for block in DIRECT:
-            times = bench.turns(
-                partial(timed, reading(ours, block, "direct")),
-                partial(timed, reading(peer, block)),
-            )
-            table.row(f"bs={block}, ours with iflag=direct", None, times, shown)
+            name = f"bs={block}, both mounts with iflag=direct"
+            row(name, None, (ours, block, "direct"), (peer, block), (reference, block, "direct"))
