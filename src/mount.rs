@@ -24,8 +24,9 @@ use crate::mapping::Device;
 use crate::metrics::Metrics;
 use crate::patience::{Limits, Patience};
 
-/// Readahead of the mount, in KiB: one request of the largest size.
-const READAHEAD_KIB: &str = "1024";
+/// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
+/// the other is waited for. More would not be faster, and waste more around what lies scattered.
+const READAHEAD_KIB: &str = "2048";
 
 /// Why there is no mount, and what would help.
 #[derive(Debug, Error)]
