@@ -15,7 +15,6 @@ mod fsx;
 mod harmless;
 mod hostile;
 mod identity;
-mod jumping;
 mod namespace;
 mod plain;
 mod promises;
@@ -57,7 +56,6 @@ fn main() {
         daemon::tests(),
         hostile::tests(),
         identity::tests(),
-        jumping::tests(),
         namespace::tests(),
         promises::tests(),
         read::tests(),

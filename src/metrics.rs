@@ -119,8 +119,6 @@ pub struct Metrics {
     other_errors: Counter,
     /// Bytes answered to reads.
     pub read_bytes: Counter,
-    /// Bytes given to the kernel's cache before anybody asked for them.
-    pub given_bytes: Counter,
     /// Bytes taken by writes.
     pub written_bytes: Counter,
     /// Calls of `process_vm_readv`.
@@ -190,16 +188,11 @@ impl Metrics {
             errors,
         );
 
-        let counters: [(&str, &str, &Counter); 12] = [
+        let counters: [(&str, &str, &Counter); 11] = [
             (
                 "read_bytes_total",
                 "Bytes answered to reads.",
                 &self.read_bytes,
-            ),
-            (
-                "given_bytes_total",
-                "Bytes given to the kernel's cache unasked.",
-                &self.given_bytes,
             ),
             (
                 "written_bytes_total",

@@ -15,7 +15,7 @@ use crate::cache::{Freshness, PageCache};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
-use crate::fuse::{Adapter, Jobs, Outdated, StoreJobs, Stores};
+use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::linux::{
     LiveSource, LiveThreads, SUBTYPE, SourceOptions, check_page_size, mounts,
     raise_descriptor_limit,
@@ -84,7 +84,6 @@ pub enum MountError {
 pub struct Mount {
     session: Session<Adapter>,
     jobs: Jobs,
-    store_jobs: StoreJobs,
     patience: Arc<Patience>,
     mountpoint: PathBuf,
 }
@@ -106,7 +105,6 @@ impl Mount {
             only: config.only.clone(),
             touch: config.touch,
             without_scan: config.without_scan,
-            bound: config.cache_ttl,
         };
         let source = LiveSource::new(source_options, Arc::clone(&metrics))
             .map_err(|_| MountError::NoProc)?;
@@ -121,7 +119,6 @@ impl Mount {
         let options = FsOptions {
             writable: config.mode == Mode::Write,
             force: config.force,
-            touch: config.touch,
             faults: config.faults,
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
@@ -134,9 +131,8 @@ impl Mount {
         let patience = Arc::new(patience);
         let fs = FileSystem::new(services, options, clock);
         let (outdated, jobs) = Outdated::new();
-        let (stores, store_jobs) = Stores::new();
         let session = Session::new(
-            Adapter::new(fs, outdated, stores, Arc::clone(&patience)),
+            Adapter::new(fs, outdated, Arc::clone(&patience)),
             &mountpoint,
             &session_config(config),
         )
@@ -148,7 +144,6 @@ impl Mount {
         Ok(Self {
             session,
             jobs,
-            store_jobs,
             patience,
             mountpoint,
         })
@@ -159,8 +154,7 @@ impl Mount {
     /// # Errors
     /// Where the system has no thread left.
     pub fn start(mut self) -> io::Result<Serving> {
-        self.jobs.serve(self.session.notifier(), &self.store_jobs)?;
-        self.store_jobs.serve(self.session.notifier())?;
+        self.jobs.serve(self.session.notifier())?;
         std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || self.patience.watch())?;

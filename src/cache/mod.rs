@@ -6,12 +6,10 @@ mod freshness;
 mod looked;
 mod memory;
 mod pages;
-mod scatter;
 
 pub use freshness::{Epoch, Freshness, SpaceEpoch};
 pub use memory::CachedMemory;
 pub use pages::PageCache;
-pub use scatter::Scatter;
 
 #[cfg(doc)]
 use crate::process::ProcessMemory;

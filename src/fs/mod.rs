@@ -5,7 +5,6 @@ mod directory;
 mod held;
 mod io;
 mod opened;
-mod surround;
 mod xattr;
 
 use std::sync::Arc;
@@ -18,7 +17,6 @@ use crate::view::FaultPolicy;
 
 pub use attributes::{Attributes, Change};
 pub use io::{Access, Opened, Written};
-pub use surround::Surroundings;
 
 use held::HeldMemory;
 use opened::OpenProcesses;
@@ -43,8 +41,6 @@ pub struct FsOptions {
     pub writable: bool,
     /// Whether a mapping's own protection is passed over by writes (`force`).
     pub force: bool,
-    /// Whether reads may fault absent pages in (`touch`).
-    pub touch: bool,
     /// What becomes of unreadable bytes (`fault`).
     pub faults: FaultPolicy,
     /// Owner of whatever belongs to no process.

@@ -17,7 +17,7 @@ impl Shared {
         operation: Operation,
         inode: Inode,
         reply: R,
-        work: impl FnOnce(&Arc<Self>, &Slot<R>) + Send + 'static,
+        work: impl FnOnce(&Self, &Slot<R>) + Send + 'static,
     ) {
         self.guarded_with(operation, inode, reply, &[], |shared, slot, _| {
             work(shared, slot);
@@ -31,7 +31,7 @@ impl Shared {
         inode: Inode,
         reply: R,
         data: &[u8],
-        work: impl FnOnce(&Arc<Self>, &Slot<R>, &[u8]) + Send + 'static,
+        work: impl FnOnce(&Self, &Slot<R>, &[u8]) + Send + 'static,
     ) {
         let slot = Slot::new(reply);
         let Some(process) = self.fs.process_of(inode) else {

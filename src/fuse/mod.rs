@@ -5,7 +5,6 @@ mod guard;
 mod outdate;
 mod shared;
 mod slot;
-mod store;
 
 use std::ffi::OsStr;
 use std::io;
@@ -27,7 +26,6 @@ use crate::patience::Patience;
 use crate::tree::Inode;
 
 pub use outdate::{Jobs, Outdated};
-pub use store::{StoreJobs, Stores};
 
 use shared::Shared;
 use slot::Slot;
@@ -45,16 +43,11 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Puts `fs` behind FUSE; `outdated` takes what the kernel must drop, `stores` what it is to
-    /// be given, and `patience` bears with targets that do not answer.
-    pub fn new(
-        fs: FileSystem,
-        outdated: Outdated,
-        stores: Stores,
-        patience: Arc<Patience>,
-    ) -> Self {
+    /// Puts `fs` behind FUSE; `outdated` takes what the kernel must drop, and
+    /// `patience` bears with targets that do not answer.
+    pub fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
         Self {
-            shared: Arc::new(Shared::new(fs, outdated, stores, patience)),
+            shared: Arc::new(Shared::new(fs, outdated, patience)),
         }
     }
 
@@ -220,7 +213,7 @@ impl Filesystem for Adapter {
         let inode = Inode(inode.0);
         let shared = self.count(Operation::Write);
         let is_mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let work = move |shared: &Arc<Shared>, slot: &Slot<ReplyWrite>, data: &[u8]| {
+        let work = move |shared: &Shared, slot: &Slot<ReplyWrite>, data: &[u8]| {
             shared.write(inode, handle.0, offset, data, is_mapped, slot);
         };
         shared.guarded_with(Operation::Write, inode, reply, data, work);

@@ -5,7 +5,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fuser::{INodeNo, Notifier, ReplyWrite};
 
-use super::store::StoreJobs;
 use crate::fs::Written;
 use crate::tree::Inode;
 
@@ -70,14 +69,11 @@ impl Jobs {
     ///
     /// # Errors
     /// Where the system has no thread left.
-    pub(crate) fn serve(self, notifier: Notifier, stores: &StoreJobs) -> io::Result<()> {
-        let under_way = stores.under_way();
+    pub(crate) fn serve(self, notifier: Notifier) -> io::Result<()> {
         std::thread::Builder::new()
             .name("outdate".to_owned())
             .spawn(move || {
                 for job in self.0 {
-                    // What is given to the kernel now was read before the write.
-                    under_way.wait();
                     for Inode(inode) in &job.written.outdated {
                         // ENOENT: the kernel has dropped the whole inode meanwhile.
                         if let Err(error) = notifier.inval_inode(INodeNo(*inode), 0, 0) {

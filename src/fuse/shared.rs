@@ -14,7 +14,6 @@ use fuser::{
 use super::convert;
 use super::outdate::Outdated;
 use super::slot::Slot;
-use super::store::Stores;
 use crate::error::{Error, Result};
 use crate::fs::{Access, Attributes, FileSystem};
 use crate::metrics::Operation;
@@ -41,23 +40,16 @@ thread_local! {
 pub(super) struct Shared {
     pub(super) fs: FileSystem,
     pub(super) outdated: Outdated,
-    pub(super) stores: Stores,
     pub(super) patience: Arc<Patience>,
     /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
     entries: AtomicUsize,
 }
 
 impl Shared {
-    pub(super) fn new(
-        fs: FileSystem,
-        outdated: Outdated,
-        stores: Stores,
-        patience: Arc<Patience>,
-    ) -> Self {
+    pub(super) fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
         Self {
             fs,
             outdated,
-            stores,
             patience,
             entries: AtomicUsize::new(ENTRIES.0),
         }
@@ -113,17 +105,13 @@ impl Shared {
         });
     }
 
-    pub(super) fn open(self: &Arc<Self>, inode: Inode, access: Access, slot: &Slot<ReplyOpen>) {
+    pub(super) fn open(&self, inode: Inode, access: Access, slot: &Slot<ReplyOpen>) {
         let opened = self.fs.open(inode, access).map(|opened| {
             let mut flags = FopenFlags::empty();
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
             (opened.handle, flags)
         });
-        // Whoever has opened a file must not find in the kernel's cache what was read before.
-        let (shared, slot) = (Arc::clone(self), slot.clone());
-        self.stores.after(inode, move || {
-            shared.answer_open(Operation::Open, inode, opened, &slot);
-        });
+        self.answer_open(Operation::Open, inode, opened, slot);
     }
 
     pub(super) fn open_directory(&self, inode: Inode, slot: &Slot<ReplyOpen>) {
@@ -150,14 +138,13 @@ impl Shared {
     }
 
     pub(super) fn read(
-        self: &Arc<Self>,
+        &self,
         inode: Inode,
         handle: u64,
         offset: u64,
         size: usize,
         slot: &Slot<ReplyData>,
     ) {
-        let wanted = self.fs.surroundings(handle, offset, size);
         ANSWER.with_borrow_mut(|answer| {
             if answer.len() < size {
                 answer.resize(size, 0);
@@ -168,9 +155,6 @@ impl Shared {
                 Err(error) => reply.error(self.fail(Operation::Read, inode, &error)),
             });
         });
-        if let Some(wanted) = wanted {
-            self.stores.ask(self, wanted);
-        }
     }
 
     /// `is_mapped` says that the data are whole pages of somebody's mmap.

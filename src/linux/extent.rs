@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use rustix::fs::{FileType, Statx};
 
 use super::backing::{is_dev_zero, map_files_link, path_in_root, status};
-use super::files::FileStatuses;
 use super::pinned::Pinned;
 use crate::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
 use crate::process::ProcessId;
@@ -14,14 +13,11 @@ use crate::process::ProcessId;
 /// Completes mappings with what `maps` does not say.
 ///
 /// A file is asked for its size once, however many mappings it has.
-pub(super) fn complete(
-    pinned: &Pinned,
-    space: &mut AddressSpace,
-    own_device: Option<Device>,
-    known: &FileStatuses,
-) {
+pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Option<Device>) {
     let pid = pinned.identity().pid;
-    let mut files: HashMap<(Device, u64), Option<Statx>> = HashMap::new();
+    // The path, too: device and inode alone are those of several files where the device is none of
+    // a driver's (SysV segments of two namespaces, subvolumes of btrfs).
+    let mut files: HashMap<(Device, u64, Vec<u8>), Option<Statx>> = HashMap::new();
     let mut suspects = false;
     for mapping in space.mappings_mut() {
         if !mapping.has_file() {
@@ -35,13 +31,10 @@ pub(super) fn complete(
         if mapping.extent() != Extent::Whole {
             continue;
         }
-        let file = match files.entry((mapping.device(), mapping.inode())) {
+        let key = (mapping.device(), mapping.inode(), mapping.path().to_vec());
+        let file = match files.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => {
-                vacant.insert(known.of(mapping.device(), mapping.inode(), || {
-                    status_of_file(pid, mapping)
-                }))
-            }
+            Entry::Vacant(vacant) => vacant.insert(status_of_file(pid, mapping)),
         };
         // Only a file that still has a name, or one that cannot be asked, may be named "(deleted)".
         let may_live = file.as_ref().is_none_or(|file| file.stx_nlink > 0);

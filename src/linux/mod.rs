@@ -2,7 +2,6 @@
 
 mod backing;
 mod extent;
-mod files;
 mod memory;
 mod mounts;
 mod pagemap;

@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use lru::LruCache;
 use nix::errno::Errno;
@@ -13,7 +12,6 @@ use procfs::FromRead;
 use procfs::process::{Process, Stat, all_processes};
 
 use super::backing::BackingFiles;
-use super::files::FileStatuses;
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::pagemap::Pagemap;
@@ -22,7 +20,6 @@ use super::plan::Planner;
 use super::vma::Maps;
 use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
-use crate::clock::SystemClock;
 use crate::error::{Error, Result};
 use crate::mapping::{AddressSpace, Device};
 use crate::metrics::Metrics;
@@ -41,8 +38,6 @@ pub struct SourceOptions {
     pub touch: bool,
     /// Whether to do without `PAGEMAP_SCAN`, as on a kernel before 6.7.
     pub without_scan: bool,
-    /// How old sizes of files may be; zero to ask each time.
-    pub bound: Duration,
 }
 
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
@@ -58,7 +53,6 @@ pub struct LiveSource {
     ticks_per_second: u64,
     own_device: OnceLock<Device>,
     pinned: Mutex<LruCache<ProcessIdentity, Arc<Pinned>>>,
-    files: FileStatuses,
 }
 
 impl LiveSource {
@@ -68,7 +62,6 @@ impl LiveSource {
     /// `System` where `/proc` is not mounted.
     pub fn new(options: SourceOptions, metrics: Arc<Metrics>) -> Result<Self> {
         Ok(Self {
-            files: FileStatuses::new(Arc::new(SystemClock::new()), options.bound),
             pinned: Mutex::new(LruCache::new(KEPT)),
             options,
             metrics,
@@ -107,7 +100,8 @@ impl LiveSource {
             if pinned.verify().is_ok() {
                 return Ok(pinned);
             }
-            self.pinned.lock().pop(identity);
+            let gone = self.pinned.lock().pop(identity);
+            drop(gone);
         }
         let pinned = Arc::new(self.pin(identity.pid)?);
         if pinned.identity() != identity {
@@ -215,7 +209,7 @@ impl ProcessSource for LiveSource {
             Error::system("parsing maps", Errno::EIO)
         })?;
         let own_device = self.own_device.get().copied();
-        extent::complete(&pinned, &mut space, own_device, &self.files);
+        extent::complete(&pinned, &mut space, own_device);
         pinned.verify().map_err(|_| Error::Replaced(pid))?;
         Ok(space)
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use super::{DirectoryEntry, Inode};
-use crate::cache::{Scatter, SpaceEpoch};
+use crate::cache::SpaceEpoch;
 use crate::error::{Error, Result};
 use crate::process::{ProcessInfo, ProcessMemory, WriteMode};
 use crate::view::{MappingFile, Short};
@@ -41,8 +41,6 @@ pub struct OpenMemory {
     pub write: Option<WriteMode>,
     /// Whether a read may be answered in part.
     pub short: Short,
-    /// Which places of it are read again and again.
-    pub scatter: Scatter,
     /// The process, held so that all who open it meanwhile share its epoch.
     pub process: Arc<OpenProcess>,
 }
@@ -61,7 +59,6 @@ impl OpenMemory {
             view,
             write,
             short,
-            scatter: Scatter::default(),
             process,
         }
     }

@@ -44,11 +44,6 @@ impl MappingFile {
         self.mapping.size()
     }
 
-    /// How much of the mapping can hold bytes.
-    pub fn extent(&self) -> Extent {
-        self.mapping.extent()
-    }
-
     /// Reads from `offset` on, and returns how many bytes it got: fewer than
     /// `buffer` holds at the end of the file, or as `short` allows.
     ///
