@@ -8,7 +8,8 @@ use super::{Attributes, FileSystem};
 use crate::error::{Error, Result};
 use crate::mapping::sanitized;
 use crate::process::{ProcessId, ProcessInfo};
-use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Node, ProcessTable, Snapshot, WellKnown};
+use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Listing, Node};
+use crate::tree::{ProcessTable, Snapshot, WellKnown};
 
 const SELF: &str = "self";
 const STATS: &str = "stats";
@@ -65,18 +66,18 @@ impl FileSystem {
             Node::Command(_) => Node::Names,
             _ => Node::Root,
         };
-        let mut entries = vec![entry(".", node.clone()), entry("..", parent)];
-        self.list(&node, &mut entries)?;
-        Ok(self.handles.open(Handle::Directory(entries.into())))
+        let entries = vec![entry(".", node.clone()), entry("..", parent)];
+        let listing = self.list(&node, entries)?;
+        Ok(self.handles.open(Handle::Directory(Arc::new(listing))))
     }
 
     /// The entries of an open directory, `.` and `..` first.
     ///
     /// # Errors
     /// `BadHandle`.
-    pub fn read_directory(&self, handle: u64) -> Result<Arc<[DirectoryEntry]>> {
+    pub fn read_directory(&self, handle: u64) -> Result<Arc<Listing>> {
         match self.handles.get(handle)? {
-            Handle::Directory(entries) => Ok(entries),
+            Handle::Directory(listing) => Ok(listing),
             Handle::Memory(_) | Handle::Text(_) => Err(Error::BadHandle),
         }
     }
@@ -166,7 +167,7 @@ impl FileSystem {
             .ok_or(Error::NoEntry)
     }
 
-    fn list(&self, directory: &Node, entries: &mut Vec<DirectoryEntry>) -> Result<()> {
+    fn list(&self, directory: &Node, mut entries: Vec<DirectoryEntry>) -> Result<Listing> {
         match directory {
             Node::Root => {
                 entries.push(entry(NAMES, Node::Names));
@@ -210,7 +211,6 @@ impl FileSystem {
             }
             Node::Process(info) => {
                 let snapshot = self.processes.listed(info)?;
-                entries.reserve(snapshot.mappings().len() + WellKnown::ALL.len());
                 for which in WellKnown::ALL {
                     if well_known(&snapshot, which).is_some() {
                         entries.push(entry(
@@ -219,10 +219,7 @@ impl FileSystem {
                         ));
                     }
                 }
-                entries.extend(snapshot.mappings().iter().map(|mapping| {
-                    let node = Node::Mapping(Arc::clone(info), Arc::clone(mapping));
-                    entry(mapping.file_name(), node)
-                }));
+                return Ok(Listing::with_mappings(entries, info, snapshot));
             }
             Node::SelfLink
             | Node::Stats
@@ -235,7 +232,7 @@ impl FileSystem {
             directory.kind() == Kind::Directory,
             "only directories have entries"
         );
-        Ok(())
+        Ok(Listing::new(entries))
     }
 }
 

@@ -280,7 +280,7 @@ impl Filesystem for Adapter {
         let shared = self.count(Operation::ReadDirectory);
         match shared.fs.read_directory(handle.0) {
             Ok(entries) => {
-                for (next, entry) in (1..).zip(entries.iter()).skip(offset as usize) {
+                for (next, entry) in entries.from_position(offset) {
                     let number = INodeNo(shared.fs.inode_of(&entry.node).0);
                     if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
                         break;

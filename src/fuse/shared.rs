@@ -216,9 +216,8 @@ impl Shared {
         };
         // The kernel takes a reference to each entry but these two.
         let is_dot = |name: &str| name == "." || name == "..";
-        let entries: Vec<_> = (1..)
-            .zip(listing.iter())
-            .skip(offset as usize)
+        let entries: Vec<_> = listing
+            .from_position(offset)
             .take(self.entries.load(Ordering::Relaxed))
             .map(|(next, entry)| {
                 let found = if is_dot(&entry.name) {

@@ -90,35 +90,43 @@ fn is_suspect(mapping: &Mapping, file: Option<&Statx>) -> bool {
 ///
 /// `smaps` visits every page table of the process, so only a process with suspects pays for it.
 fn bar_devices(pinned: &Pinned, space: &mut AddressSpace) {
-    let Ok(smaps) = pinned.contents("smaps") else {
+    let mut devices = Devices::default();
+    let read = pinned.lines("smaps", |line| {
+        devices.line(line);
+        Ok(())
+    });
+    if read.is_err() {
         return;
-    };
-    let devices = device_starts(&smaps);
+    }
     for mapping in space.mappings_mut() {
-        if devices.contains(&mapping.range().start().get()) {
+        if devices.starts.contains(&mapping.range().start().get()) {
             mapping.set_extent(Extent::Nothing(Barrier::Device));
         }
     }
 }
 
-/// Where the mappings with `io` or `pf` start.
-fn device_starts(smaps: &[u8]) -> Vec<u64> {
-    let mut starts = Vec::new();
-    let mut start = None;
-    for line in smaps.split(|byte| *byte == b'\n') {
+/// Where the mappings with `io` or `pf` start, by the lines of `smaps`.
+#[derive(Debug, Default)]
+struct Devices {
+    starts: Vec<u64>,
+    /// Where the one starts that the next lines are about.
+    start: Option<u64>,
+}
+
+impl Devices {
+    fn line(&mut self, line: &[u8]) {
         if let Some(flags) = line.strip_prefix(b"VmFlags:") {
             let is_device = flags
                 .split(|byte| *byte == b' ')
                 .any(|flag| flag == b"io" || flag == b"pf");
-            starts.extend(start.take().filter(|_| is_device));
+            self.starts.extend(self.start.take().filter(|_| is_device));
         } else if let Some(dash) = line.iter().take(17).position(|byte| *byte == b'-') {
-            start = std::str::from_utf8(&line[..dash])
+            self.start = std::str::from_utf8(&line[..dash])
                 .ok()
                 .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-                .or(start);
+                .or(self.start);
         }
     }
-    starts
 }
 
 /// The file behind a mapping: by its own link, or as a plain user by its path, if that still leads there.
@@ -151,7 +159,11 @@ Rss:                   4 kB\n\
 VmFlags: rd wr mr mw me ac sd\n\
 7ffff000-80000000 rw-s 00000000 00:05 9    anon_inode:[x]\n\
 VmFlags: rd pf\n";
-        assert_eq!(device_starts(smaps), [0x1000, 0x7fff_f000]);
+        let mut devices = Devices::default();
+        for line in smaps.split(|byte| *byte == b'\n') {
+            devices.line(line);
+        }
+        assert_eq!(devices.starts, [0x1000, 0x7fff_f000]);
     }
 
     fn mapping(line: &[u8]) -> Mapping {

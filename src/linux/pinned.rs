@@ -1,7 +1,7 @@
 //! A process held by descriptors, never by its number alone.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::{from_io, from_proc};
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::mapping::make_room;
 use crate::process::{ProcessId, ProcessIdentity};
 
 /// An offset of `/proc/PID/pagemap` between two entries: the kernel looks whether the address
@@ -128,6 +129,29 @@ impl Pinned {
     pub(super) fn contents(&self, name: &'static str) -> Result<Vec<u8>> {
         let mut file = self.open_file(name)?;
         read_whole(&mut file).map_err(|error| from_io(self.identity.pid, name, &error))
+    }
+
+    /// Gives each line of a file below `/proc/PID` to `take`, without its end. `maps` and `smaps`
+    /// can have many megabytes.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file), and what `take` says.
+    pub(super) fn lines(
+        &self,
+        name: &'static str,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut file = BufReader::new(self.open_file(name)?);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            file.read_until(b'\n', &mut line)
+                .map_err(|error| from_io(self.identity.pid, name, &error))?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            take(line.strip_suffix(b"\n").unwrap_or(&line))?;
+        }
     }
 
     /// A file below `/proc/PID` that is one short line, without its end.
@@ -287,22 +311,23 @@ fn errno_of(error: &std::io::Error) -> Errno {
 /// All of a file of `/proc`.
 ///
 /// The kernel gives a page at a time (`seq_file`), and none of these files says how long it is:
-/// `read_to_end` would ask for that, and begin with 32 bytes.
+/// `read_to_end` would ask for that, and begin with 32 bytes. `maps` can have megabytes.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; 2 * CHUNK];
+    let mut bytes = Vec::new();
     let mut len = 0;
     loop {
+        if bytes.len() - len < CHUNK {
+            make_room(&mut bytes);
+            bytes.resize(len + 2 * CHUNK, 0);
+        }
         match file.read(&mut bytes[len..]) {
             Ok(0) => break,
             Ok(read) => len += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => (),
             Err(error) => return Err(error),
-        }
-        if bytes.len() - len < CHUNK {
-            bytes.resize(2 * bytes.len(), 0);
         }
     }
     bytes.truncate(len);

@@ -21,7 +21,7 @@ use super::vma::Maps;
 use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
 use crate::error::{Error, Result};
-use crate::mapping::{AddressSpace, Device};
+use crate::mapping::{AddressSpace, Device, MapsReader};
 use crate::metrics::Metrics;
 use crate::process::{
     ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
@@ -203,11 +203,14 @@ impl ProcessSource for LiveSource {
         let pid = identity.pid;
         let pinned = self.pin_same(identity)?;
         self.metrics.maps_reads.increment();
-        let maps = pinned.contents("maps")?;
-        let mut space = AddressSpace::parse(&maps).map_err(|error| {
-            log::warn!("process {pid}: {error}");
-            Error::system("parsing maps", Errno::EIO)
+        let mut maps = MapsReader::default();
+        pinned.lines("maps", |line| {
+            maps.line(line).map_err(|error| {
+                log::warn!("process {pid}: {error}");
+                Error::system("parsing maps", Errno::EIO)
+            })
         })?;
+        let mut space = maps.finish();
         let own_device = self.own_device.get().copied();
         extent::complete(&pinned, &mut space, own_device);
         pinned.verify().map_err(|_| Error::Replaced(pid))?;

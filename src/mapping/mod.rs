@@ -6,11 +6,14 @@
 
 mod label;
 mod parse;
+mod room;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use label::{MAX_NAME, sanitized};
 pub use parse::MapsError;
+pub(crate) use room::{LENT, make_room};
 
 use crate::address::{Address, AddressRange};
 
@@ -72,17 +75,41 @@ pub enum Barrier {
     Secret,
 }
 
+/// What `maps` says of the file or the kernel's object behind a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Object {
+    device: Device,
+    inode: u64,
+    path: Box<[u8]>,
+    deleted: bool,
+}
+
+impl Object {
+    /// `None` where there is neither a file nor a name.
+    fn of(device: Device, inode: u64, path: Vec<u8>, deleted: bool) -> Option<Arc<Self>> {
+        let is_plain = device == Device::default() && inode == 0 && path.is_empty();
+        (!is_plain).then(|| {
+            Arc::new(Self {
+                device,
+                inode,
+                path: path.into(),
+                deleted,
+            })
+        })
+    }
+}
+
 /// One mapping of an address space.
+///
+/// A process can have a million of them, and they are kept: it takes no more room than it must.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping {
     range: AddressRange,
-    protection: Protection,
     offset: u64,
-    device: Device,
-    inode: u64,
-    path: Vec<u8>,
-    deleted: bool,
     extent: Extent,
+    /// `None` for plain anonymous memory, which has neither a device nor a name.
+    object: Option<Arc<Object>>,
+    protection: Protection,
 }
 
 impl Mapping {
@@ -103,33 +130,35 @@ impl Mapping {
 
     /// The device of its file; zero for anonymous memory.
     pub fn device(&self) -> Device {
-        self.device
+        self.object
+            .as_ref()
+            .map_or(Device::default(), |object| object.device)
     }
 
     /// The inode of its file; zero for anonymous memory.
     pub fn inode(&self) -> u64 {
-        self.inode
+        self.object.as_ref().map_or(0, |object| object.inode)
     }
 
     /// Whether a file or a shared memory object is behind it. The inode alone
     /// does not tell: the first segment of SysV shared memory has number 0.
     pub fn has_file(&self) -> bool {
-        self.inode != 0 || self.device != Device::default()
+        self.inode() != 0 || self.device() != Device::default()
     }
 
     /// The path of its file or the kernel's name for it, in its own bytes; empty for plain anonymous memory.
     pub fn path(&self) -> &[u8] {
-        &self.path
+        self.object.as_ref().map_or(&[], |object| &object.path)
     }
 
     /// Whether its file has no name any more.
     pub fn is_deleted(&self) -> bool {
-        self.deleted
+        self.object.as_ref().is_some_and(|object| object.deleted)
     }
 
     /// Whether a file of the file system on `device` is behind it.
     pub fn is_on(&self, device: Device) -> bool {
-        self.has_file() && self.device == device
+        self.has_file() && self.device() == device
     }
 
     /// How much of it can hold bytes.
@@ -153,33 +182,87 @@ impl Mapping {
 
     /// Says that a path that ends in ` (deleted)` is just named so.
     pub fn undelete(&mut self) {
-        if self.deleted {
-            self.deleted = false;
-            self.path.extend_from_slice(parse::DELETED);
+        if let Some(object) = &mut self.object
+            && object.deleted
+        {
+            let object = Arc::make_mut(object);
+            object.deleted = false;
+            object.path = [&object.path, parse::DELETED].concat().into();
         }
     }
 
     /// Whether it is the heap that `brk` moves.
     pub fn is_heap(&self) -> bool {
-        self.path == b"[heap]"
+        self.path() == b"[heap]"
     }
 
     /// Whether it is code that the kernel shares with every process (vdso(7)).
     pub fn is_vdso(&self) -> bool {
-        self.path == b"[vdso]"
+        self.path() == b"[vdso]"
     }
 
     /// Whether the kernel made it for the process and fills it itself (`[vdso]`, `[uprobes]`, `[sigpage]`).
     pub fn is_special(&self) -> bool {
         let is_memory = [&b"[heap]"[..], b"[stack", b"[anon"]
             .iter()
-            .any(|name| self.path.starts_with(name));
-        !self.has_file() && self.path.starts_with(b"[") && !is_memory
+            .any(|name| self.path().starts_with(name));
+        !self.has_file() && self.path().starts_with(b"[") && !is_memory
     }
 
     /// Whether it is the stack of the first thread.
     pub fn is_stack(&self) -> bool {
-        self.path == b"[stack]"
+        self.path() == b"[stack]"
+    }
+
+    /// Holds what is behind it together with one of the mappings before it: a file mostly has several.
+    fn share(&mut self, recent: &mut Recent) {
+        let Some(object) = &mut self.object else {
+            return;
+        };
+        match recent.iter().flatten().find(|known| *known == object) {
+            Some(known) => *object = Arc::clone(known),
+            None => {
+                recent.rotate_right(1);
+                recent[0] = Some(Arc::clone(object));
+            }
+        }
+    }
+}
+
+/// What is behind the mappings that were read last.
+type Recent = [Option<Arc<Object>>; 4];
+
+/// Reads the text of `/proc/PID/maps` line by line.
+#[derive(Debug, Default)]
+pub struct MapsReader {
+    space: AddressSpace,
+    lines: usize,
+    recent: Recent,
+}
+
+impl MapsReader {
+    /// Reads the next line, without its newline.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::parse`].
+    pub fn line(&mut self, line: &[u8]) -> std::result::Result<(), MapsError> {
+        self.lines += 1;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let mut mapping = parse::line(line).map_err(|fault| MapsError::new(self.lines, fault))?;
+        if mapping.range.start() >= self.space.end() {
+            mapping.share(&mut self.recent);
+            make_room(&mut self.space.mappings);
+            self.space.mappings.push(mapping);
+        }
+        Ok(())
+    }
+
+    /// All that was read.
+    pub fn finish(self) -> AddressSpace {
+        self.space.check();
+        self.space
     }
 }
 
@@ -198,25 +281,21 @@ impl AddressSpace {
     /// # Errors
     /// A line that is not one of `maps`, with its number.
     pub fn parse(maps: &[u8]) -> std::result::Result<Self, MapsError> {
-        let mut space = Self {
-            mappings: Vec::with_capacity(maps.len() / 64),
-        };
-        for (index, line) in maps.split(|byte| *byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            let mapping = parse::line(line).map_err(|fault| MapsError::new(index + 1, fault))?;
-            if mapping.range.start() >= space.end() {
-                space.mappings.push(mapping);
-            }
+        let mut reader = MapsReader::default();
+        for line in maps.split(|byte| *byte == b'\n') {
+            reader.line(line)?;
         }
-        space.check();
-        Ok(space)
+        Ok(reader.finish())
     }
 
     /// All mappings, lowest address first.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings
+    }
+
+    /// All mappings, lowest address first, to be kept.
+    pub fn into_mappings(self) -> Vec<Mapping> {
+        self.mappings
     }
 
     /// All mappings, to be completed by the backend, which must leave their ranges alone.
@@ -278,6 +357,28 @@ mod tests {
         assert!(space.starting_at(Address::new(0x7f12_a400_1000)).is_none());
         assert!(space.heap().unwrap().is_heap());
         assert!(space.stack().unwrap().is_stack());
+    }
+
+    #[test]
+    fn a_mapping_takes_little_room() {
+        assert!(size_of::<Mapping>() <= 56, "{}", size_of::<Mapping>());
+    }
+
+    #[test]
+    fn mappings_of_one_file_share_what_they_say_of_it() {
+        let maps = b"\
+1000-2000 r--p 00000000 fe:00 9 /usr/lib/a.so\n\
+2000-3000 r-xp 00001000 fe:00 9 /usr/lib/a.so\n\
+3000-4000 rw-p 00000000 00:00 0\n\
+4000-5000 r--p 00000000 fe:00 10 /usr/lib/a.so\n\
+5000-6000 rw-p 00002000 fe:00 9 /usr/lib/a.so\n";
+        let space = AddressSpace::parse(maps).unwrap();
+        let objects: Vec<_> = space.mappings().iter().map(|m| &m.object).collect();
+        let [Some(first), Some(second), None, Some(other), Some(last)] = objects[..] else {
+            panic!("{objects:?}");
+        };
+        assert!(Arc::ptr_eq(first, second) && Arc::ptr_eq(first, last));
+        assert_ne!(first, other, "another file of the same name");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use super::{Device, Extent, Mapping, Protection};
+use super::{Device, Extent, Mapping, Object, Protection};
 use crate::address::{Address, AddressRange};
 use crate::mapping::Barrier;
 
@@ -86,13 +86,10 @@ pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
     };
     Ok(Mapping {
         range: AddressRange::new(Address::new(start), Address::new(end)).ok_or(Fault::Inverted)?,
-        protection,
         offset,
-        device,
-        inode,
-        path,
-        deleted,
         extent,
+        object: Object::of(device, inode, path, deleted),
+        protection,
     })
 }
 
@@ -182,21 +179,21 @@ mod tests {
             mapping.range.end().get(),
             mapping.protection,
             mapping.offset,
-            mapping.device.major,
-            mapping.device.minor,
-            mapping.inode
+            mapping.device().major,
+            mapping.device().minor,
+            mapping.inode()
         )
         .into_bytes();
-        if !mapping.path.is_empty() {
+        if !mapping.path().is_empty() {
             text.resize(text.len().max(73), b' ');
-            for byte in &mapping.path {
+            for byte in mapping.path() {
                 match byte {
                     b'\n' => text.extend_from_slice(b"\\012"),
                     _ => text.push(*byte),
                 }
             }
         }
-        if mapping.deleted {
+        if mapping.is_deleted() {
             text.extend_from_slice(DELETED);
         }
         text
@@ -221,6 +218,7 @@ mod tests {
             // `\012` in a name cannot be told from a newline, and a name that
             // ends in " (deleted)" is told from a deleted one by the backend.
             path.retain(|byte| *byte != b'\\' && *byte != b')');
+            let deleted = deleted && (inode != 0 || (major, minor) != (0, 0)) && !path.is_empty();
             Mapping {
                 range: AddressRange::new(Address::new(start), Address::new(start + len)).unwrap(),
                 protection: Protection {
@@ -230,10 +228,7 @@ mod tests {
                     shared: flags[3],
                 },
                 offset,
-                device: Device { major, minor },
-                inode,
-                deleted: deleted && (inode != 0 || (major, minor) != (0, 0)) && !path.is_empty(),
-                path,
+                object: Object::of(Device { major, minor }, inode, path, deleted),
                 extent: Extent::Whole,
             }
         }

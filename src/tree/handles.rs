@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{DirectoryEntry, Inode};
+use super::{Inode, Listing};
 use crate::cache::SpaceEpoch;
 use crate::error::{Error, Result};
 use crate::process::{ProcessInfo, ProcessMemory, WriteMode};
@@ -72,7 +72,7 @@ pub enum Handle {
     /// A text, as it was when it was opened.
     Text(Arc<str>),
     /// A directory, as it was when it was opened, its own inode first and its parent's next.
-    Directory(Arc<[DirectoryEntry]>),
+    Directory(Arc<Listing>),
 }
 
 /// All that is open.

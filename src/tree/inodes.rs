@@ -1,6 +1,7 @@
 //! Inode numbers, and the nodes that the kernel knows by them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -25,7 +26,6 @@ pub const ROOT: Inode = Inode(1);
 
 #[derive(Debug)]
 struct Known {
-    key: NodeKey,
     node: Node,
     /// How often the kernel was told of it, less how often it said it forgot.
     lookups: u64,
@@ -37,22 +37,24 @@ struct Known {
 /// costs no memory here, a name has the same number each time, and nobody can
 /// make two objects collide on purpose. Where two do, the later one gets the
 /// next free number.
+///
+/// A tree, since it grows by small steps: a hash table of the same nodes would
+/// be copied as a whole now and then, and keep its size when they are gone.
 #[derive(Debug)]
 pub struct InodeTable {
     hasher: RandomState,
-    known: RwLock<HashMap<Inode, Known>>,
+    known: RwLock<BTreeMap<Inode, Known>>,
 }
 
 impl Default for InodeTable {
     fn default() -> Self {
         let root = Known {
-            key: NodeKey::Root,
             node: Node::Root,
             lookups: 1,
         };
         Self {
             hasher: RandomState::new(),
-            known: RwLock::new(HashMap::from([(ROOT, root)])),
+            known: RwLock::new(BTreeMap::from([(ROOT, root)])),
         }
     }
 }
@@ -72,22 +74,29 @@ impl InodeTable {
 
     /// The number of a node, whether or not the kernel holds it.
     pub fn number(&self, node: &Node) -> Inode {
-        self.place(&self.known.read(), &node.key())
+        self.place(&self.known.read(), node.key())
     }
 
     /// Counts a reference that the kernel is about to get, and returns its number.
     pub fn remember(&self, node: &Node) -> Inode {
-        let key = node.key();
         let mut known = self.known.write();
-        let inode = self.place(&known, &key);
-        let entry = known.entry(inode).or_insert_with(|| Known {
-            key,
-            node: node.clone(),
-            lookups: 0,
-        });
-        // The same object may be known better now: where its file ends, say.
-        entry.node = node.clone();
-        entry.lookups += 1;
+        let inode = self.place(&known, node.key());
+        let node = node.clone();
+        let former = match known.entry(inode) {
+            Entry::Occupied(mut entry) => {
+                let entry = entry.get_mut();
+                entry.lookups += 1;
+                // The same object may be known better now: where its file ends, say.
+                Some(std::mem::replace(&mut entry.node, node))
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert(Known { node, lookups: 1 });
+                None
+            }
+        };
+        drop(known);
+        // Outside the lock: this may be the last one to refer to a process or a mapping.
+        drop(former);
         inode
     }
 
@@ -97,12 +106,15 @@ impl InodeTable {
             return;
         }
         let mut known = self.known.write();
-        if let Some(entry) = known.get_mut(&inode) {
-            entry.lookups = entry.lookups.saturating_sub(lookups);
-            if entry.lookups == 0 {
-                known.remove(&inode);
-            }
-        }
+        let Entry::Occupied(mut entry) = known.entry(inode) else {
+            return;
+        };
+        let left = entry.get().lookups.saturating_sub(lookups);
+        entry.get_mut().lookups = left;
+        let forgotten = (left == 0).then(|| entry.remove());
+        drop(known);
+        // As above.
+        drop(forgotten);
     }
 
     /// How many nodes the kernel holds.
@@ -115,12 +127,15 @@ impl InodeTable {
         self.len() == 0
     }
 
-    fn place(&self, known: &HashMap<Inode, Known>, key: &NodeKey) -> Inode {
-        if *key == NodeKey::Root {
+    fn place(&self, known: &BTreeMap<Inode, Known>, key: NodeKey<'_>) -> Inode {
+        if key == NodeKey::Root {
             return ROOT;
         }
         let mut inode = Inode(self.hasher.hash_one(key).max(ROOT.0 + 1));
-        while known.get(&inode).is_some_and(|other| other.key != *key) {
+        while known
+            .get(&inode)
+            .is_some_and(|other| other.node.key() != key)
+        {
             inode = Inode(inode.0.checked_add(1).unwrap_or(ROOT.0 + 1));
         }
         inode
@@ -156,6 +171,27 @@ mod tests {
         table.forget(ROOT, u64::MAX);
         assert!(matches!(table.get(ROOT), Ok(Node::Root)));
         assert_eq!(table.number(&Node::Root), ROOT);
+    }
+
+    #[test]
+    fn two_objects_never_have_one_number() {
+        let table = InodeTable::default();
+        let inode = table.remember(&link(5));
+        let other = Known {
+            node: link(6),
+            lookups: 1,
+        };
+        table.known.write().insert(inode, other);
+        let next = table.remember(&link(5));
+        assert_ne!(next, inode);
+        assert_eq!(table.number(&link(5)), next);
+        assert!(matches!(table.get(inode), Ok(Node::CommandLink(pid)) if pid.get() == 6));
+        assert!(matches!(table.get(next), Ok(Node::CommandLink(pid)) if pid.get() == 5));
+    }
+
+    #[test]
+    fn a_node_that_is_known_takes_little_room() {
+        assert!(size_of::<(Inode, Known)>() <= 40);
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 mod handles;
 mod inodes;
+mod listing;
 mod node;
 mod processes;
 
 pub use handles::{Handle, HandleTable, OpenMemory, OpenProcess, OpenView};
 pub use inodes::{Inode, InodeTable, ROOT};
+pub use listing::Listing;
 pub use node::{Kind, Node, WellKnown};
 pub use processes::{ProcessTable, Snapshot};
 

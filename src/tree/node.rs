@@ -69,15 +69,15 @@ pub enum Node {
 /// What makes two nodes the same object, and so gives them one inode.
 ///
 /// Not the end of a mapping's file, which moves while the mapping stays.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum NodeKey {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum NodeKey<'a> {
     Root,
     SelfLink,
     Stats,
     Spaces,
     Space(ProcessIdentity),
     Names,
-    Command(Arc<str>),
+    Command(&'a str),
     CommandLink(ProcessId),
     Process(ProcessIdentity),
     MappingLink(ProcessIdentity, WellKnown),
@@ -107,7 +107,7 @@ impl Node {
         }
     }
 
-    pub(super) fn key(&self) -> NodeKey {
+    pub(super) fn key(&self) -> NodeKey<'_> {
         match self {
             Self::Root => NodeKey::Root,
             Self::SelfLink => NodeKey::SelfLink,
@@ -115,7 +115,7 @@ impl Node {
             Self::Spaces => NodeKey::Spaces,
             Self::Space(info) => NodeKey::Space(info.identity),
             Self::Names => NodeKey::Names,
-            Self::Command(name) => NodeKey::Command(Arc::clone(name)),
+            Self::Command(name) => NodeKey::Command(name),
             Self::CommandLink(pid) => NodeKey::CommandLink(*pid),
             Self::Process(info) => NodeKey::Process(info.identity),
             Self::MappingLink(info, which) => NodeKey::MappingLink(info.identity, *which),

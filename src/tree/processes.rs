@@ -17,6 +17,10 @@ use crate::process::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 /// Address spaces that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
+/// Mappings of all of them together: those of four processes that have as many as the kernel
+/// allows by default (`vm.max_map_count`), about 23 MB where nobody else holds them. The address space that was read last is always kept.
+const KEPT_MAPPINGS: usize = 4 << 16;
+
 /// What was read may be as old as its reading took, times this: then a walk
 /// through all names spends at most a tenth of its time on reading.
 const COST_FACTOR: u32 = 10;
@@ -32,7 +36,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn new(space: &AddressSpace, taken: Duration, cost: Duration) -> Self {
+    /// What was the same in an `earlier` one is held together with it.
+    fn new(space: AddressSpace, earlier: Option<&Self>, taken: Duration, cost: Duration) -> Self {
         let position = |wanted: Option<&Mapping>| {
             wanted.and_then(|wanted| {
                 space
@@ -46,7 +51,10 @@ impl Snapshot {
         Self {
             heap: position(space.heap()),
             stack: position(space.stack()),
-            mappings: space.mappings().iter().cloned().map(Arc::new).collect(),
+            mappings: match earlier {
+                Some(earlier) => shared(space, &earlier.mappings),
+                None => space.into_mappings().into_iter().map(Arc::new).collect(),
+            },
             taken,
             cost,
         }
@@ -79,6 +87,30 @@ impl Snapshot {
     }
 }
 
+/// The mappings of `space`, and what was the same in an earlier list is held together with that.
+fn shared(space: AddressSpace, earlier: &Arc<[Arc<Mapping>]>) -> Arc<[Arc<Mapping>]> {
+    if space
+        .mappings()
+        .iter()
+        .eq(earlier.iter().map(|known| &**known))
+    {
+        return Arc::clone(earlier);
+    }
+    let mut known = earlier.iter().peekable();
+    let share = |mapping: Mapping| {
+        let start = mapping.range().start();
+        while known
+            .next_if(|known| known.range().start() < start)
+            .is_some()
+        {}
+        match known.peek() {
+            Some(same) if ***same == mapping => Arc::clone(same),
+            _ => Arc::new(mapping),
+        }
+    };
+    space.into_mappings().into_iter().map(share).collect()
+}
+
 /// The start address that a mapping's name begins with.
 fn start_in_name(name: &str) -> Option<Address> {
     let (start, _) = name.split_once('-')?;
@@ -92,8 +124,38 @@ pub struct ProcessTable {
     clock: Arc<dyn Clock>,
     /// The freshness bound.
     bound: Duration,
-    snapshots: Mutex<LruCache<ProcessIdentity, Arc<Snapshot>>>,
+    snapshots: Mutex<Snapshots>,
     list: Mutex<Option<List>>,
+}
+
+/// Address spaces as they were, each the last one of its process.
+#[derive(Debug)]
+struct Snapshots(LruCache<ProcessIdentity, Arc<Snapshot>>);
+
+impl Snapshots {
+    fn get(&mut self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
+        self.0.get(identity).cloned()
+    }
+
+    /// Keeps a snapshot, and returns those that it pushes out, to be dropped outside the lock.
+    fn put(&mut self, identity: ProcessIdentity, snapshot: Arc<Snapshot>) -> Vec<Arc<Snapshot>> {
+        let mut out: Vec<_> = self
+            .0
+            .push(identity, snapshot)
+            .map(|(_, snapshot)| snapshot)
+            .into_iter()
+            .collect();
+        while self.0.len() > 1 && self.mappings() > KEPT_MAPPINGS {
+            out.extend(self.0.pop_lru().map(|(_, snapshot)| snapshot));
+        }
+        out
+    }
+
+    /// Mappings of all of them.
+    fn mappings(&self) -> usize {
+        let snapshots = self.0.iter();
+        snapshots.map(|(_, snapshot)| snapshot.mappings.len()).sum()
+    }
 }
 
 /// The processes at one moment.
@@ -111,7 +173,7 @@ impl ProcessTable {
             source,
             clock,
             bound,
-            snapshots: Mutex::new(LruCache::new(KEPT)),
+            snapshots: Mutex::new(Snapshots(LruCache::new(KEPT))),
             list: Mutex::new(None),
         }
     }
@@ -220,14 +282,10 @@ impl ProcessTable {
     }
 
     fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
-        let mut snapshots = self.snapshots.lock();
-        let snapshot = snapshots.get(identity)?;
-        if self.is_recent(snapshot.taken, snapshot.cost) {
-            Some(Arc::clone(snapshot))
-        } else {
-            snapshots.pop(identity);
-            None
-        }
+        // One that is too old stays: the next one will mostly consist of the same mappings.
+        let snapshot = self.snapshots.lock().get(identity)?;
+        self.is_recent(snapshot.taken, snapshot.cost)
+            .then_some(snapshot)
     }
 
     /// The address space as it is now.
@@ -238,10 +296,11 @@ impl ProcessTable {
         let taken = self.clock.now();
         let space = self.source.address_space(&info.identity)?;
         let cost = self.clock.now().saturating_sub(taken);
-        let snapshot = Arc::new(Snapshot::new(&space, taken, cost));
-        self.snapshots
-            .lock()
-            .put(info.identity, Arc::clone(&snapshot));
+        let earlier = self.snapshots.lock().get(&info.identity);
+        let snapshot = Arc::new(Snapshot::new(space, earlier.as_deref(), taken, cost));
+        let kept = Arc::clone(&snapshot);
+        let out = self.snapshots.lock().put(info.identity, kept);
+        drop(out);
         Ok(snapshot)
     }
 
@@ -309,6 +368,69 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
         clock.advance(Duration::from_millis(1));
         assert!(find(&table, &info, "000000001000-000000003000.rw-p.heap"));
         assert!(!find(&table, &info, "000000001000-000000002000.rw-p.heap"));
+    }
+
+    #[test]
+    fn mappings_that_stay_are_held_once() {
+        let (_, process, info, table) = table();
+        let before = table.listed(&info).unwrap();
+        process.set_maps(
+            b"\
+1000-2000 rw-p 00000000 00:00 0          [heap]\n\
+3000-4000 rw-p 00000000 00:00 0\n\
+5000-9000 rw-p 00000000 00:00 0\n\
+f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
+        );
+        let after = table.listed(&info).unwrap();
+        let is_shared = |mapping| {
+            before
+                .mappings()
+                .iter()
+                .any(|old| Arc::ptr_eq(old, mapping))
+        };
+        let shared: Vec<bool> = after.mappings().iter().map(is_shared).collect();
+        assert_eq!(shared, [true, false, false, true]);
+        assert!(after.heap().unwrap().is_heap() && after.stack().unwrap().is_stack());
+        assert_eq!(after.mappings()[2].protection().to_string(), "rw-p");
+        let again = table.listed(&info).unwrap();
+        assert!(
+            Arc::ptr_eq(again.mappings(), after.mappings()),
+            "nothing has changed"
+        );
+    }
+
+    /// A snapshot of so many mappings.
+    fn snapshot(mappings: usize) -> Arc<Snapshot> {
+        let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
+        let mapping = Arc::new(space.mappings()[0].clone());
+        Arc::new(Snapshot {
+            mappings: std::iter::repeat_n(mapping, mappings).collect(),
+            heap: None,
+            stack: None,
+            taken: Duration::ZERO,
+            cost: Duration::ZERO,
+        })
+    }
+
+    #[test]
+    fn few_large_address_spaces_are_kept() {
+        let identity = |pid| FakeProcess::new(pid, b"fake").identity();
+        let mut snapshots = Snapshots(LruCache::new(KEPT));
+        for pid in 1..=3 {
+            snapshots.put(identity(pid), snapshot(KEPT_MAPPINGS / 2));
+        }
+        assert!(snapshots.get(&identity(1)).is_none());
+        assert!(snapshots.get(&identity(2)).is_some() && snapshots.get(&identity(3)).is_some());
+        let out = snapshots.put(identity(4), snapshot(KEPT_MAPPINGS + 1));
+        assert_eq!(out.len(), 2);
+        assert!(
+            snapshots.get(&identity(4)).is_some(),
+            "the last one is kept"
+        );
+        for pid in 10..100 {
+            snapshots.put(identity(pid), snapshot(1));
+        }
+        assert_eq!(snapshots.0.len(), KEPT.get());
     }
 
     #[test]

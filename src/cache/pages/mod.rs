@@ -5,37 +5,48 @@
 //! first, so that one pass over a large file pushes out nothing but itself
 //! (a segmented LRU).
 
+mod order;
+mod slab;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lru::DefaultHasher;
 use parking_lot::{Mutex, MutexGuard};
-
-use lru::LruCache;
 
 use super::freshness::Epoch;
 use crate::address::{Address, PAGE_SIZE};
 use crate::metrics::Metrics;
 
+use order::{Generation, Order};
+use slab::{Slab, Slot};
+
+/// What a page takes of the budget: itself and, at the most, its places in the tables below.
+const COST: u64 = PAGE_SIZE + 192;
+
 /// Distinguishes the address spaces that share a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SpaceId(u64);
 
-#[derive(Debug)]
-struct Block {
-    epoch: u64,
-    bytes: Box<[u8]>,
-}
+/// A page of an address space, by its number.
+type Key = (SpaceId, u64);
 
-type Generation = LruCache<(SpaceId, u64), Block>;
+/// What is known of a block, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    key: Key,
+    epoch: u64,
+}
 
 #[derive(Debug)]
 struct Blocks {
-    /// Blocks that the budget allows, of both generations.
-    capacity: usize,
-    /// Unbounded by itself, as the other one is: `make_room` keeps the budget.
-    probation: Generation,
-    proven: Generation,
+    /// The bytes.
+    slab: Slab,
+    slots: HashMap<Key, Slot, DefaultHasher>,
+    /// By slot; what stands at one that is free means nothing.
+    known: Vec<Block>,
+    order: Order,
     /// Blocks of each space, so that a space without any costs no look-up.
     of_space: HashMap<SpaceId, usize>,
 }
@@ -57,9 +68,10 @@ impl PageCache {
         Self {
             next_space: AtomicU64::new(0),
             blocks: Mutex::new(Blocks {
-                capacity: usize::try_from(budget / PAGE_SIZE).unwrap_or(usize::MAX),
-                probation: LruCache::unbounded(),
-                proven: LruCache::unbounded(),
+                slab: Slab::new(usize::try_from(budget / COST).unwrap_or(usize::MAX)),
+                slots: HashMap::default(),
+                known: Vec::new(),
+                order: Order::default(),
                 of_space: HashMap::new(),
             }),
             metrics,
@@ -87,16 +99,13 @@ impl PageCache {
     /// Adds the pages that `bytes` hold, the first at `start`, which begins a page.
     pub(super) fn add(&self, space: SpaceId, epoch: Epoch, start: Address, bytes: &[u8]) {
         let mut blocks = self.blocks.lock();
-        if blocks.capacity == 0 {
-            return;
-        }
         for (index, page) in (0_u64..).zip(bytes.chunks_exact(PAGE_SIZE as usize)) {
             let number = start.get() / PAGE_SIZE + index;
             blocks.add((space, number), epoch.number(), page);
         }
         self.metrics
             .cache_bytes
-            .set(blocks.len() as u64 * PAGE_SIZE);
+            .set(blocks.slab.len() as u64 * PAGE_SIZE);
     }
 
     /// Drops all blocks of a space.
@@ -105,7 +114,7 @@ impl PageCache {
         blocks.forget(space);
         self.metrics
             .cache_bytes
-            .set(blocks.len() as u64 * PAGE_SIZE);
+            .set(blocks.slab.len() as u64 * PAGE_SIZE);
     }
 }
 
@@ -121,9 +130,9 @@ impl Look<'_> {
     pub(super) fn copy(&mut self, address: Address, out: &mut [u8]) -> bool {
         let key = (self.space, address.get() / PAGE_SIZE);
         match self.blocks.get(key) {
-            Some(block) if block.epoch == self.epoch.number() => {
+            Some((epoch, page)) if epoch == self.epoch.number() => {
                 let from = address.since(address.page_start()) as usize;
-                out.copy_from_slice(&block.bytes[from..from + out.len()]);
+                out.copy_from_slice(&page[from..from + out.len()]);
                 true
             }
             _ => false,
@@ -132,87 +141,99 @@ impl Look<'_> {
 }
 
 impl Blocks {
-    fn len(&self) -> usize {
-        self.probation.len() + self.proven.len()
-    }
-
-    /// The block of a page, which is proven by being asked for.
-    fn get(&mut self, key: (SpaceId, u64)) -> Option<&Block> {
-        if let Some(block) = self.probation.pop(&key) {
-            self.proven.put(key, block);
-            // An eighth is left to newcomers, or nothing new would ever be proven.
-            if self.proven.len() > self.capacity - self.capacity / 8
-                && let Some((key, block)) = self.proven.pop_lru()
-            {
-                self.probation.put(key, block);
-            }
+    /// The epoch and the bytes of a page, which is proven by being asked for.
+    fn get(&mut self, key: Key) -> Option<(u64, &[u8])> {
+        let slot = *self.slots.get(&key)?;
+        self.renew(slot, Generation::Proven);
+        // An eighth is left to newcomers, or nothing new would ever be proven.
+        let capacity = self.slab.capacity();
+        if self.order.len(Generation::Proven) > capacity - capacity / 8
+            && let Some(oldest) = self.order.oldest(Generation::Proven)
+        {
+            self.renew(oldest, Generation::Probation);
         }
-        self.proven.get(&key)
+        Some((self.known[slot as usize].epoch, self.slab.page(slot)))
     }
 
-    fn add(&mut self, key: (SpaceId, u64), epoch: u64, page: &[u8]) {
-        let known = match self.proven.get_mut(&key) {
-            Some(block) => Some(block),
-            None => self.probation.get_mut(&key),
-        };
-        if let Some(block) = known {
-            block.epoch = epoch;
-            block.bytes.copy_from_slice(page);
+    /// Makes a block the newest of a generation.
+    fn renew(&mut self, slot: Slot, generation: Generation) {
+        self.order.take(slot);
+        self.order.put(generation, slot);
+    }
+
+    fn add(&mut self, key: Key, epoch: u64, page: &[u8]) {
+        if let Some(&slot) = self.slots.get(&key) {
+            self.renew(slot, self.order.generation(slot));
+            self.known[slot as usize].epoch = epoch;
+            self.slab.page_mut(slot).copy_from_slice(page);
             return;
         }
-        let bytes = match self.make_room() {
-            // The one that leaves lends its memory to the one that comes.
-            Some(mut bytes) => {
-                bytes.copy_from_slice(page);
-                bytes
-            }
-            None => page.into(),
+        if self.slab.len() == self.slab.capacity() {
+            self.let_one_go();
+        }
+        // There is none where the budget is below a page.
+        let Some(slot) = self.slab.add(page) else {
+            return;
         };
-        self.probation.put(key, Block { epoch, bytes });
+        let block = Block { key, epoch };
+        match self.known.get_mut(slot as usize) {
+            Some(known) => *known = block,
+            None => self.known.push(block),
+        }
+        self.slots.insert(key, slot);
+        self.order.put(Generation::Probation, slot);
         *self.of_space.entry(key.0).or_default() += 1;
         self.check();
     }
 
-    /// Lets blocks go until there is room for one more; returns the memory of one of them.
-    fn make_room(&mut self) -> Option<Box<[u8]>> {
-        let mut bytes = None;
-        while self.len() >= self.capacity {
-            let oldest = self.probation.pop_lru().or_else(|| self.proven.pop_lru());
-            let Some(((space, _), block)) = oldest else {
-                break;
-            };
-            bytes = Some(block.bytes);
-            if let Some(count) = self.of_space.get_mut(&space) {
-                *count -= 1;
-                if *count == 0 {
-                    self.of_space.remove(&space);
-                }
+    /// Lets the least recently used block go, one on probation if there is any.
+    fn let_one_go(&mut self) {
+        let oldest = self.order.oldest(Generation::Probation);
+        let Some(slot) = oldest.or_else(|| self.order.oldest(Generation::Proven)) else {
+            return;
+        };
+        let (space, _) = self.known[slot as usize].key;
+        self.remove(slot);
+        if let Some(count) = self.of_space.get_mut(&space) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_space.remove(&space);
             }
         }
-        bytes
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.slots.remove(&self.known[slot as usize].key);
+        self.order.take(slot);
+        self.slab.remove(slot);
     }
 
     fn forget(&mut self, space: SpaceId) {
         if self.of_space.remove(&space).is_none() {
             return;
         }
-        for generation in [&mut self.probation, &mut self.proven] {
-            let pages: Vec<_> = generation
-                .iter()
-                .map(|(key, _)| *key)
-                .filter(|(of, _)| *of == space)
-                .collect();
-            for page in pages {
-                generation.pop(&page);
-            }
+        let slots = self.slots.iter().filter(|((of, _), _)| *of == space);
+        let slots: Vec<Slot> = slots.map(|(_, slot)| *slot).collect();
+        for slot in slots {
+            self.remove(slot);
+        }
+        if self.slots.is_empty() {
+            self.slots = HashMap::default();
+            self.known = Vec::new();
+            self.order = Order::default();
         }
         self.check();
     }
 
     fn check(&self) {
-        debug_assert!(self.len() <= self.capacity, "the budget is kept");
         debug_assert!(
-            self.len() > 64 || self.of_space.values().sum::<usize>() == self.len(),
+            self.slots.len() == self.slab.len()
+                && self.slots.len()
+                    == self.order.len(Generation::Probation) + self.order.len(Generation::Proven),
+            "every block is found, and has its turn"
+        );
+        debug_assert!(
+            self.slots.len() > 64 || self.of_space.values().sum::<usize>() == self.slots.len(),
             "every block is counted for its space"
         );
     }
@@ -235,7 +256,7 @@ mod tests {
     }
 
     fn cache(pages: u64) -> PageCache {
-        PageCache::new(pages * PAGE_SIZE, Arc::new(Metrics::default()))
+        PageCache::new(pages * COST, Arc::new(Metrics::default()))
     }
 
     fn holds(cache: &PageCache, space: SpaceId, epoch: Epoch, page: u64) -> bool {
@@ -322,9 +343,75 @@ mod tests {
 
     #[test]
     fn a_budget_below_a_page_keeps_nothing() {
-        let (cache, epoch) = (cache(0), epoch());
-        let space = cache.new_space();
-        cache.add(space, epoch, Address::new(0), &[1; PAGE]);
-        assert!(cache.look(space, epoch).is_none());
+        for budget in [0, 1, COST - 1] {
+            let cache = PageCache::new(budget, Arc::new(Metrics::default()));
+            let (space, epoch) = (cache.new_space(), epoch());
+            cache.add(space, epoch, Address::new(0), &[1; PAGE]);
+            assert!(cache.look(space, epoch).is_none());
+            assert_eq!(cache.metrics().cache_bytes.get(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_page_is_counted() {
+        // A hash table has a byte more for each place. It doubles when seven eighths of them are
+        // taken, and where entries come and go when half as many are.
+        let found = (size_of::<(Key, Slot)>() + 1) * 32 / 7;
+        let known = size_of::<Block>() + Order::COST + size_of::<Slot>();
+        assert!(
+            (found + known) as u64 <= COST - PAGE_SIZE,
+            "{found} {known}"
+        );
+    }
+
+    /// The same as a list that is searched from end to end.
+    #[test]
+    fn it_does_what_a_simple_one_does() {
+        const PAGES: usize = 24;
+        let (cache, epoch) = (cache(PAGES as u64), epoch());
+        let spaces = [cache.new_space(), cache.new_space(), cache.new_space()];
+        // Oldest first; whether proven.
+        let mut simple: Vec<(SpaceId, u64, bool)> = Vec::new();
+        let mut random = 1_u64;
+        for step in 0..20_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let (space, page) = (spaces[(random >> 33) as usize % 3], (random >> 40) % 20);
+            let known = simple
+                .iter()
+                .position(|known| (known.0, known.1) == (space, page));
+            match (random >> 60, known) {
+                (0, _) if step % 16 == 0 => {
+                    cache.forget(space);
+                    simple.retain(|known| known.0 != space);
+                }
+                (0..8, known) => {
+                    cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[1; PAGE]);
+                    if known.is_none() && simple.len() == PAGES {
+                        let probation = simple.iter().position(|known| !known.2);
+                        simple.remove(probation.unwrap_or(0));
+                    }
+                    let proven = known.is_some_and(|at| simple.remove(at).2);
+                    simple.push((space, page, proven));
+                }
+                (_, known) => {
+                    assert_eq!(holds(&cache, space, epoch, page), known.is_some(), "{step}");
+                    if let Some(at) = known {
+                        simple.remove(at);
+                        simple.push((space, page, true));
+                    }
+                    if simple.iter().filter(|known| known.2).count() > PAGES - PAGES / 8 {
+                        let oldest = simple.iter().position(|known| known.2).unwrap();
+                        let (space, page, _) = simple.remove(oldest);
+                        simple.push((space, page, false));
+                    }
+                }
+            }
+            assert_eq!(
+                cache.metrics().cache_bytes.get(),
+                simple.len() as u64 * PAGE_SIZE
+            );
+        }
     }
 }

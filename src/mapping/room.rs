@@ -1,0 +1,38 @@
+//! Room for what is large and soon gone.
+
+/// Bytes from which on something is large.
+const LARGE: usize = 64 << 10;
+
+/// Bytes that an allocator never takes from the heap that it shares out (glibc:
+/// `DEFAULT_MMAP_THRESHOLD_MAX`, 32 MiB): the system lends them as they are
+/// touched, and has them back at once. Whatever is smaller can be kept for
+/// later by each thread that once needed it, and is kept where anything that
+/// was allocated after it still lives.
+pub(crate) const LENT: usize = 33 << 20;
+
+/// Moves what has become large to where only what is filled is paid for.
+pub(crate) fn make_room<T>(vector: &mut Vec<T>) {
+    let bytes = |elements| elements * size_of::<T>();
+    if bytes(vector.len()) >= LARGE && bytes(vector.capacity()) < LENT {
+        vector.reserve_exact(LENT.div_ceil(size_of::<T>()) - vector.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_large_is_lent() {
+        let mut numbers = vec![1_u64; LARGE / 8 - 1];
+        make_room(&mut numbers);
+        assert!(numbers.capacity() * 8 < LENT);
+        numbers.push(2);
+        make_room(&mut numbers);
+        let room = numbers.capacity();
+        assert!(room * 8 >= LENT);
+        assert_eq!(numbers[LARGE / 8 - 2..], [1, 2]);
+        make_room(&mut numbers);
+        assert_eq!(numbers.capacity(), room, "once");
+    }
+}
