@@ -333,3 +333,21 @@ pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
     bytes.truncate(len);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_are_read_whole() {
+        for len in [0, 1, CHUNK, 2 * CHUNK, 20 * CHUNK + 7] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            file.rewind().unwrap();
+            assert!(read_whole(&mut file).unwrap() == bytes, "{len} bytes");
+        }
+    }
+}

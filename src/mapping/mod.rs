@@ -84,18 +84,40 @@ struct Object {
     deleted: bool,
 }
 
-impl Object {
-    /// `None` where there is neither a file nor a name.
-    fn of(device: Device, inode: u64, path: Vec<u8>, deleted: bool) -> Option<Arc<Self>> {
-        let is_plain = device == Device::default() && inode == 0 && path.is_empty();
-        (!is_plain).then(|| {
-            Arc::new(Self {
-                device,
-                inode,
-                path: path.into(),
-                deleted,
-            })
-        })
+/// What is behind the mappings that were read last: a file mostly has several.
+#[derive(Debug, Default)]
+struct Recent([Option<Arc<Object>>; 4]);
+
+impl Recent {
+    /// The object that is described so; `None` for plain anonymous memory, which has neither a device nor a name.
+    fn object(
+        &mut self,
+        device: Device,
+        inode: u64,
+        path: &[u8],
+        deleted: bool,
+    ) -> Option<Arc<Object>> {
+        if device == Device::default() && inode == 0 && path.is_empty() {
+            return None;
+        }
+        let known = self.0.iter().flatten().find(|known| {
+            known.inode == inode
+                && known.device == device
+                && known.deleted == deleted
+                && *known.path == *path
+        });
+        if let Some(known) = known {
+            return Some(Arc::clone(known));
+        }
+        let object = Arc::new(Object {
+            device,
+            inode,
+            path: path.into(),
+            deleted,
+        });
+        self.0.rotate_right(1);
+        self.0[0] = Some(Arc::clone(&object));
+        Some(object)
     }
 }
 
@@ -107,7 +129,7 @@ pub struct Mapping {
     range: AddressRange,
     offset: u64,
     extent: Extent,
-    /// `None` for plain anonymous memory, which has neither a device nor a name.
+    /// `None` for plain anonymous memory.
     object: Option<Arc<Object>>,
     protection: Protection,
 }
@@ -213,24 +235,7 @@ impl Mapping {
     pub fn is_stack(&self) -> bool {
         self.path() == b"[stack]"
     }
-
-    /// Holds what is behind it together with one of the mappings before it: a file mostly has several.
-    fn share(&mut self, recent: &mut Recent) {
-        let Some(object) = &mut self.object else {
-            return;
-        };
-        match recent.iter().flatten().find(|known| *known == object) {
-            Some(known) => *object = Arc::clone(known),
-            None => {
-                recent.rotate_right(1);
-                recent[0] = Some(Arc::clone(object));
-            }
-        }
-    }
 }
-
-/// What is behind the mappings that were read last.
-type Recent = [Option<Arc<Object>>; 4];
 
 /// Reads the text of `/proc/PID/maps` line by line.
 #[derive(Debug, Default)]
@@ -250,9 +255,9 @@ impl MapsReader {
         if line.is_empty() {
             return Ok(());
         }
-        let mut mapping = parse::line(line).map_err(|fault| MapsError::new(self.lines, fault))?;
+        let mapping = parse::line(line, &mut self.recent)
+            .map_err(|fault| MapsError::new(self.lines, fault))?;
         if mapping.range.start() >= self.space.end() {
-            mapping.share(&mut self.recent);
             make_room(&mut self.space.mappings);
             self.space.mappings.push(mapping);
         }

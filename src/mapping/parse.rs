@@ -4,9 +4,11 @@
 //! any byte but NUL; the kernel writes a newline as `\012` and leaves a
 //! backslash as it is, so the text is read as bytes and never as UTF-8.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
-use super::{Device, Extent, Mapping, Object, Protection};
+use super::{Device, Extent, Mapping, Protection, Recent};
 use crate::address::{Address, AddressRange};
 use crate::mapping::Barrier;
 
@@ -39,8 +41,8 @@ pub(super) enum Fault {
     Protection,
 }
 
-/// Reads one line, without its newline.
-pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
+/// Reads one line, without its newline. What is behind it is held together with what was behind `recent` ones.
+pub(super) fn line(line: &[u8], recent: &mut Recent) -> Result<Mapping, Fault> {
     let mut rest = line;
     let start = hex(
         until(&mut rest, b'-').ok_or(Fault::Missing("start"))?,
@@ -79,7 +81,7 @@ pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
     let path = unescaped(name);
     let extent = if is_kernel_only(&path) {
         Extent::Nothing(Barrier::Kernel)
-    } else if deleted && path == b"/secretmem" {
+    } else if deleted && *path == *b"/secretmem" {
         Extent::Nothing(Barrier::Secret)
     } else {
         Extent::Whole
@@ -88,7 +90,7 @@ pub(super) fn line(line: &[u8]) -> Result<Mapping, Fault> {
         range: AddressRange::new(Address::new(start), Address::new(end)).ok_or(Fault::Inverted)?,
         offset,
         extent,
-        object: Object::of(device, inode, path, deleted),
+        object: recent.object(device, inode, &path, deleted),
         protection,
     })
 }
@@ -148,8 +150,11 @@ fn protection(letters: &[u8]) -> Result<Protection, Fault> {
 }
 
 /// Turns the kernel's `\012` back into a newline, the one byte it escapes here.
-fn unescaped(name: &[u8]) -> Vec<u8> {
+fn unescaped(name: &[u8]) -> Cow<'_, [u8]> {
     const NEWLINE: &[u8] = b"\\012";
+    if !name.contains(&b'\\') {
+        return name.into();
+    }
     let mut path = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some(byte) = rest.first() {
@@ -161,7 +166,7 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
             rest = &rest[1..];
         }
     }
-    path
+    path.into()
 }
 
 #[cfg(test)]
@@ -170,6 +175,10 @@ mod tests {
 
     use super::*;
     use crate::mapping::AddressSpace;
+
+    fn line(line: &[u8]) -> Result<Mapping, Fault> {
+        super::line(line, &mut Recent::default())
+    }
 
     /// The kernel's `show_map_vma`.
     fn written(mapping: &Mapping) -> Vec<u8> {
@@ -228,7 +237,7 @@ mod tests {
                     shared: flags[3],
                 },
                 offset,
-                object: Object::of(Device { major, minor }, inode, path, deleted),
+                object: Recent::default().object(Device { major, minor }, inode, &path, deleted),
                 extent: Extent::Whole,
             }
         }

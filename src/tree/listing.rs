@@ -33,8 +33,11 @@ impl Listing {
 
     /// The entries from a position on, each with the position behind it.
     pub fn from_position(&self, position: u64) -> impl Iterator<Item = (u64, DirectoryEntry)> {
-        let position = usize::try_from(position).unwrap_or(usize::MAX);
-        (position..).map_while(|at| Some((at as u64 + 1, self.entry(at)?)))
+        let mappings = self.mappings.as_ref();
+        let len =
+            self.entries.len() + mappings.map_or(0, |(_, snapshot)| snapshot.mappings().len());
+        let position = usize::try_from(position).map_or(len, |position| position.min(len));
+        (position..len).map_while(|at| Some((at as u64 + 1, self.entry(at)?)))
     }
 
     /// All entries.
@@ -52,5 +55,44 @@ impl Listing {
             name: mapping.file_name(),
             node: Node::Mapping(Arc::clone(info), Arc::clone(mapping)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::process::ProcessSource;
+    use crate::process::fake::{FakeProcess, FakeSource};
+    use crate::tree::ProcessTable;
+
+    #[test]
+    fn entries_are_counted_across_both_kinds() {
+        let process = FakeProcess::new(7, b"fake");
+        process.set_maps(b"1000-2000 rw-p 0 00:00 0\n5000-9000 r--p 0 00:00 0\n");
+        let source = FakeSource::default();
+        source.add(process.clone());
+        let info = Arc::new(source.describe(process.identity().pid).unwrap());
+        let clock = Arc::new(ManualClock::new());
+        let table = ProcessTable::new(Arc::new(source), clock, Duration::ZERO);
+        let own = DirectoryEntry {
+            name: ".".to_owned(),
+            node: Node::Process(Arc::clone(&info)),
+        };
+        let snapshot = table.listed(&info).unwrap();
+        let listing = Listing::with_mappings(vec![own.clone()], &info, snapshot);
+        let names: Vec<String> = listing.iter().map(|entry| entry.name).collect();
+        let first = "000000001000-000000002000.rw-p.anon";
+        let second = "000000005000-000000009000.r--p.anon";
+        assert_eq!(names, [".", first, second]);
+        let next: Vec<u64> = listing.from_position(1).map(|(next, _)| next).collect();
+        assert_eq!(next, [2, 3]);
+        for behind in [3, 4, u64::MAX] {
+            assert!(listing.from_position(behind).next().is_none());
+        }
+        let plain = Listing::new(vec![own]);
+        assert_eq!(plain.iter().count(), 1);
     }
 }

@@ -48,7 +48,7 @@ struct Blocks {
     known: Vec<Block>,
     order: Order,
     /// Blocks of each space, so that a space without any costs no look-up.
-    of_space: HashMap<SpaceId, usize>,
+    of_space: HashMap<SpaceId, usize, DefaultHasher>,
 }
 
 /// The cache that all processes share.
@@ -72,7 +72,7 @@ impl PageCache {
                 slots: HashMap::default(),
                 known: Vec::new(),
                 order: Order::default(),
-                of_space: HashMap::new(),
+                of_space: HashMap::default(),
             }),
             metrics,
         }
@@ -144,26 +144,21 @@ impl Blocks {
     /// The epoch and the bytes of a page, which is proven by being asked for.
     fn get(&mut self, key: Key) -> Option<(u64, &[u8])> {
         let slot = *self.slots.get(&key)?;
-        self.renew(slot, Generation::Proven);
+        self.order.renew(Generation::Proven, slot);
         // An eighth is left to newcomers, or nothing new would ever be proven.
         let capacity = self.slab.capacity();
         if self.order.len(Generation::Proven) > capacity - capacity / 8
             && let Some(oldest) = self.order.oldest(Generation::Proven)
         {
-            self.renew(oldest, Generation::Probation);
+            self.order.renew(Generation::Probation, oldest);
         }
         Some((self.known[slot as usize].epoch, self.slab.page(slot)))
     }
 
-    /// Makes a block the newest of a generation.
-    fn renew(&mut self, slot: Slot, generation: Generation) {
-        self.order.take(slot);
-        self.order.put(generation, slot);
-    }
-
     fn add(&mut self, key: Key, epoch: u64, page: &[u8]) {
         if let Some(&slot) = self.slots.get(&key) {
-            self.renew(slot, self.order.generation(slot));
+            let generation = self.order.generation(slot);
+            self.order.renew(generation, slot);
             self.known[slot as usize].epoch = epoch;
             self.slab.page_mut(slot).copy_from_slice(page);
             return;

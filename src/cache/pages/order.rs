@@ -87,6 +87,14 @@ impl Order {
         self.len[link.generation as usize] -= 1;
     }
 
+    /// Makes a slot the newest of a generation.
+    pub(super) fn renew(&mut self, generation: Generation, slot: Slot) {
+        if self.links[generation as usize].older as usize != position(slot) {
+            self.take(slot);
+            self.put(generation, slot);
+        }
+    }
+
     /// The slot of a generation that was not used for the longest time.
     pub(super) fn oldest(&self, generation: Generation) -> Option<Slot> {
         let newer = self.links[generation as usize].newer as usize;
@@ -117,12 +125,11 @@ mod tests {
         for slot in 0..6 {
             order.put(Probation, slot);
         }
-        for slot in [3, 0, 5] {
-            order.take(slot);
-            order.put(Proven, slot);
+        for slot in [3, 0, 5, 5] {
+            order.renew(Proven, slot);
         }
-        order.take(1);
-        order.put(Probation, 1);
+        order.renew(Probation, 1);
+        order.renew(Probation, 1);
         assert_eq!((order.len(Probation), order.len(Proven)), (3, 3));
         assert_eq!(drain(&mut order, Probation), [2, 4, 1]);
         assert_eq!(drain(&mut order, Proven), [3, 0, 5]);

@@ -8,7 +8,7 @@ const PAGE: usize = PAGE_SIZE as usize;
 /// Pages of a piece, which are lent by the system as they are touched. Each page by itself would
 /// lie between whatever else is allocated meanwhile, and keep the holes around it from ever being
 /// given back.
-const PIECE: usize = LENT / PAGE;
+const PIECE: usize = (LENT / PAGE).next_power_of_two();
 
 /// The number of a page's place, from 0 on.
 pub(super) type Slot = u32;
@@ -57,7 +57,8 @@ impl Slab {
     /// A place that was never used.
     fn open(&mut self) -> Slot {
         if self.opened == self.pieces.len() * PIECE {
-            self.pieces.push(vec![0; PIECE * PAGE].into());
+            let pages = PIECE.min(self.capacity - self.opened);
+            self.pieces.push(vec![0; pages * PAGE].into());
         }
         let slot = self.opened;
         self.opened += 1;
