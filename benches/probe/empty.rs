@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry,
-    ReplyOpen, Request, Session,
+    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen,
+    Request, Session,
 };
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -16,14 +16,9 @@ use nix::unistd::Pid;
 use procmemfs::cache::{Freshness, SpaceEpoch};
 use procmemfs::clock::SystemClock;
 use procmemfs::config::MountConfig;
+use procmemfs::fuse::{MAX_REQUEST, negotiate};
 
 use super::PAGE;
-
-/// As in `src/fuse/mod.rs`.
-const MAX_REQUEST: u32 = 1 << 20;
-
-/// As in `src/fuse/mod.rs`.
-const MAX_BACKGROUND: u16 = 64;
 
 const NAME: &str = "bytes";
 const FILE: INodeNo = INodeNo(2);
@@ -105,19 +100,7 @@ impl Empty {
 
 impl Filesystem for Empty {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for wish in [
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ASYNC_DIO,
-        ] {
-            // What the kernel lacks, a mount of ours does without, too.
-            let _ = config.add_capabilities(wish);
-        }
-        let _ = config.set_max_write(MAX_REQUEST);
-        let _ = config.set_max_readahead(MAX_REQUEST);
-        let _ = config.set_max_background(MAX_BACKGROUND);
+        negotiate(config);
         Ok(())
     }
 

@@ -14,7 +14,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::{from_io, from_proc};
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::mapping::make_room;
 use crate::process::{ProcessId, ProcessIdentity};
 
 /// An offset of `/proc/PID/pagemap` between two entries: the kernel looks whether the address
@@ -94,9 +93,7 @@ impl Pinned {
         let pid = identity.pid;
         let state = File::open(format!("/proc/{pid}/task/{pid}/stat"));
         let state = state.ok().and_then(|stat| State::read(&stat));
-        state.is_some_and(|state| {
-            state.start_time == identity.start_time && state.layout == identity.layout
-        })
+        state.is_some_and(|state| state.is_of(identity))
     }
 
     pub(super) fn identity(&self) -> &ProcessIdentity {
@@ -178,10 +175,10 @@ impl Pinned {
     pub(super) fn check_program(&self) -> Result<()> {
         let pid = self.identity.pid;
         let state = State::read(&self.stat).ok_or(Error::Ended(pid))?;
-        if state.start_time != self.identity.start_time || state.layout != self.identity.layout {
-            return Err(Error::Replaced(pid));
+        match state.is_of(&self.identity) {
+            true => Ok(()),
+            false => Err(Error::Replaced(pid)),
         }
-        Ok(())
     }
 
     /// Whether the process lives and runs the program that was pinned.
@@ -259,6 +256,11 @@ impl State {
             layout: [stat.startcode, stat.startstack],
         })
     }
+
+    /// Whether it is the same process, and it runs the same program.
+    fn is_of(&self, identity: &ProcessIdentity) -> bool {
+        self.start_time == identity.start_time && self.layout == identity.layout
+    }
 }
 
 /// Whether the process is a zombie or about to be one: then `stat` shows an address space of zeros.
@@ -311,7 +313,7 @@ fn errno_of(error: &std::io::Error) -> Errno {
 /// All of a file of `/proc`.
 ///
 /// The kernel gives a page at a time (`seq_file`), and none of these files says how long it is:
-/// `read_to_end` would ask for that, and begin with 32 bytes. `maps` can have megabytes.
+/// `read_to_end` would ask for that, and begin with 32 bytes.
 ///
 /// # Errors
 /// The kernel's refusal.
@@ -320,7 +322,6 @@ pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut len = 0;
     loop {
         if bytes.len() - len < CHUNK {
-            make_room(&mut bytes);
             bytes.resize(len + 2 * CHUNK, 0);
         }
         match file.read(&mut bytes[len..]) {

@@ -159,7 +159,7 @@ impl Snapshots {
 }
 
 /// The processes at one moment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct List {
     processes: Arc<[Arc<ProcessInfo>]>,
     taken: Duration,
@@ -199,10 +199,9 @@ impl ProcessTable {
     /// # Errors
     /// What the source says.
     pub fn recent_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
-        let recent = self.list.lock().clone();
-        match recent {
-            Some(list) if self.is_recent(list.taken, list.cost) => Ok(list.processes),
-            _ => self.list(),
+        match self.known_list(|list| self.is_recent(list.taken, list.cost)) {
+            Some(processes) => Ok(processes),
+            None => self.list(),
         }
     }
 
@@ -211,13 +210,17 @@ impl ProcessTable {
     /// # Errors
     /// What the source says.
     pub fn fresh_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
-        let recent = self.list.lock().clone();
-        match recent {
-            Some(list) if self.clock.now().saturating_sub(list.taken) < self.bound => {
-                Ok(list.processes)
-            }
-            _ => self.list(),
+        match self.known_list(|list| self.is_fresh(list.taken)) {
+            Some(processes) => Ok(processes),
+            None => self.list(),
         }
+    }
+
+    /// The processes as they were listed last, if that is young enough.
+    fn known_list(&self, is_young: impl Fn(&List) -> bool) -> Option<Arc<[Arc<ProcessInfo>]>> {
+        let known = self.list.lock();
+        let list = known.as_ref().filter(|list| is_young(list))?;
+        Some(Arc::clone(&list.processes))
     }
 
     /// What is to be known of one process: as it was listed a moment ago, if it still runs.
@@ -225,17 +228,11 @@ impl ProcessTable {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`.
     pub fn describe(&self, pid: ProcessId) -> Result<Arc<ProcessInfo>> {
-        let recent = self.list.lock().clone();
-        if let Some(list) = recent
-            && self.is_recent(list.taken, list.cost)
-            && let Ok(index) = list
-                .processes
-                .binary_search_by_key(&pid, |info| info.identity.pid)
+        if let Some(listed) = self.known_list(|list| self.is_recent(list.taken, list.cost))
+            && let Ok(index) = listed.binary_search_by_key(&pid, |info| info.identity.pid)
+            && self.source.is_current(&listed[index].identity)
         {
-            let info = &list.processes[index];
-            if self.source.is_current(&info.identity) {
-                return Ok(Arc::clone(info));
-            }
+            return Ok(Arc::clone(&listed[index]));
         }
         self.source.describe(pid).map(Arc::new)
     }
@@ -269,9 +266,7 @@ impl ProcessTable {
     pub fn fresh(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         match self.recent(&info.identity) {
             // Bytes hang on this: the bound holds, whatever it costs.
-            Some(recent) if self.clock.now().saturating_sub(recent.taken) < self.bound => {
-                Ok(recent)
-            }
+            Some(recent) if self.is_fresh(recent.taken) => Ok(recent),
             _ => self.listed(info),
         }
     }
@@ -302,6 +297,10 @@ impl ProcessTable {
         let out = self.snapshots.lock().put(info.identity, kept);
         drop(out);
         Ok(snapshot)
+    }
+
+    fn is_fresh(&self, taken: Duration) -> bool {
+        self.clock.now().saturating_sub(taken) < self.bound
     }
 
     fn is_recent(&self, taken: Duration, cost: Duration) -> bool {
