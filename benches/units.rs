@@ -105,12 +105,13 @@ impl ProcessMemory for Plain {
         Ok(vec![Stretch { range, content }])
     }
 
-    fn held(&self, range: AddressRange) -> Result<Held> {
-        let resident = range.len();
-        Ok(Held {
-            resident,
-            swapped: 0,
-        })
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        let swapped = 0;
+        let whole = ranges.iter().map(|range| Held {
+            resident: range.len(),
+            swapped,
+        });
+        Ok(whole.collect())
     }
 
     fn write(&self, _address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {

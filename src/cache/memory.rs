@@ -121,8 +121,8 @@ impl ProcessMemory for CachedMemory {
         self.inner.rest();
     }
 
-    fn held(&self, range: AddressRange) -> Result<Held> {
-        self.inner.held(range)
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        self.inner.held(ranges)
     }
 
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
@@ -447,8 +447,8 @@ mod tests {
             self.inner.contents(mapping, range, at_most)
         }
 
-        fn held(&self, range: AddressRange) -> Result<Held> {
-            self.inner.held(range)
+        fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+            self.inner.held(ranges)
         }
 
         fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {

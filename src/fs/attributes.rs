@@ -1,5 +1,6 @@
 //! `stat`, `chmod` and their like.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::FileSystem;
@@ -7,7 +8,7 @@ use crate::address::AddressRange;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::process::ProcessInfo;
-use crate::tree::{Inode, Kind, Node};
+use crate::tree::{Inode, Kind, Node, OpenProcess};
 use crate::view::SPACE_SIZE;
 
 /// What `stat` shows, and how long it holds.
@@ -161,12 +162,37 @@ impl FileSystem {
         if shown.is_empty() {
             return Some(0);
         }
-        let process = match self.opened.find(&info.identity) {
-            Some(open) => open,
-            None => self.opened.open(&info.identity).ok()?,
-        };
+        let process = self.process(info)?;
         let bytes = self.held.of(&*process.memory, shown).ok()?.total();
         Some((bytes / BLOCK).max(u64::from(hidden)))
+    }
+
+    /// Prepares for the attributes of many nodes of one listing to be asked for next: what can be
+    /// looked at together is.
+    pub fn expect<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) {
+        // The mappings of a listing are all of one process, lowest address first.
+        let mappings = nodes.into_iter().filter_map(|node| match node {
+            Node::Mapping(info, mapping) => Some((info, shown(mapping))),
+            _ => None,
+        });
+        let mut of = None;
+        let ranges: Vec<_> = mappings
+            .inspect(|(info, _)| of = Some(*info))
+            .map(|(_, shown)| shown)
+            .filter(|shown| !shown.is_empty())
+            .collect();
+        if let Some(process) = of.and_then(|info| self.process(info)) {
+            // Where that fails each is asked for alone, and says why.
+            let _ = self.held.expect(&*process.memory, ranges);
+        }
+    }
+
+    /// The process, if it can be opened.
+    fn process(&self, info: &ProcessInfo) -> Option<Arc<OpenProcess>> {
+        match self.opened.find(&info.identity) {
+            Some(open) => Some(open),
+            None => self.opened.open(&info.identity).ok(),
+        }
     }
 
     /// Waits for no process: a listing of `mem` shows them all, and one may not answer.
@@ -204,9 +230,8 @@ impl FileSystem {
         mapping: &Mapping,
     ) -> Attributes {
         let size = mapping.size();
-        let shown = mapping.range().truncated(size);
         let hidden = mapping.has_file() || mapping.is_special();
-        let blocks = self.blocks(info, shown, hidden);
+        let blocks = self.blocks(info, shown(mapping), hidden);
         // Last: counting blocks can take long, and time runs.
         let (modified, valid) = self.modified(info);
         Attributes {
@@ -227,6 +252,11 @@ impl FileSystem {
     pub(super) fn may_write(&self, mapping: &Mapping) -> bool {
         self.options.writable && (mapping.protection().write || self.options.force)
     }
+}
+
+/// The part of a mapping that its file shows.
+fn shown(mapping: &Mapping) -> AddressRange {
+    mapping.range().truncated(mapping.size())
 }
 
 fn owned(plain: Attributes, info: &ProcessInfo) -> Attributes {

@@ -219,6 +219,10 @@ impl Shared {
         let entries: Vec<_> = listing
             .from_position(offset)
             .take(self.entries.load(Ordering::Relaxed))
+            .collect();
+        self.fs.expect(entries.iter().map(|(_, entry)| &entry.node));
+        let entries: Vec<_> = entries
+            .into_iter()
             .map(|(next, entry)| {
                 let found = if is_dot(&entry.name) {
                     self.fs.show(&entry.node)

@@ -330,8 +330,8 @@ impl ProcessMemory for LiveMemory {
         self.planner.files.close();
     }
 
-    fn held(&self, range: AddressRange) -> Result<Held> {
-        let held = self.planner.held(range);
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        let held = self.planner.held(ranges);
         if held.is_err() {
             self.verify()?;
         }

@@ -174,7 +174,10 @@ fn both_ways_of_looking_at_pages_see_the_same() {
         entries.contents(&mapping, mapping.range(), 1000).unwrap(),
         by_scan
     );
-    assert_eq!(entries.held(mapping.range()), scan.held(mapping.range()));
+    assert_eq!(
+        entries.held(&[mapping.range()]),
+        scan.held(&[mapping.range()])
+    );
     let resident: u64 = by_scan
         .iter()
         .filter(|stretch| stretch.content == Content::Resident)
@@ -182,7 +185,7 @@ fn both_ways_of_looking_at_pages_see_the_same() {
         .sum();
     // The kernel maps neighbours of a page that it finds in its cache along (fault-around).
     assert!(resident >= 4 * PAGE_SIZE);
-    assert_eq!(scan.held(mapping.range()).unwrap().resident, resident);
+    assert_eq!(scan.held(&[mapping.range()]).unwrap()[0].resident, resident);
     let last = by_scan.last().unwrap();
     assert_eq!(
         (last.content, last.range.start()),
@@ -206,7 +209,7 @@ fn scattered_pages_are_counted_once() {
         }
         held = upto;
         let range = AddressRange::new(pages.address(0), pages.address(2 * 1600)).unwrap();
-        let resident = memory.held(range).unwrap().resident;
+        let resident = memory.held(&[range]).unwrap()[0].resident;
         assert_eq!(resident / PAGE_SIZE, held as u64);
         let mut at = range.start();
         let mut seen = 0;
@@ -219,6 +222,34 @@ fn scattered_pages_are_counted_once() {
             at = stretches.last().unwrap().range.end();
         }
         assert_eq!(seen / PAGE_SIZE, held as u64);
+    }
+}
+
+/// SEMANTICS: `st_blocks` counts the memory held, of each mapping its own.
+#[test]
+fn ranges_that_are_counted_together_have_their_own_pages() {
+    let pages = Pages::new(512);
+    for page in [0, 1, 2, 3, 100, 300, 511] {
+        let byte = pages.address(page).get() as *mut u8;
+        // SAFETY: as above.
+        unsafe { byte.write_volatile(Pages::expected(page)[0]) };
+    }
+    let range = |(start, end)| AddressRange::new(pages.address(start), pages.address(end));
+    // Next to each other in the middle of a run, a little apart, and further than is looked at in one.
+    let ranges = [
+        (0, 2),
+        (2, 50),
+        (60, 100),
+        (100, 101),
+        (300, 510),
+        (510, 512),
+    ]
+    .map(|range_of| range(range_of).unwrap());
+    for memory in [scanning(false), scanning(true)] {
+        let held = memory.held(&ranges).unwrap();
+        let counted: Vec<_> = held.iter().map(|held| held.resident / PAGE_SIZE).collect();
+        assert_eq!(counted, [2, 2, 0, 1, 1, 1]);
+        assert_eq!(memory.held(&[]).unwrap(), []);
     }
 }
 

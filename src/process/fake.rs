@@ -21,6 +21,8 @@ pub enum Call {
     Read(Vec<(u64, usize)>),
     /// Address and length.
     Write(u64, usize),
+    /// For how many ranges it was asked how much memory they hold.
+    Held(usize),
 }
 
 #[derive(Debug)]
@@ -262,17 +264,21 @@ impl ProcessMemory for FakeMemory {
         Ok(stretches)
     }
 
-    fn held(&self, range: AddressRange) -> Result<Held> {
-        let state = self.process.state.lock();
-        let resident = state
-            .pages
-            .range(range.start().get()..range.end().get())
-            .filter(|(page, _)| !state.zeros.contains(page))
-            .count() as u64;
-        Ok(Held {
-            resident: resident * PAGE_SIZE,
-            swapped: 0,
-        })
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        let mut state = self.process.state.lock();
+        state.calls.push(Call::Held(ranges.len()));
+        let resident = |range: &AddressRange| {
+            let pages = state.pages.range(range.start().get()..range.end().get());
+            let written = pages.filter(|(page, _)| !state.zeros.contains(page));
+            written.count() as u64 * PAGE_SIZE
+        };
+        Ok(ranges
+            .iter()
+            .map(|range| Held {
+                resident: resident(range),
+                swapped: 0,
+            })
+            .collect())
     }
 
     fn write(&self, address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {

@@ -117,11 +117,11 @@ pub trait ProcessMemory: Debug + Send + Sync {
     /// Lets go of what is held for speed alone: nobody has the memory open for now.
     fn rest(&self) {}
 
-    /// How much memory `range` holds.
+    /// How much memory each of `ranges` holds, which lie in order and do not overlap.
     ///
     /// # Errors
     /// As [`contents`](Self::contents).
-    fn held(&self, range: AddressRange) -> Result<Held>;
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>>;
 
     /// Writes exactly `data` at `address`, and returns how many bytes got
     /// there before the first that cannot be written.

@@ -50,8 +50,8 @@ impl ProcessMemory for WithheldMemory {
         self.0.rest();
     }
 
-    fn held(&self, range: AddressRange) -> Result<Held> {
-        self.0.held(range)
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        self.0.held(ranges)
     }
 
     fn write(&self, _address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
