@@ -16,6 +16,7 @@ use nix::unistd::{Whence, lseek};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
 
+use super::pinned::Pinned;
 use super::vma::Vma;
 use crate::address::{AddressRange, PAGE_SIZE};
 use crate::mapping::{Device, Mapping};
@@ -202,8 +203,27 @@ pub(super) fn seek(file: &File, offset: u64, whence: Whence) -> Result<Option<u6
 
 /// The file's own link, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` to be followed (proc_pid_map_files(5)).
 pub(super) fn map_files_link(pid: ProcessId, range: AddressRange) -> PathBuf {
-    let (start, end) = (range.start().get(), range.end().get());
-    PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"))
+    PathBuf::from(format!("/proc/{pid}/map_files/{}", link_name(range)))
+}
+
+fn link_name(range: AddressRange) -> String {
+    format!("{:x}-{:x}", range.start().get(), range.end().get())
+}
+
+/// `map_files` of a process, for those who ask for many links of it: each is one step then, and not four.
+#[derive(Debug)]
+pub(super) struct MapFiles(Option<File>);
+
+impl MapFiles {
+    /// The directory of the pinned process, where there is one.
+    pub(super) fn of(pinned: &Pinned) -> Self {
+        Self(pinned.open_directory("map_files").ok())
+    }
+
+    /// The status of the file behind the mapping of just this range.
+    pub(super) fn status(&self, range: AddressRange) -> Option<Statx> {
+        status_at(self.0.as_ref()?, Path::new(&link_name(range)))
+    }
 }
 
 /// The process's own descriptors: a memfd or a deleted file is often open still.
@@ -223,7 +243,12 @@ pub(super) fn path_in_root(pid: ProcessId, path: &[u8]) -> PathBuf {
 
 /// `statx` that asks no server: a network or FUSE file system that hangs must not hold us up.
 pub(super) fn status(path: &Path) -> Option<Statx> {
-    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()
+    status_at(CWD, path)
+}
+
+fn status_at(directory: impl AsFd, path: &Path) -> Option<Statx> {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    statx(directory, path, flags, StatxFlags::BASIC_STATS).ok()
 }
 
 /// Whether it is `/dev/zero`.

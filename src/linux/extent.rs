@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use rustix::fs::{FileType, Statx};
 
-use super::backing::{is_dev_zero, map_files_link, path_in_root, status};
+use super::backing::{MapFiles, is_dev_zero, path_in_root, status};
 use super::pinned::Pinned;
 use crate::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
 use crate::process::ProcessId;
@@ -18,6 +18,7 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
     // The path, too: device and inode alone are those of several files where the device is none of
     // a driver's (SysV segments of two namespaces, subvolumes of btrfs).
     let mut files: HashMap<(Device, u64, Vec<u8>), Option<Statx>> = HashMap::new();
+    let links = MapFiles::of(pinned);
     let mut suspects = false;
     for mapping in space.mappings_mut() {
         if !mapping.has_file() {
@@ -34,7 +35,7 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
         let key = (mapping.device(), mapping.inode(), mapping.path().to_vec());
         let file = match files.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(status_of_file(pid, mapping)),
+            Entry::Vacant(vacant) => vacant.insert(status_of_file(&links, pid, mapping)),
         };
         // Only a file that still has a name, or one that cannot be asked, may be named "(deleted)".
         let may_live = file.as_ref().is_none_or(|file| file.stx_nlink > 0);
@@ -130,8 +131,8 @@ impl Devices {
 }
 
 /// The file behind a mapping: by its own link, or as a plain user by its path, if that still leads there.
-fn status_of_file(pid: ProcessId, mapping: &Mapping) -> Option<Statx> {
-    status(&map_files_link(pid, mapping.range())).or_else(|| {
+fn status_of_file(links: &MapFiles, pid: ProcessId, mapping: &Mapping) -> Option<Statx> {
+    links.status(mapping.range()).or_else(|| {
         let by_path = status(&path_in_root(pid, mapping.path()))?;
         (!mapping.is_deleted() && by_path.stx_ino == mapping.inode()).then_some(by_path)
     })

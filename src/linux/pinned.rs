@@ -119,6 +119,16 @@ impl Pinned {
         file.map_err(|error| from_proc(self.identity.pid, name, &error))
     }
 
+    /// Opens a directory below `/proc/PID`, to find names in it.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn open_directory(&self, name: &'static str) -> Result<File> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = self.directory.open_relative_flags(name, flags);
+        directory.map_err(|error| from_proc(self.identity.pid, name, &error))
+    }
+
     /// The whole of a file below `/proc/PID`.
     ///
     /// # Errors
