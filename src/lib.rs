@@ -19,5 +19,6 @@ pub mod patience;
 pub mod pid;
 pub mod process;
 pub mod residency;
+mod room;
 pub mod tree;
 pub mod view;

@@ -6,17 +6,15 @@
 
 mod label;
 mod parse;
-mod room;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use label::{MAX_NAME, sanitized};
 pub use parse::MapsError;
-pub(crate) use room::LENT;
 
 use crate::address::{Address, AddressRange};
-use room::make_room;
+use crate::room::make_room;
 
 /// What a mapping lets its own process do (`rwx`), and whether it is shared (`s`) or private (`p`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Memory for pages, taken from the system in large pieces.
 
 use crate::address::PAGE_SIZE;
-use crate::mapping::LENT;
+use crate::room::LENT;
 
 const PAGE: usize = PAGE_SIZE as usize;
 

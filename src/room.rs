@@ -11,7 +11,7 @@ const LARGE: usize = 64 << 10;
 pub(crate) const LENT: usize = 33 << 20;
 
 /// Moves what has become large to where only what is filled is paid for, if the system will lend that.
-pub(super) fn make_room<T>(vector: &mut Vec<T>) {
+pub(crate) fn make_room<T>(vector: &mut Vec<T>) {
     let bytes = |elements| elements * size_of::<T>();
     if bytes(vector.len()) >= LARGE && bytes(vector.capacity()) < LENT {
         let _ = vector.try_reserve_exact(LENT.div_ceil(size_of::<T>()) - vector.len());
