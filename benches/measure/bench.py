@@ -35,9 +35,13 @@ class Bench:
         directory = self._mount_point()
         return Mount(self._procmemfs, directory, given, lambda *used: self._memory.append(used))
 
-    def empty(self, like, size):
-        """An empty FUSE server with a file of this size, and with the readahead of `like`."""
-        return Empty(self._probe, self._mount_point(), like, size)
+    def empty(self, like, size, directories=1, files=1):
+        """An empty FUSE server with so many directories, and in each so many files of this size."""
+        return Empty(self._probe, self._mount_point(), like, size, "fuse", directories, files, size)
+
+    def empty_sparse(self, like, size, pages):
+        """An empty FUSE server with one file, that has data where the target `reserve` has."""
+        return Empty(self._probe, self._mount_point(), like, size, "fuse-sparse", size, pages)
 
     def _mount_point(self):
         return os.path.join(self._mounts, str(next(self._numbers)))

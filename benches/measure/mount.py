@@ -97,16 +97,16 @@ class Mount:
 
 
 class Empty(Probe):
-    """A file system that answers each read at once: as fast as FUSE itself can be."""
+    """A file system that answers each request at once: as fast as FUSE itself can be."""
 
     NAME = "an empty FUSE server"
 
-    def __init__(self, probe, directory, like, size):
-        """Its file is of `size` bytes, all alike, and its readahead that of the mount `like`."""
-        super().__init__(probe, "fuse", directory, size)
+    def __init__(self, probe, directory, like, size, mode, *numbers):
+        """Its files are of `size` bytes, and its readahead is that of the mount `like`."""
+        super().__init__(probe, mode, directory, *numbers)
         self.directory = directory
         self.like = like
-        self.file = Span(os.path.join(directory, "bytes"), 0, size)
+        self.size = size
 
     def __enter__(self):
         os.mkdir(self.directory)
@@ -115,6 +115,20 @@ class Empty(Probe):
     def __exit__(self, *_):
         super().__exit__()
         remove(self.directory)
+
+    def files(self):
+        """The first file of each directory."""
+        found = []
+        for directory in self.directories():
+            path = os.path.join(directory, min(os.listdir(directory)))
+            found.append(Span(path, 0, self.size))
+        return found
+
+    def file(self):
+        return self.files()[0]
+
+    def directories(self):
+        return [os.path.join(self.directory, name) for name in os.listdir(self.directory)]
 
     def ready(self, told):
         wanted = self.like.readahead()

@@ -8,11 +8,16 @@
 mod empty;
 mod reads;
 mod scan;
+mod scattered;
 mod targets;
 
 use std::process::{Child, Command, Stdio};
 
+use empty::{Content, Tree};
+
 const PAGE: usize = 4096;
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Runs what the arguments ask for; `false` where they are not ours.
 pub(crate) fn run(arguments: &[String]) -> bool {
@@ -21,9 +26,18 @@ pub(crate) fn run(arguments: &[String]) -> bool {
     match arguments.first().map(String::as_str) {
         Some("--probe-hold") => targets::hold(size(1)),
         Some("--probe-heap") => targets::heap(size(1)),
-        Some("--probe-reserve") => targets::reserve(size(1), size(2)),
+        Some("--probe-reserve") => targets::reserve(size(1), number(2)),
         Some("--probe-many") => targets::many(size(1)),
-        Some("--probe-fuse") => empty::serve(&arguments[1], number(2)),
+        Some("--probe-fuse") => empty::serve(
+            &arguments[1],
+            Tree::new(size(2), size(3)),
+            Content::full(number(4)),
+        ),
+        Some("--probe-fuse-sparse") => empty::serve(
+            &arguments[1],
+            Tree::new(1, 1),
+            Content::sparse(number(2), number(3)),
+        ),
         Some("--probe-sequential") => {
             reads::sequential(&arguments[1], number(2), number(3), size(4), number(5));
         }

@@ -7,9 +7,8 @@ use std::ptr::NonNull;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use nix::sys::signal::Signal;
 
-use super::{Noise, PAGE};
-
-const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+use super::scattered::scattered;
+use super::{Noise, PAGE, SEED};
 
 /// Holds one mapping of `bytes` of resident memory, rounded up to pages.
 pub(super) fn hold(bytes: usize) {
@@ -34,21 +33,13 @@ pub(super) fn heap(bytes: usize) {
     std::hint::black_box(&memory);
 }
 
-/// Reserves `bytes`, and uses so many pages of them at no regular distance, one
-/// in each part of equal length, the very first and the very last among them.
-pub(super) fn reserve(bytes: usize, pages: usize) {
+/// Reserves `bytes`, and uses so many scattered pages of them.
+pub(super) fn reserve(bytes: usize, pages: u64) {
     let region = Region::new(bytes);
     region.protect(0, region.len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
     let mut noise = Noise(SEED);
-    let each = bytes / PAGE / pages;
-    for part in 0..pages {
-        let odd = noise.next() as usize % each;
-        let page = match part {
-            0 => 0,
-            _ if part + 1 == pages => bytes / PAGE - 1,
-            _ => part * each + odd,
-        };
-        region.fill(page * PAGE, &mut noise);
+    for offset in scattered(bytes as u64, pages) {
+        region.fill(offset as usize, &mut noise);
     }
     wait(region.address());
 }

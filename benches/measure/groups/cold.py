@@ -16,7 +16,7 @@ def cold(bench):
         bench.mount(target) as mount,
         bench.empty(mount, bench.size) as empty,
     ):
-        ours, peer, reference = mount.mapping(target), target.mapping, empty.file
+        ours, peer, reference = mount.mapping(target), target.mapping, empty.file()
         # Not the reference, whose bytes come from nowhere.
         check_same(ours, peer)
         table = Comparison(

@@ -1,14 +1,18 @@
 import os
+import subprocess
 import time
 from functools import partial
 
-from ..commands import timed
+from ..commands import finish, timed
 from ..failure import Failure
+from ..mount import Empty
 from ..tables import Comparison, milliseconds
 
 AIM = 0.3
 # Longer than names and listings are kept.
 STALE = 1.5
+# Of the reference's files, which nobody reads here.
+SIZE = 4096
 # `exec`, so that what is ended on an interrupt is cat itself. Some processes end
 # meanwhile, and some are nobody's to look at: neither is worth a complaint in each round.
 PEER = ["sh", "-c", "exec cat /proc/[0-9]*/maps 2> /dev/null"]
@@ -21,16 +25,38 @@ def find(bench):
         # Some of them: what is looked at here is in no cache any more when it is timed.
         for pid in crowd.pids[:: len(crowd.pids) // 10 or 1]:
             check_names(mount.of(pid), pid)
-        table = Comparison(
-            f"find MOUNT -maxdepth 2, with {bench.processes} processes and those of the machine",
-            "ms",
-            peer="cat /proc/[0-9]*/maps",
-        )
-        peer = partial(timed, PEER, answers=ANSWERS)
-        times = bench.turns(partial(timed_first, bench), peer)
-        table.row("the first after mounting", AIM, times, milliseconds)
-        times = bench.turns(partial(timed_later, mount), peer)
-        table.row("a later one, when nothing is fresh any more", AIM, times, milliseconds)
+        directories, files = extent(mount, crowd)
+        reference = partial(bench.empty, mount, SIZE, directories, files)
+        with reference() as empty:
+            check_walk(empty, directories, files)
+            table = Comparison(
+                f"find MOUNT -maxdepth 2, with {bench.processes} processes"
+                " and those of the machine",
+                "ms",
+                peer="cat /proc/[0-9]*/maps",
+                reference=Empty.NAME,
+                note=f"The reference: {directories} directories with {files} files each.",
+            )
+            peer = partial(timed, PEER, answers=ANSWERS)
+            times = bench.turns(
+                partial(timed_first, bench.mount), peer, partial(timed_first, reference)
+            )
+            table.row("the first after mounting", AIM, times, milliseconds)
+            times = bench.turns(partial(timed_later, mount), peer, partial(timed_later, empty))
+            table.row("a later one, when nothing is fresh any more", AIM, times, milliseconds)
+
+
+def extent(mount, crowd):
+    """How many processes a mount shows, and how many names it has for one of the crowd."""
+    processes = [name for name in os.listdir(mount.directory) if name.isdigit()]
+    return len(processes), len(os.listdir(mount.of(crowd.pids[0])))
+
+
+def check_walk(empty, directories, files):
+    """find meets each directory, each file, and what it begins with."""
+    said = finish(walk(empty), stdout=subprocess.PIPE)
+    if len(said.splitlines()) != 1 + directories * (1 + files):
+        raise Failure(f"{Empty.NAME} does not show {files} files in {directories} directories")
 
 
 def check_names(directory, pid):
@@ -42,8 +68,8 @@ def check_names(directory, pid):
         raise Failure(f"{directory} has {found} files for {expected} mappings")
 
 
-def timed_first(bench):
-    with bench.mount() as mount:
+def timed_first(mounted):
+    with mounted() as mount:
         return timed_find(mount)
 
 
@@ -53,4 +79,8 @@ def timed_later(mount):
 
 
 def timed_find(mount):
-    return timed(["find", mount.directory, "-maxdepth", "2"], answers=ANSWERS)
+    return timed(walk(mount), answers=ANSWERS)
+
+
+def walk(mount):
+    return ["find", mount.directory, "-maxdepth", "2"]

@@ -4,11 +4,14 @@ from functools import partial
 
 from ..commands import timed
 from ..failure import Failure, Skipped
+from ..mount import Empty
 from ..tables import Comparison, milliseconds
 
 AIM = 0.3
 # Longer than names and listings are kept.
 STALE = 1.5
+# Of the reference's files; each mapping is of one page, too.
+SIZE = 4096
 
 
 def ls(bench):
@@ -19,14 +22,27 @@ def ls(bench):
         directory = mount.of(target.pid)
         check_names(directory, target)
         make_files(directory, files)
-        table = Comparison(
-            f"ls -l of {bench.mappings} mappings", "ms", peer="as many empty files on tmpfs"
-        )
-        peer = partial(timed, ["ls", "-l", files])
-        times = bench.turns(partial(timed_first, bench, target), peer)
-        table.row("the first after mounting", AIM, times, milliseconds)
-        times = bench.turns(partial(timed_later, directory), peer)
-        table.row("a later one, when nothing is fresh any more", AIM, times, milliseconds)
+        names = len(os.listdir(files))
+        reference = partial(bench.empty, mount, SIZE, files=names)
+        with reference() as empty:
+            [empty_directory] = empty.directories()
+            if len(os.listdir(empty_directory)) != names:
+                raise Failure(f"{Empty.NAME} does not show as many files")
+            table = Comparison(
+                f"ls -l of {bench.mappings} mappings",
+                "ms",
+                peer="as many empty files on tmpfs",
+                reference=Empty.NAME,
+            )
+            peer = partial(timed, ["ls", "-l", files])
+            times = bench.turns(
+                partial(timed_first, bench, target), peer, partial(timed_first_empty, reference)
+            )
+            table.row("the first after mounting", AIM, times, milliseconds)
+            times = bench.turns(
+                partial(timed_later, directory), peer, partial(timed_later, empty_directory)
+            )
+            table.row("a later one, when nothing is fresh any more", AIM, times, milliseconds)
 
 
 def check_map_count(count):
@@ -61,6 +77,11 @@ def make_files(directory, files):
 def timed_first(bench, target):
     with bench.mount(target) as mount:
         return timed(["ls", "-l", mount.of(target.pid)])
+
+
+def timed_first_empty(mounted):
+    with mounted() as empty:
+        return timed(["ls", "-l", *empty.directories()])
 
 
 def timed_later(directory):

@@ -2,6 +2,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from ..commands import reading, timed_together
+from ..mount import Empty
 from ..span import check_same
 from ..tables import Comparison, gigabytes, in_mib
 
@@ -16,12 +17,19 @@ def readers(bench):
     with ExitStack() as stack:
         targets = [stack.enter_context(bench.target("hold", each)) for _ in range(READERS)]
         mount = stack.enter_context(bench.mount(*targets))
+        # A directory for each, as for each process: no open of one file outdates another's pages.
+        empty = stack.enter_context(bench.empty(mount, each, directories=READERS))
         ours = [mount.mapping(target) for target in targets]
         peer = [target.mapping for target in targets]
-        for sides in zip(ours, peer):
-            check_same(*sides)
-        table = Comparison("Readers at once, cold: until the last one is done", "GB/s together")
-        commands = ([reading(one, BLOCK) for one in side] for side in (ours, peer))
+        for pair in zip(ours, peer):
+            check_same(*pair)
+        table = Comparison(
+            "Readers at once, cold: until the last one is done",
+            "GB/s together",
+            reference=Empty.NAME,
+        )
+        sides = (ours, peer, empty.files())
+        commands = ([reading(one, BLOCK) for one in side] for side in sides)
         times = bench.turns(*(partial(timed_together, side) for side in commands))
         name = f"{READERS} readers of {READERS} processes with {in_mib(each)} each, bs={BLOCK}"
         table.row(name, AIM, times, gigabytes(each * READERS))

@@ -4,6 +4,7 @@ from functools import partial
 
 from ..commands import finish, timed
 from ..failure import Failure
+from ..mount import Empty
 from ..tables import Comparison, milliseconds
 
 RESERVED = 1 << 40
@@ -17,23 +18,30 @@ AIM = 0.5
 def sparse(bench):
     """cp and grep of a reserved tebibyte with 10 MiB in it, against one scan and one copy"""
     copy = bench.file("copy")
-    with bench.target("reserve", RESERVED, PAGES) as target, bench.mount(target) as mount:
-        path = mount.mapping(target).path
-        command = ["cp", "--sparse=always", path, copy]
-        finish(command)
-        check_copy(copy, target.mapping)
-        # The copy was just found right, so whatever grep says of it is.
-        count = counted(copy)
-        os.remove(copy)
+    with (
+        bench.target("reserve", RESERVED, PAGES) as target,
+        bench.mount(target) as mount,
+        bench.empty_sparse(mount, RESERVED, PAGES) as empty,
+    ):
+        ours, reference = mount.mapping(target), empty.file()
+        places, count = checked_copy(ours, target.mapping, copy)
+        places_there, count_there = checked_copy(reference, reference, copy)
+        if places != places_there:
+            raise Failure(f"{Empty.NAME} has its data in other places")
         table = Comparison(
             f"1 TiB reserved, {PAGES} scattered pages of it resident",
             "ms",
             peer="PAGEMAP_SCAN and process_vm_readv",
+            reference=Empty.NAME,
         )
         peer = partial(scanned, bench, target.mapping, target.pid)
-        times = bench.turns(partial(timed_copy, command, copy), peer)
+        times = bench.turns(
+            partial(timed_copy, ours, copy), peer, partial(timed_copy, reference, copy)
+        )
         table.row("cp --sparse=always to tmpfs", AIM, times, milliseconds)
-        times = bench.turns(partial(timed_grep, path, count), peer)
+        times = bench.turns(
+            partial(timed_grep, ours, count), peer, partial(timed_grep, reference, count_there)
+        )
         table.row("grep -c", AIM, times, milliseconds)
 
 
@@ -44,29 +52,41 @@ def scanned(bench, mapping, pid):
     return seconds, ""
 
 
-def timed_copy(command, copy):
-    took = timed(command)
+def timed_copy(span, copy):
+    took = timed(copying(span, copy))
     os.remove(copy)
     return took
 
 
-def timed_grep(path, count):
-    seconds, said = timed([*GREP, path], stdout=subprocess.PIPE)
+def timed_grep(span, count):
+    """Seconds; the sides do not hold the same, so that each has a count of its own."""
+    seconds, said = timed([*GREP, span.path], stdout=subprocess.PIPE)
     if said != count:
         raise Failure(f"grep -c says {said} instead of {count}")
     return seconds, ""
 
 
-def counted(path):
-    return finish([*GREP, path], stdout=subprocess.PIPE)
+def checked_copy(span, original, copy):
+    """Where a copy has data, and what grep says of it: it is found right, so that is right, too."""
+    finish(copying(span, copy))
+    check_copy(copy, original)
+    with open(copy, "rb") as file:
+        places = list(stretches(file.fileno()))
+    count = finish([*GREP, copy], stdout=subprocess.PIPE)
+    os.remove(copy)
+    return places, count
 
 
-def check_copy(copy, mapping):
-    """All that it holds is as in the process, and it holds as much as the process does."""
+def copying(span, copy):
+    return ["cp", "--sparse=always", span.path, copy]
+
+
+def check_copy(copy, original):
+    """All that it holds is as in the original, and it holds as much as the process does."""
     held = 0
-    with open(copy, "rb") as ours, open(mapping.path, "rb") as memory:
+    with open(copy, "rb") as ours, open(original.path, "rb") as memory:
         for start, end in stretches(ours.fileno()):
-            there = os.pread(memory.fileno(), end - start, mapping.offset + start)
+            there = os.pread(memory.fileno(), end - start, original.offset + start)
             if os.pread(ours.fileno(), end - start, start) != there:
                 raise Failure(f"the copy differs at {start:#x}")
             held += end - start

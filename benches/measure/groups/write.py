@@ -3,6 +3,7 @@ from functools import partial
 
 from ..commands import timed, writing_zeros
 from ..failure import Failure
+from ..mount import Empty
 from ..span import check_same
 from ..tables import Comparison, gigabytes, in_mib
 
@@ -15,13 +16,18 @@ AIM = 0.8
 def write(bench):
     """sequential writes with dd"""
     size = bench.size // PART
-    with bench.target("hold", size) as target, bench.mount(target, options="rw") as mount:
+    with (
+        bench.target("hold", size) as target,
+        bench.mount(target, options="rw") as mount,
+        bench.empty(mount, size) as empty,
+    ):
         ours, peer = mount.mapping(target), target.mapping
         check_same(ours, peer)
         timed(writing_zeros(ours, BLOCK))
         check_zeros(peer)
-        table = Comparison("Sequential writes", "GB/s")
-        times = bench.turns(*(partial(timed, writing_zeros(side, BLOCK)) for side in (ours, peer)))
+        table = Comparison("Sequential writes", "GB/s", reference=Empty.NAME)
+        sides = (ours, peer, empty.file())
+        times = bench.turns(*(partial(timed, writing_zeros(side, BLOCK)) for side in sides))
         table.row(f"{in_mib(size)}, bs={BLOCK}", AIM, times, gigabytes(size))
 
 
