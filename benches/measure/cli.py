@@ -4,6 +4,7 @@
     benches/throughput cold yara       these groups only
     benches/throughput --rounds 9      more of each, for a noisy machine
     benches/throughput --size 256      a target of 256 MiB, for a small one
+    benches/throughput --awake         with CPUs that do not sleep while they are idle
 
 Builds what it needs, starts targets with resident memory that holds noise,
 mounts, and measures both sides by turns (A B A B ...), so that whatever else
@@ -19,8 +20,10 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import nullcontext
 
 from . import memory, programs
+from .awake import awake
 from .bench import Bench
 from .failure import Failure, Skipped
 from .groups import GROUPS
@@ -68,6 +71,12 @@ def parse():
     parser.add_argument(
         "--processes", type=positive, default=500, help="to walk over (default: 500)"
     )
+    parser.add_argument(
+        "--awake",
+        action="store_true",
+        help="keep idle CPUs from sleeping (/dev/cpu_dma_latency), as on a machine tuned for"
+        " latency: waking one takes long on some machines, virtual ones above all",
+    )
     options = parser.parse_args()
     for name in options.groups:
         if name not in GROUPS:
@@ -102,7 +111,8 @@ def measure(options):
     mounts = tempfile.mkdtemp(prefix="procmemfs-throughput-")
     files = tempfile.mkdtemp(prefix="procmemfs-throughput-", dir=TMPFS)
     try:
-        run_groups(options, Bench(options, procmemfs, probe, mounts, files))
+        with awake() if options.awake else nullcontext():
+            run_groups(options, Bench(options, procmemfs, probe, mounts, files))
     finally:
         shutil.rmtree(files)
         # Not by a recursive removal: should a mount be left, its files are not ours to remove.
@@ -115,7 +125,7 @@ def run_groups(options, bench):
     few = " (too few to tell)" if bench.rounds < TOO_FEW_ROUNDS else ""
     print(
         f"{os.cpu_count()} CPUs, Linux {platform.release()}, {options.size} MiB resident,"
-        f" median of {bench.rounds}{few}, by turns"
+        f" median of {bench.rounds}{few}, by turns{', CPUs kept awake' if options.awake else ''}"
     )
     used = {}
     for name in options.groups or GROUPS:
