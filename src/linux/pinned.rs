@@ -6,8 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use procfs::FromRead;
-use procfs::process::{Process, Stat};
+use procfs::process::Process;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -252,6 +251,7 @@ impl Pinned {
 }
 
 /// What `stat` says of a process that lives.
+#[derive(Debug, PartialEq, Eq)]
 struct State {
     start_time: u64,
     layout: [u64; 2],
@@ -260,11 +260,35 @@ struct State {
 impl State {
     /// `None` where there is no such process any more, or none with memory: a kernel thread has none.
     fn read(file: &File) -> Option<Self> {
-        let stat = read_stat(file)?;
-        (!is_dead(&stat) && stat.vsize > 0).then_some(Self {
-            start_time: stat.starttime,
-            layout: [stat.startcode, stat.startstack],
-        })
+        let mut text = [0; 1024];
+        let len = file.read_at(&mut text, 0).ok()?;
+        Self::parse(&text[..len])
+    }
+
+    /// By hand, since each read of a target's memory ends with this: to parse all of the fields
+    /// takes as long as the kernel takes to write them.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        /// `PF_EXITING` of `include/linux/sched.h`, set before the address space is left.
+        const EXITING: u64 = 0x4;
+
+        // The command may hold anything, `)` and blanks included.
+        let command_end = stat.iter().rposition(|byte| *byte == b')')?;
+        // The third field is the first behind it; they are counted as in proc_pid_stat(5).
+        let mut fields = stat.get(command_end + 2..)?.split(|byte| *byte == b' ');
+        let mut at = 3;
+        let mut field = |number: usize| {
+            let skipped = number - at;
+            at = number + 1;
+            fields.nth(skipped)
+        };
+        let state = field(3)?;
+        let flags = decimal(field(9)?)?;
+        let start_time = decimal(field(22)?)?;
+        let size = decimal(field(23)?)?;
+        let layout = [decimal(field(26)?)?, decimal(field(28)?)?];
+        // A zombie, or who is about to be one, shows an address space of zeros.
+        let is_dead = flags & EXITING != 0 || matches!(state, b"Z" | b"X" | b"x");
+        (!is_dead && size > 0).then_some(Self { start_time, layout })
     }
 
     /// Whether it is the same process, and it runs the same program.
@@ -273,18 +297,8 @@ impl State {
     }
 }
 
-/// Whether the process is a zombie or about to be one: then `stat` shows an address space of zeros.
-fn is_dead(stat: &Stat) -> bool {
-    /// `PF_EXITING` of `include/linux/sched.h`, set before the address space is left.
-    const EXITING: u32 = 0x4;
-
-    stat.flags & EXITING != 0 || matches!(stat.state, 'Z' | 'X' | 'x')
-}
-
-fn read_stat(file: &File) -> Option<Stat> {
-    let mut text = [0; 1024];
-    let len = file.read_at(&mut text, 0).ok()?;
-    Stat::from_read(&text[..len]).ok()
+fn decimal(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// Opens `mem`, for writing too where that is wanted and the kernel agrees.
@@ -349,7 +363,46 @@ pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
 mod tests {
     use std::io::{Seek, Write};
 
+    use procfs::FromRead;
+    use procfs::process::Stat;
+
     use super::*;
+
+    /// `stat` of a process whose command is this, in this state and with these flags.
+    fn stat(command: &str, state: char, flags: u32) -> String {
+        format!(
+            "7 ({command}) {state} 1 7 7 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 4711 8192 3 \
+             18446744073709551615 4096 8192 140737488347136 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 \
+             1 2 3 4 5 6 7 0\n"
+        )
+    }
+
+    #[test]
+    fn the_state_is_what_a_parser_of_all_fields_finds() {
+        for command in ["sleep", "a b", "x) R 1 (y", ") Z 0 0 0"] {
+            let text = stat(command, 'S', 0x40_0000);
+            let whole = Stat::from_read(text.as_bytes()).unwrap();
+            let expected = State {
+                start_time: whole.starttime,
+                layout: [whole.startcode, whole.startstack],
+            };
+            assert_eq!(expected.start_time, 4711);
+            assert_eq!(State::parse(text.as_bytes()), Some(expected), "{command}");
+        }
+    }
+
+    #[test]
+    fn who_is_dead_or_has_no_memory_has_no_state() {
+        let dead = [('Z', 0), ('X', 0), ('R', 0x4)];
+        for (state, flags) in dead {
+            assert_eq!(State::parse(stat("x", state, flags).as_bytes()), None);
+        }
+        let kernel_thread = stat("kworker", 'I', 0).replace(" 8192 3 ", " 0 3 ");
+        assert_eq!(State::parse(kernel_thread.as_bytes()), None);
+        for cut in ["", "7 (x", "7 (x)", "7 (x) S 1 7 7 0 -1 0 1"] {
+            assert_eq!(State::parse(cut.as_bytes()), None, "{cut}");
+        }
+    }
 
     #[test]
     fn files_of_any_length_are_read_whole() {
