@@ -140,4 +140,6 @@ fn log_to_stderr(debug: bool) {
 /// A daemon has no terminal: it tells the system's log, if there is one.
 fn log_to_syslog() {
     let _ = syslog::init_unix(syslog::Facility::LOG_DAEMON, log::LevelFilter::Info);
+    // Its standard error leads nowhere.
+    std::panic::set_hook(Box::new(|info| log::error!("{info}")));
 }

@@ -6,7 +6,7 @@ use super::shared::Shared;
 use super::slot::{Refuse, Slot};
 use crate::error::Error;
 use crate::metrics::Operation;
-use crate::patience::Entry;
+use crate::patience::{Entry, contained};
 use crate::tree::Inode;
 
 impl Shared {
@@ -35,7 +35,7 @@ impl Shared {
     ) {
         let slot = Slot::new(reply);
         let Some(process) = self.fs.process_of(inode) else {
-            return work(self, &slot, data);
+            return contained(|| work(self, &slot, data));
         };
         let expire = {
             let (shared, slot) = (Arc::clone(self), slot.clone());
@@ -45,10 +45,7 @@ impl Shared {
             }
         };
         match self.patience.enter(process, expire.clone()) {
-            Entry::Seated(seat) => {
-                work(self, &slot, data);
-                self.patience.leave(seat);
-            }
+            Entry::Seated(seat) => self.patience.work(seat, || work(self, &slot, data)),
             Entry::Full => {
                 let (shared, data) = (Arc::clone(self), data.to_vec());
                 self.patience
