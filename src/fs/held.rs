@@ -88,11 +88,17 @@ impl HeldMemory {
     fn count(&self, memory: &dyn ProcessMemory, ranges: &[AddressRange]) -> Result<Vec<Held>> {
         let taken = self.clock.now();
         let counted = memory.held(ranges)?;
-        let cost = self.clock.now().saturating_sub(taken);
+        let whole = self.clock.now().saturating_sub(taken);
+        let bytes: u64 = ranges.iter().map(|range| range.len()).sum();
         let mut all = self.known.lock();
         for (range, held) in ranges.iter().zip(&counted) {
-            let held = *held;
-            all.put((*memory.identity(), *range), Known { held, taken, cost });
+            let known = Known {
+                held: *held,
+                taken,
+                // Its share: what is small is not believed for longer because it lies beside something large.
+                cost: whole.mul_f64(range.len() as f64 / bytes.max(1) as f64),
+            };
+            all.put((*memory.identity(), *range), known);
         }
         Ok(counted)
     }
