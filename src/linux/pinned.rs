@@ -49,7 +49,8 @@ impl Pinned {
     /// Pins the process that has the number `pid` now.
     ///
     /// # Errors
-    /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`.
+    /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`;
+    /// `Replaced` where it begins to run a new program meanwhile.
     pub(super) fn open(directory: Process, pid: ProcessId, writable: bool) -> Result<Self> {
         let pidfd = pidfd(pid)?;
         let pidfd_inode = pidfd
@@ -82,7 +83,7 @@ impl Pinned {
         };
         // The descriptors were opened one after another: only if the first and the last still
         // agree do they belong together.
-        pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
+        pinned.confirm()?;
         Ok(pinned)
     }
 
@@ -188,6 +189,18 @@ impl Pinned {
             true => Ok(()),
             false => Err(Error::Replaced(pid)),
         }
+    }
+
+    /// As [`check_program`](Self::check_program), for who has only just found the process: what has
+    /// ended is not there.
+    ///
+    /// # Errors
+    /// `NoProcess`, `Replaced`.
+    pub(super) fn confirm(&self) -> Result<()> {
+        self.check_program().map_err(|error| match error {
+            Error::Ended(pid) => Error::NoProcess(pid),
+            error => error,
+        })
     }
 
     /// Whether the process lives and runs the program that was pinned.

@@ -43,6 +43,10 @@ pub struct SourceOptions {
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
+/// Looks at a process that runs a new program while it is looked at: an exec lays code and stack
+/// out step by step, and each step makes it another one.
+const MOST_TRIES: u32 = 64;
+
 /// The processes that `/proc` shows.
 #[derive(Debug)]
 pub struct LiveSource {
@@ -93,6 +97,25 @@ impl LiveSource {
         Pinned::open(self.process(pid)?, pid, self.options.writable)
     }
 
+    /// # Errors
+    /// As [`describe`](ProcessSource::describe); `Replaced` where it begins to run a new program meanwhile.
+    fn describe_once(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        let pinned = self.pin(pid)?;
+        let owner = std::fs::metadata(format!("/proc/{pid}"))
+            .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
+        let command = pinned.line("comm")?;
+        // The owner was asked for by number: it is the pinned process's only if that still lives.
+        pinned.confirm()?;
+        let identity = *pinned.identity();
+        Ok(ProcessInfo {
+            identity,
+            command,
+            uid: owner.uid(),
+            gid: owner.gid(),
+            started: self.boot_time + identity.start_time / self.ticks_per_second,
+        })
+    }
+
     /// The process that was seen as `identity`, pinned now or a moment ago.
     fn pin_same(&self, identity: &ProcessIdentity) -> Result<Arc<Pinned>> {
         let recent = self.pinned.lock().get(identity).map(Arc::clone);
@@ -140,20 +163,18 @@ impl ProcessSource for LiveSource {
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        let pinned = self.pin(pid)?;
-        let owner = std::fs::metadata(format!("/proc/{pid}"))
-            .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
-        let command = pinned.line("comm")?;
-        // The owner was asked for by number: it is the pinned process's only if that still lives.
-        pinned.check_program().map_err(|_| Error::NoProcess(pid))?;
-        let identity = *pinned.identity();
-        Ok(ProcessInfo {
-            identity,
-            command,
-            uid: owner.uid(),
-            gid: owner.gid(),
-            started: self.boot_time + identity.start_time / self.ticks_per_second,
-        })
+        let mut tries = 1;
+        loop {
+            match self.describe_once(pid) {
+                Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
+                Err(Error::Replaced(_)) => return Err(Error::NoProcess(pid)),
+                // The new address space is there, and the kernel still fills it (`load_elf_binary`):
+                // in a moment this will be another program.
+                Ok(info) if info.identity.layout[0] == 0 && tries < MOST_TRIES => (),
+                answer => return answer,
+            }
+            tries += 1;
+        }
     }
 
     fn is_current(&self, identity: &ProcessIdentity) -> bool {
