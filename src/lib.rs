@@ -8,6 +8,7 @@ pub mod address;
 pub mod cache;
 pub mod clock;
 pub mod config;
+mod contained;
 pub mod error;
 pub mod fs;
 pub mod fuse;

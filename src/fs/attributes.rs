@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::FileSystem;
+use super::{Counted, FileSystem};
 use crate::address::AddressRange;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
@@ -68,7 +68,7 @@ impl FileSystem {
                     error => error,
                 })?;
         }
-        Ok(self.describe(inode, &node))
+        Ok(self.describe(inode, &node, &Counted::default()))
     }
 
     /// Takes note of a change, which changes nothing: truncation is accepted
@@ -98,8 +98,8 @@ impl FileSystem {
         self.attributes(inode, handle)
     }
 
-    /// The attributes of a node that was just found.
-    pub(super) fn describe(&self, inode: Inode, node: &Node) -> Attributes {
+    /// The attributes of a node that was just found; `counted` is what is known already of the memory it holds.
+    pub(super) fn describe(&self, inode: Inode, node: &Node, counted: &Counted) -> Attributes {
         let freshness = &self.services.freshness;
         let plain = Attributes {
             inode,
@@ -140,7 +140,7 @@ impl FileSystem {
             },
             Node::Space(info) => self.describe_space(owned(plain, info), info),
             Node::Mapping(info, mapping) => {
-                self.describe_mapping(owned(plain, info), info, mapping)
+                self.describe_mapping(owned(plain, info), info, mapping, counted)
             }
         }
     }
@@ -158,18 +158,28 @@ impl FileSystem {
     ///
     /// A file of no block at all is archived as one large hole by `tar -S`
     /// without a look. So one that has bytes elsewhere shows a block at least.
-    fn blocks(&self, info: &ProcessInfo, shown: AddressRange, hidden: bool) -> Option<u64> {
+    fn blocks(
+        &self,
+        info: &ProcessInfo,
+        shown: AddressRange,
+        hidden: bool,
+        counted: &Counted,
+    ) -> Option<u64> {
         if shown.is_empty() {
             return Some(0);
         }
-        let process = self.process(info)?;
-        let bytes = self.held.of(&*process.memory, shown).ok()?.total();
-        Some((bytes / BLOCK).max(u64::from(hidden)))
+        let held = match counted.of(shown) {
+            Some(held) => held,
+            None => {
+                let process = self.process(info)?;
+                self.held.of(&*process.memory, shown).ok()?
+            }
+        };
+        Some((held.total() / BLOCK).max(u64::from(hidden)))
     }
 
-    /// Prepares for the attributes of many nodes of one listing to be asked for next: what can be
-    /// looked at together is.
-    pub fn expect<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) {
+    /// Counts the memory that the nodes of one listing hold, all of it together.
+    pub fn count<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) -> Counted {
         // The mappings of a listing are all of one process, lowest address first.
         let mappings = nodes.into_iter().filter_map(|node| match node {
             Node::Mapping(info, mapping) => Some((info, shown(mapping))),
@@ -181,10 +191,10 @@ impl FileSystem {
             .map(|(_, shown)| shown)
             .filter(|shown| !shown.is_empty())
             .collect();
-        if let Some(process) = of.and_then(|info| self.process(info)) {
-            // Where that fails each is asked for alone, and says why.
-            let _ = self.held.expect(&*process.memory, ranges);
-        }
+        // Where that fails each is asked for alone.
+        of.and_then(|info| self.process(info))
+            .and_then(|process| self.held.of_all(&*process.memory, ranges).ok())
+            .unwrap_or_default()
     }
 
     /// The process, if it can be opened.
@@ -228,10 +238,11 @@ impl FileSystem {
         plain: Attributes,
         info: &ProcessInfo,
         mapping: &Mapping,
+        counted: &Counted,
     ) -> Attributes {
         let size = mapping.size();
         let hidden = mapping.has_file() || mapping.is_special();
-        let blocks = self.blocks(info, shown(mapping), hidden);
+        let blocks = self.blocks(info, shown(mapping), hidden, counted);
         // Last: counting blocks can take long, and time runs.
         let (modified, valid) = self.modified(info);
         Attributes {

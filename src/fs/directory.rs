@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::{Attributes, FileSystem};
+use super::{Attributes, Counted, FileSystem};
 use crate::error::{Error, Result};
 use crate::mapping::sanitized;
 use crate::process::{ProcessId, ProcessInfo};
@@ -26,18 +26,18 @@ impl FileSystem {
         // Every name here is ASCII.
         let name = name.to_str().ok_or(Error::NoEntry)?;
         let node = self.child(&parent, name)?;
-        Ok(self.remember(&node))
+        Ok(self.remember(&node, &Counted::default()))
     }
 
     /// Attributes of a node for the kernel to keep, which takes a reference.
-    pub fn remember(&self, node: &Node) -> Attributes {
+    pub fn remember(&self, node: &Node, counted: &Counted) -> Attributes {
         let inode = self.inodes.remember(node);
-        self.describe(inode, node)
+        self.describe(inode, node, counted)
     }
 
     /// Attributes of a node that are only to be shown, without a reference to it.
-    pub fn show(&self, node: &Node) -> Attributes {
-        self.describe(self.inode_of(node), node)
+    pub fn show(&self, node: &Node, counted: &Counted) -> Attributes {
+        self.describe(self.inode_of(node), node, counted)
     }
 
     /// The process whose memory a request for this inode may touch.

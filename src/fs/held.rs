@@ -36,6 +36,21 @@ pub(super) struct HeldMemory {
     known: Mutex<LruCache<(ProcessIdentity, AddressRange), Known>>,
 }
 
+/// What many ranges of one process hold, lowest address first.
+#[derive(Debug, Default)]
+pub struct Counted(Vec<(AddressRange, Held)>);
+
+impl Counted {
+    /// Memory that `range` holds; `None` where just that was not counted.
+    pub(super) fn of(&self, range: AddressRange) -> Option<Held> {
+        let at = self
+            .0
+            .binary_search_by_key(&range.start(), |(range, _)| range.start());
+        let (counted, held) = self.0[at.ok()?];
+        (counted == range).then_some(held)
+    }
+}
+
 impl HeldMemory {
     pub(super) fn new(clock: Arc<dyn Clock>, bound: Duration) -> Self {
         Self {
@@ -64,18 +79,31 @@ impl HeldMemory {
         }
     }
 
-    /// Counts the memory of `ranges`, in order and not overlapping, that [`of`](Self::of) will be
-    /// asked for next: all of them together, which takes far fewer system calls.
+    /// As [`of`](Self::of) for many `ranges`, in order and not overlapping: they are counted
+    /// together, which takes far fewer system calls.
     ///
     /// # Errors
     /// Whatever the memory says.
-    pub(super) fn expect(
+    pub(super) fn of_all(
         &self,
         memory: &dyn ProcessMemory,
-        mut ranges: Vec<AddressRange>,
-    ) -> Result<()> {
-        ranges.retain(|range| self.known(memory, *range).is_none());
-        self.count(memory, &ranges).map(drop)
+        ranges: Vec<AddressRange>,
+    ) -> Result<Counted> {
+        let known: Vec<_> = ranges
+            .iter()
+            .map(|range| self.known(memory, *range))
+            .collect();
+        let unknown: Vec<_> = ranges
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none())
+            .map(|(range, _)| *range)
+            .collect();
+        let mut counted = self.count(memory, &unknown)?.into_iter();
+        let held = known
+            .into_iter()
+            .map(|known| known.or_else(|| counted.next()).unwrap_or_default());
+        Ok(Counted(ranges.into_iter().zip(held).collect()))
     }
 
     fn known(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<Held> {
@@ -89,14 +117,14 @@ impl HeldMemory {
         let taken = self.clock.now();
         let counted = memory.held(ranges)?;
         let whole = self.clock.now().saturating_sub(taken);
-        let bytes: u64 = ranges.iter().map(|range| range.len()).sum();
+        let found: u64 = counted.iter().map(|held| held.total()).sum();
         let mut all = self.known.lock();
         for (range, held) in ranges.iter().zip(&counted) {
             let known = Known {
                 held: *held,
                 taken,
                 // Its share: what is small is not believed for longer because it lies beside something large.
-                cost: whole.mul_f64(range.len() as f64 / bytes.max(1) as f64),
+                cost: whole.mul_f64(held.total() as f64 / found.max(1) as f64),
             };
             all.put((*memory.identity(), *range), known);
         }
@@ -129,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_counted_together() {
+    fn many_ranges_are_counted_together() {
         let clock = Arc::new(ManualClock::new());
         let bound = Duration::from_millis(100);
         let counter = HeldMemory::new(Arc::clone(&clock) as _, bound);
@@ -140,9 +168,10 @@ mod tests {
             .map(|(start, end)| AddressRange::new(Address::new(start), Address::new(end)).unwrap());
         counter.of(&*memory, ranges[1]).unwrap();
         process.take_calls();
-        counter.expect(&*memory, ranges.to_vec()).unwrap();
-        let held = ranges.map(|range| counter.of(&*memory, range).unwrap().resident);
+        let counted = counter.of_all(&*memory, ranges.to_vec()).unwrap();
+        let held = ranges.map(|range| counted.of(range).unwrap().resident);
         assert_eq!(held, [0, PAGE_SIZE, 0]);
-        assert_eq!(process.take_calls(), [Call::Held(2)]);
+        assert_eq!(process.take_calls(), [Call::Held(2)], "one was known");
+        assert_eq!(counted.of(ranges[0].truncated(PAGE_SIZE)), None);
     }
 }

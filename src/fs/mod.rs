@@ -16,6 +16,7 @@ use crate::tree::{HandleTable, InodeTable, ProcessTable};
 use crate::view::FaultPolicy;
 
 pub use attributes::{Attributes, Change};
+pub use held::Counted;
 pub use io::{Access, Opened, Written};
 
 use held::HeldMemory;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 use super::slot::{Refuse, Slot};
+use crate::contained::contained;
 use crate::error::Error;
 use crate::metrics::Operation;
-use crate::patience::{Entry, contained};
+use crate::patience::Entry;
 use crate::tree::Inode;
 
 impl Shared {
@@ -33,9 +34,15 @@ impl Shared {
         data: &[u8],
         work: impl FnOnce(&Self, &Slot<R>, &[u8]) + Send + 'static,
     ) {
+        let work = move |shared: &Self, slot: &Slot<R>, data: &[u8]| {
+            if !contained(|| work(shared, slot, data)) {
+                // At once, and not when the last one lets go of the reply.
+                slot.answer(|reply| reply.refuse(fuser::Errno::EIO));
+            }
+        };
         let slot = Slot::new(reply);
         let Some(process) = self.fs.process_of(inode) else {
-            return contained(|| work(self, &slot, data));
+            return work(self, &slot, data);
         };
         let expire = {
             let (shared, slot) = (Arc::clone(self), slot.clone());
@@ -45,7 +52,10 @@ impl Shared {
             }
         };
         match self.patience.enter(process, expire.clone()) {
-            Entry::Seated(seat) => self.patience.work(seat, || work(self, &slot, data)),
+            Entry::Seated(seat) => {
+                work(self, &slot, data);
+                self.patience.leave(seat);
+            }
             Entry::Full => {
                 let (shared, data) = (Arc::clone(self), data.to_vec());
                 self.patience
@@ -53,5 +63,84 @@ impl Shared {
             }
             Entry::Refused => expire(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::cache::{Freshness, PageCache};
+    use crate::clock::ManualClock;
+    use crate::fs::{FileSystem, FsOptions, Services};
+    use crate::fuse::outdate::Outdated;
+    use crate::metrics::Metrics;
+    use crate::patience::{Limits, Patience, Threads};
+    use crate::process::fake::{FakeProcess, FakeSource};
+    use crate::tree::ROOT;
+
+    #[derive(Debug)]
+    struct NoThreads;
+
+    impl Threads for NoThreads {
+        fn current(&self) -> i32 {
+            1
+        }
+
+        fn is_running(&self, _thread: i32) -> bool {
+            false
+        }
+    }
+
+    /// A reply that counts its refusals.
+    #[derive(Clone, Default)]
+    struct Refusals(Arc<Mutex<Vec<fuser::Errno>>>);
+
+    impl Refuse for Refusals {
+        fn refuse(self, errno: fuser::Errno) {
+            self.0.lock().push(errno);
+        }
+    }
+
+    fn shared() -> Arc<Shared> {
+        let process = FakeProcess::new(7, b"fake");
+        process.set_maps(b"1000-2000 rw-p 00000000 00:00 0 [heap]\n");
+        let source = FakeSource::default();
+        source.add(process);
+        let clock = Arc::new(ManualClock::new());
+        let metrics = Arc::new(Metrics::default());
+        let services = Services {
+            source: Arc::new(source),
+            cache: Arc::new(PageCache::new(1 << 20, Arc::clone(&metrics))),
+            freshness: Arc::new(Freshness::new(Duration::ZERO, Arc::clone(&clock) as _)),
+            metrics,
+        };
+        let fs = FileSystem::new(services, FsOptions::default(), Arc::clone(&clock) as _);
+        // One seat.
+        let patience = Patience::new(clock, Arc::new(NoThreads), Limits::for_threads(2));
+        Arc::new(Shared::new(fs, Outdated::new().0, Arc::new(patience)))
+    }
+
+    #[test]
+    fn a_request_that_panics_is_refused_and_costs_no_seat() {
+        let shared = shared();
+        let process = shared.fs.lookup(ROOT, OsStr::new("7")).unwrap().inode;
+        let refusals = Refusals::default();
+        for inode in [ROOT, process, process] {
+            shared.guarded(Operation::Read, inode, refusals.clone(), |_, _| {
+                panic!("a defect");
+            });
+        }
+        assert_eq!(*refusals.0.lock(), [fuser::Errno::EIO; 3]);
+        let done = Arc::new(Mutex::new(false));
+        let set = Arc::clone(&done);
+        shared.guarded(Operation::Read, process, refusals, move |_, _| {
+            *set.lock() = true;
+        });
+        assert!(*done.lock(), "the seat was free");
     }
 }

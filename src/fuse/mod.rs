@@ -19,6 +19,7 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::contained::contained;
 use crate::error::Error;
 use crate::fs::{Change, FileSystem};
 use crate::metrics::Operation;
@@ -107,7 +108,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        self.shared.fs.forget(Inode(inode.0), lookups);
+        contained(|| self.shared.fs.forget(Inode(inode.0), lookups));
     }
 
     fn getattr(
@@ -257,7 +258,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.shared.fs.release(handle.0);
+        contained(|| self.shared.fs.release(handle.0));
         reply.ok();
     }
 
@@ -280,23 +281,10 @@ impl Filesystem for Adapter {
         inode: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
         let shared = self.count(Operation::ReadDirectory);
-        match shared.fs.read_directory(handle.0) {
-            Ok(entries) => {
-                for (next, entry) in entries.from_position(offset) {
-                    let number = INodeNo(shared.fs.inode_of(&entry.node).0);
-                    if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
-            Err(error) => {
-                reply.error(shared.fail(Operation::ReadDirectory, Inode(inode.0), &error));
-            }
-        }
+        contained(|| shared.list_directory(Inode(inode.0), handle.0, offset, reply));
     }
 
     fn readdirplus(
@@ -327,7 +315,7 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.shared.fs.release(handle.0);
+        contained(|| self.shared.fs.release(handle.0));
         reply.ok();
     }
 
@@ -417,12 +405,12 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let access = convert::access(mask);
+        let (inode, access) = (Inode(inode.0), convert::access(mask));
         let shared = self.count(Operation::Access);
-        match shared.fs.check_access(Inode(inode.0), access) {
+        contained(|| match shared.fs.check_access(inode, access) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(shared.fail(Operation::Access, Inode(inode.0), &error)),
-        }
+            Err(error) => reply.error(shared.fail(Operation::Access, inode, &error)),
+        });
     }
 
     fn mknod(

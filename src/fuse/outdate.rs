@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fuser::{INodeNo, Notifier, ReplyWrite};
 
+use crate::contained::contained;
 use crate::fs::Written;
 use crate::tree::Inode;
 
@@ -17,6 +18,16 @@ struct Job {
 }
 
 impl Job {
+    fn work(self, notifier: &Notifier) {
+        for Inode(inode) in &self.written.outdated {
+            // ENOENT: the kernel has dropped the whole inode meanwhile.
+            if let Err(error) = notifier.inval_inode(INodeNo(*inode), 0, 0) {
+                log::debug!("inode {inode} is not in the kernel's cache: {error}");
+            }
+        }
+        self.answer();
+    }
+
     fn answer(self) {
         if let Some(reply) = self.reply {
             reply.written(self.written.bytes as u32);
@@ -74,13 +85,7 @@ impl Jobs {
             .name("outdate".to_owned())
             .spawn(move || {
                 for job in self.0 {
-                    for Inode(inode) in &job.written.outdated {
-                        // ENOENT: the kernel has dropped the whole inode meanwhile.
-                        if let Err(error) = notifier.inval_inode(INodeNo(*inode), 0, 0) {
-                            log::debug!("inode {inode} is not in the kernel's cache: {error}");
-                        }
-                    }
-                    job.answer();
+                    contained(|| job.work(&notifier));
                 }
             })
             .map(drop)

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, FopenFlags, Generation, ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
+    FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
 };
 
 use super::convert;
@@ -197,7 +197,28 @@ impl Shared {
         });
     }
 
-    /// Attributes are looked up before the reply is taken: that can take long.
+    /// Names alone.
+    pub(super) fn list_directory(
+        &self,
+        inode: Inode,
+        handle: u64,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listing = match self.fs.read_directory(handle) {
+            Ok(listing) => listing,
+            Err(error) => return reply.error(self.fail(Operation::ReadDirectory, inode, &error)),
+        };
+        for (next, entry) in listing.from_position(offset) {
+            let number = INodeNo(self.fs.inode_of(&entry.node).0);
+            if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    /// Names with attributes, which are looked up before the reply is taken: that can take long.
     pub(super) fn read_directory(
         &self,
         inode: Inode,
@@ -220,14 +241,14 @@ impl Shared {
             .from_position(offset)
             .take(self.entries.load(Ordering::Relaxed))
             .collect();
-        self.fs.expect(entries.iter().map(|(_, entry)| &entry.node));
+        let counted = self.fs.count(entries.iter().map(|(_, entry)| &entry.node));
         let entries: Vec<_> = entries
             .into_iter()
             .map(|(next, entry)| {
                 let found = if is_dot(&entry.name) {
-                    self.fs.show(&entry.node)
+                    self.fs.show(&entry.node, &counted)
                 } else {
-                    self.fs.remember(&entry.node)
+                    self.fs.remember(&entry.node, &counted)
                 };
                 (next, entry, found)
             })

@@ -95,6 +95,10 @@ const GUARD: u64 = 1 << 8;
 /// Runs that one call asks for at the most.
 const MOST_RUNS: usize = 1024;
 
+/// Pages that one call finds at the most, 1 GiB: it holds the lock that the target's own `mmap` waits
+/// for, and finds as many in some three milliseconds.
+const MOST_PAGES: u64 = 1 << 18;
+
 /// Entries of `pagemap` that are read at a time: 64 KiB, for 32 MiB of memory.
 const ENTRIES: usize = 8192;
 
@@ -153,6 +157,7 @@ impl Pagemap {
             end: range.end().get(),
             vec: regions.as_mut_ptr() as u64,
             vec_len: regions.len() as u64,
+            max_pages: MOST_PAGES,
             category_anyof_mask: PRESENT | SWAPPED,
             return_mask: self.categories.load(Ordering::Relaxed),
             ..PmScanArg::default()

@@ -12,13 +12,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Debug};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock::Clock;
+use crate::contained::contained;
 use crate::pid::ProcessId;
 
 /// How much waiting is borne.
@@ -110,7 +110,7 @@ struct State {
 /// Where a caller may go on.
 #[derive(Debug)]
 pub enum Entry {
-    /// Into the target's memory; [`Patience::work`] must follow.
+    /// Into the target's memory; [`Patience::leave`] must follow.
     Seated(Seat),
     /// Nowhere now: hand the work over to [`Patience::queue`].
     Full,
@@ -174,14 +174,8 @@ impl Patience {
         }
     }
 
-    /// Does `work` in a seat, and leaves it whatever comes of that.
-    pub fn work(&self, seat: Seat, work: impl FnOnce()) {
-        contained(work);
-        self.leave(seat);
-    }
-
     /// Leaves a seat, and works off what waits for one.
-    fn leave(&self, Seat(number): Seat) {
+    pub fn leave(&self, Seat(number): Seat) {
         let mut state = self.state.lock();
         state.inside.remove(&number);
         self.work_off(&mut state);
@@ -284,7 +278,7 @@ impl Patience {
         while let Some(Waiting { mut call, job }) = state.next_with_room(&self.limits) {
             call.thread = Some(self.threads.current());
             let seat = state.seat(call);
-            MutexGuard::unlocked(state, || contained(job));
+            MutexGuard::unlocked(state, job);
             state.inside.remove(&seat.0);
         }
     }
@@ -312,7 +306,11 @@ impl Patience {
                 .map(|process| (process, now + self.limits.memory)),
         );
         if !overdue.is_empty() {
-            MutexGuard::unlocked(state, || overdue.into_iter().for_each(|expire| expire()));
+            MutexGuard::unlocked(state, || {
+                for expire in overdue {
+                    contained(expire);
+                }
+            });
         }
         // Answered already: there is nothing left to do for them.
         state
@@ -353,14 +351,6 @@ impl Patience {
             state.asleep = false;
             self.wake.notify_all();
         }
-    }
-}
-
-/// Does `work`, and goes on where that panics: a defect that shows in one request must not take a
-/// thread or a seat from all others. What it leaves unanswered is answered as it is dropped.
-pub fn contained(work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        log::error!("a request was given up: it met a defect of this program, please report it");
     }
 }
 

@@ -232,20 +232,3 @@ fn the_watcher_ends_when_it_is_told() {
     bench.patience.end();
     watcher.join().unwrap();
 }
-
-#[test]
-fn a_request_that_panics_gives_its_seat_back() {
-    let bench = Bench::new(1, 1);
-    let seat = bench.seat(7);
-    bench.patience.work(seat, || panic!("a defect"));
-    let seat = bench.seat(7);
-    bench.patience.queue(
-        ProcessId::new(7).unwrap(),
-        || (),
-        || panic!("one in a request that waited"),
-    );
-    bench.queue(7);
-    bench.patience.leave(seat);
-    assert_eq!(bench.done.load(Ordering::SeqCst), 1, "the next one is done");
-    bench.patience.leave(bench.seat(7));
-}
