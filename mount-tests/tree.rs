@@ -21,6 +21,7 @@ tests![
     pid_shows_these_processes_only,
     only_processes_with_memory_are_there,
     numbers_that_are_no_process_are_not_found,
+    a_process_is_there_while_it_runs_one_program_after_another,
     du_and_find_walk_without_a_complaint: [Need::Tool("find"), Need::Tool("du")],
 ];
 
@@ -359,6 +360,21 @@ fn only_processes_with_memory_are_there() {
     if kernel_thread.trim() == "kthreadd" {
         let result = mount.process(2).metadata();
         expect_errno("a kernel thread", result, libc::ENOENT);
+    }
+}
+
+/// An exec takes some moments in which the process is neither the old program nor the new one.
+fn a_process_is_there_while_it_runs_one_program_after_another() {
+    let program = Program::restarting();
+    let mount = Mount::new(&format!("pid={}", program.pid()));
+    for listing in 0..1000 {
+        let names = std::fs::read_dir(mount.point()).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name());
+        let number = program.pid().to_string();
+        assert!(
+            names.any(|name| name == number.as_str()),
+            "listing {listing}"
+        );
     }
 }
 

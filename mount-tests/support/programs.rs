@@ -82,6 +82,15 @@ impl Program {
         Self::talking(command)
     }
 
+    /// A shell that runs a new shell, which does the same, over and over in one process.
+    #[track_caller]
+    pub(crate) fn restarting() -> Self {
+        let mut command = Command::new("sh");
+        let again = r#"exec sh -c "$0" "$0""#;
+        command.args(["-c", r#"echo ready; exec sh -c "$0" "$0""#, again]);
+        Self::talking(command)
+    }
+
     /// A Python interpreter that holds the secret in an object and waits. It
     /// prints the address of the object.
     #[track_caller]
