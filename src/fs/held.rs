@@ -139,39 +139,54 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::process::fake::{Call, FakeProcess};
 
-    #[test]
-    fn pages_are_counted_once_within_the_bound() {
+    const BOUND: Duration = Duration::from_millis(100);
+
+    /// A process that has written one page of eight.
+    fn counter() -> (Arc<ManualClock>, HeldMemory, FakeProcess) {
         let clock = Arc::new(ManualClock::new());
-        let bound = Duration::from_millis(100);
-        let counter = HeldMemory::new(Arc::clone(&clock) as _, bound);
+        let counter = HeldMemory::new(Arc::clone(&clock) as _, BOUND);
         let process = FakeProcess::new(7, b"fake");
         process.reserve(0x1000, 8).map(0x3000, b"x");
+        (clock, counter, process)
+    }
+
+    fn range(start: u64, end: u64) -> AddressRange {
+        AddressRange::new(Address::new(start), Address::new(end)).unwrap()
+    }
+
+    #[test]
+    fn pages_are_counted_once_within_the_bound() {
+        let (clock, counter, process) = counter();
         let memory = process.open();
-        let range = AddressRange::new(Address::new(0x1000), Address::new(0x9000)).unwrap();
-        let count = || counter.of(&*memory, range).unwrap().resident / PAGE_SIZE;
+        let count = || {
+            counter
+                .of(&*memory, range(0x1000, 0x9000))
+                .unwrap()
+                .resident
+                / PAGE_SIZE
+        };
         assert_eq!(count(), 1);
         process.map(0x4000, b"x");
         assert_eq!(count(), 1);
-        clock.advance(bound + Duration::from_millis(1));
+        clock.advance(BOUND + Duration::from_millis(1));
         assert_eq!(count(), 2);
     }
 
     #[test]
     fn many_ranges_are_counted_together() {
-        let clock = Arc::new(ManualClock::new());
-        let bound = Duration::from_millis(100);
-        let counter = HeldMemory::new(Arc::clone(&clock) as _, bound);
-        let process = FakeProcess::new(7, b"fake");
-        process.reserve(0x1000, 8).map(0x3000, b"x");
+        let (_, counter, process) = counter();
         let memory = process.open();
-        let ranges = [(0x1000, 0x3000), (0x3000, 0x4000), (0x4000, 0x9000)]
-            .map(|(start, end)| AddressRange::new(Address::new(start), Address::new(end)).unwrap());
+        let ranges = [
+            range(0x1000, 0x3000),
+            range(0x3000, 0x4000),
+            range(0x4000, 0x9000),
+        ];
         counter.of(&*memory, ranges[1]).unwrap();
         process.take_calls();
         let counted = counter.of_all(&*memory, ranges.to_vec()).unwrap();
         let held = ranges.map(|range| counted.of(range).unwrap().resident);
         assert_eq!(held, [0, PAGE_SIZE, 0]);
         assert_eq!(process.take_calls(), [Call::Held(2)], "one was known");
-        assert_eq!(counted.of(ranges[0].truncated(PAGE_SIZE)), None);
+        assert_eq!(counted.of(range(0x1000, 0x2000)), None);
     }
 }
