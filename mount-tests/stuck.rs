@@ -1,5 +1,6 @@
 //! Memory that does not answer: a `userfaultfd` whose handler never comes.
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -7,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Footprint, Mount, PAGE, Region, Stats, Target, assert_bytes, eventually, expect_errno,
-    measured, open, pread_within, run_within, tests,
+    measured, open, open_rw, pread_all, pread_within, run_within, tests,
 };
 
 tests![
     missing_pages_of_a_userfaultfd_are_zeros_at_once: [Need::Root],
     touching_them_is_given_up_after_two_seconds: [Need::Root],
     others_are_served_meanwhile: [Need::Root],
+    writers_do_not_wait_for_stuck_readers: [Need::Root],
     stuck_calls_are_bounded_and_end_with_their_target: [Need::Root],
     many_stuck_targets_are_borne: [Need::Root],
 ];
@@ -133,6 +135,35 @@ fn others_are_served_meanwhile() {
             "{options}: {slowest:?} in {rounds} rounds"
         );
     }
+}
+
+/// A write outdates what the kernel holds of every file, and yet does not wait
+/// for a page of another one that is being read.
+fn writers_do_not_wait_for_stuck_readers() {
+    let mut target = Target::new();
+    let other = Target::of_generation(2);
+    let mount = Mount::new("rw,touch");
+    let stuck = open(&waiting(&mut target, &mount));
+    let path = mount.file(&other, "private");
+    let (writer, reader) = (open_rw(&path).unwrap(), open(&path));
+    assert_eq!(pread_all(&reader, 0, 4), &other.bytes("private")[..4]);
+    let read = std::thread::spawn(move || stuck.read_at(&mut [0; PAGE], 0));
+    eventually("the daemon waits in the target", || {
+        in_call(&mount, libc::SYS_process_vm_readv).then_some(())
+    });
+    writer.write_all_at(b"new!", 0).unwrap();
+    assert_eq!(pread_all(&reader, 0, 4), b"new!");
+    assert!(!read.is_finished(), "the stuck read was waited for");
+    expect_errno("the stuck read", read.join().unwrap(), libc::ETIMEDOUT);
+}
+
+/// Whether a thread of the daemon waits in this system call.
+fn in_call(mount: &Mount, number: i64) -> bool {
+    let tasks = format!("/proc/{}/task", mount.daemon());
+    let tasks = std::fs::read_dir(tasks).unwrap();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("syscall")).ok())
+        .any(|call| call.split(' ').next() == Some(&number.to_string()))
 }
 
 /// Threads of the daemon.

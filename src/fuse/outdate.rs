@@ -1,4 +1,4 @@
-//! Making the kernel drop pages that a write has outdated.
+//! Telling the kernel that a write has outdated the pages that it keeps.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,7 +9,15 @@ use crate::contained::contained;
 use crate::fs::Written;
 use crate::tree::Inode;
 
-/// A write that is done, and is to be answered once the kernel has dropped what it outdated.
+/// An offset that stands for the attributes alone (`fuse_reverse_inval_inode` in `fs/fuse/inode.c`).
+///
+/// Without them the next read asks for the time of last modification, which the write has moved, and
+/// drops the pages itself. To have them dropped here would wait for each page that is being read just
+/// now, where no signal reaches: all writers would wait for a target that does not answer, and
+/// readers would wait for ever for a daemon that was killed meanwhile.
+const ATTRIBUTES: i64 = -1;
+
+/// A write that is done, and is to be answered once the kernel knows what it outdated.
 #[derive(Debug)]
 struct Job {
     /// `None` where the writer has been answered without.
@@ -21,7 +29,7 @@ impl Job {
     fn work(self, notifier: &Notifier) {
         for Inode(inode) in &self.written.outdated {
             // ENOENT: the kernel has dropped the whole inode meanwhile.
-            if let Err(error) = notifier.inval_inode(INodeNo(*inode), 0, 0) {
+            if let Err(error) = notifier.inval_inode(INodeNo(*inode), ATTRIBUTES, 0) {
                 log::debug!("inode {inode} is not in the kernel's cache: {error}");
             }
         }
@@ -35,11 +43,11 @@ impl Job {
     }
 }
 
-/// Answers writes after the kernel's cache has been brought up to date.
+/// Answers writes after the kernel was told what they outdated.
 ///
-/// The kernel waits for a page that is being read before it drops it, and that
-/// read waits for one of our threads. So the threads that serve requests never
-/// ask for it themselves: another one does, which nobody waits for.
+/// It looks up the inode for that, and waits where it is just letting go of it, which takes until the
+/// last page that is being read has come: from one of our threads. So the threads that serve
+/// requests never tell it themselves: another one does, which nobody waits for.
 #[derive(Clone, Debug)]
 pub struct Outdated {
     jobs: Sender<Job>,
@@ -67,8 +75,8 @@ impl Outdated {
         }
     }
 
-    /// Has outdated pages dropped after a write that nobody waits for any more.
-    pub(super) fn drop_pages(&self, written: Written) {
+    /// As [`answer`](Self::answer), for a write that nobody waits for any more.
+    pub(super) fn tell(&self, written: Written) {
         let reply = None;
         // Where the other end is gone, so is the kernel's cache.
         let _ = self.jobs.send(Job { reply, written });

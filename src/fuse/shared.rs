@@ -176,7 +176,7 @@ impl Shared {
             (Some(reply), Ok(written)) => self.outdated.answer(reply, written),
             (Some(reply), Err(error)) => reply.error(self.fail(Operation::Write, inode, &error)),
             // Too late for the writer, but the bytes are there.
-            (None, Ok(written)) => self.outdated.drop_pages(written),
+            (None, Ok(written)) => self.outdated.tell(written),
             (None, Err(_)) => (),
         }
     }
