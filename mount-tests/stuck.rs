@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::support::{
     Footprint, Mount, PAGE, Region, Stats, Target, assert_bytes, eventually, expect_errno,
     measured, open, open_rw, pread_all, pread_within, run_within, tests,
@@ -16,6 +18,7 @@ tests![
     touching_them_is_given_up_after_two_seconds: [Need::Root],
     others_are_served_meanwhile: [Need::Root],
     writers_do_not_wait_for_stuck_readers: [Need::Root],
+    a_daemon_killed_after_a_write_leaves_no_reader_behind: [Need::Root],
     stuck_calls_are_bounded_and_end_with_their_target: [Need::Root],
     many_stuck_targets_are_borne: [Need::Root],
 ];
@@ -155,6 +158,35 @@ fn writers_do_not_wait_for_stuck_readers() {
     assert_eq!(pread_all(&reader, 0, 4), b"new!");
     assert!(!read.is_finished(), "the stuck read was waited for");
     expect_errno("the stuck read", read.join().unwrap(), libc::ETIMEDOUT);
+}
+
+/// A daemon that waits for a page that is being read, to drop it after a write,
+/// does not end when it is killed, and its readers wait for ever.
+fn a_daemon_killed_after_a_write_leaves_no_reader_behind() {
+    let mut target = Target::new();
+    let other = Target::of_generation(2);
+    let mut mount = Mount::new("rw,touch");
+    let stuck = open(&waiting(&mut target, &mount));
+    let writer = open_rw(&mount.file(&other, "private")).unwrap();
+    let read = std::thread::spawn(move || stuck.read_at(&mut [0; PAGE], 0));
+    eventually("the daemon waits in the target", || {
+        in_call(&mount, libc::SYS_process_vm_readv).then_some(())
+    });
+    // Where it waits for that page the write does not end.
+    std::thread::spawn(move || writer.write_all_at(b"new!", 0));
+    let start = other.region("private").start as u64;
+    let memory = open(format!("/proc/{}/mem", other.pid()).as_ref());
+    eventually("the bytes are there", || {
+        let mut bytes = [0; 4];
+        memory.read_exact_at(&mut bytes, start).unwrap();
+        (bytes == *b"new!").then_some(())
+    });
+    mount.signal(Signal::SIGKILL);
+    eventually("the reader is let go", || read.is_finished().then_some(()));
+    let errno = read.join().unwrap().unwrap_err().raw_os_error().unwrap();
+    let expected = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO];
+    assert!(expected.contains(&errno), "errno {errno}");
+    mount.wait();
 }
 
 /// Whether a thread of the daemon waits in this system call.
