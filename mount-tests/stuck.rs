@@ -1,9 +1,11 @@
 //! Memory that does not answer: a `userfaultfd` whose handler never comes.
 
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -146,14 +148,10 @@ fn writers_do_not_wait_for_stuck_readers() {
     let mut target = Target::new();
     let other = Target::of_generation(2);
     let mount = Mount::new("rw,touch");
-    let stuck = open(&waiting(&mut target, &mount));
     let path = mount.file(&other, "private");
     let (writer, reader) = (open_rw(&path).unwrap(), open(&path));
     assert_eq!(pread_all(&reader, 0, 4), &other.bytes("private")[..4]);
-    let read = std::thread::spawn(move || stuck.read_at(&mut [0; PAGE], 0));
-    eventually("the daemon waits in the target", || {
-        in_call(&mount, libc::SYS_process_vm_readv).then_some(())
-    });
+    let read = stuck_read(&mut target, &mount);
     writer.write_all_at(b"new!", 0).unwrap();
     assert_eq!(pread_all(&reader, 0, 4), b"new!");
     assert!(!read.is_finished(), "the stuck read was waited for");
@@ -166,12 +164,8 @@ fn a_daemon_killed_after_a_write_leaves_no_reader_behind() {
     let mut target = Target::new();
     let other = Target::of_generation(2);
     let mut mount = Mount::new("rw,touch");
-    let stuck = open(&waiting(&mut target, &mount));
     let writer = open_rw(&mount.file(&other, "private")).unwrap();
-    let read = std::thread::spawn(move || stuck.read_at(&mut [0; PAGE], 0));
-    eventually("the daemon waits in the target", || {
-        in_call(&mount, libc::SYS_process_vm_readv).then_some(())
-    });
+    let read = stuck_read(&mut target, &mount);
     // Where it waits for that page the write does not end.
     std::thread::spawn(move || writer.write_all_at(b"new!", 0));
     let start = other.region("private").start as u64;
@@ -187,6 +181,16 @@ fn a_daemon_killed_after_a_write_leaves_no_reader_behind() {
     let expected = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO];
     assert!(expected.contains(&errno), "errno {errno}");
     mount.wait();
+}
+
+/// A read for which the daemon waits in the target's memory.
+fn stuck_read(target: &mut Target, mount: &Mount) -> JoinHandle<io::Result<usize>> {
+    let stuck = open(&waiting(target, mount));
+    let read = std::thread::spawn(move || stuck.read_at(&mut [0; PAGE], 0));
+    eventually("the daemon waits in the target", || {
+        in_call(mount, libc::SYS_process_vm_readv).then_some(())
+    });
+    read
 }
 
 /// Whether a thread of the daemon waits in this system call.

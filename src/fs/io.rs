@@ -33,7 +33,7 @@ pub struct Opened {
 pub struct Written {
     /// Bytes that got there.
     pub bytes: usize,
-    /// Inodes whose pages the kernel must drop before the writer is answered.
+    /// Inodes whose pages the kernel must not believe any more before the writer is answered.
     pub outdated: Vec<Inode>,
 }
 

@@ -95,4 +95,4 @@ impl FileSystem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

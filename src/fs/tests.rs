@@ -21,11 +21,11 @@ const MAPS: &[u8] = b"\
 00020000-00021000 r-xp 00000000 fe:00 9      /usr/bin/bin\n\
 00030000-00031000 r--p 00000000 00:00 0      [vvar]\n";
 
-struct Bench {
-    clock: Arc<ManualClock>,
+pub(crate) struct Bench {
+    pub(crate) clock: Arc<ManualClock>,
     source: FakeSource,
     process: FakeProcess,
-    fs: FileSystem,
+    pub(crate) fs: FileSystem,
 }
 
 fn bench_with(options: FsOptions, ttl: Duration) -> Bench {
@@ -51,7 +51,8 @@ fn bench_with(options: FsOptions, ttl: Duration) -> Bench {
     }
 }
 
-fn bench() -> Bench {
+/// Process 7, whose files are [`HEAP`], [`TEXT`] and [`VVAR`].
+pub(crate) fn bench() -> Bench {
     bench_with(FsOptions::default(), TTL)
 }
 

@@ -69,32 +69,15 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::time::Duration;
 
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::cache::{Freshness, PageCache};
-    use crate::clock::ManualClock;
-    use crate::fs::{FileSystem, FsOptions, Services};
+    use crate::fs::tests::bench;
     use crate::fuse::outdate::Outdated;
-    use crate::metrics::Metrics;
-    use crate::patience::{Limits, Patience, Threads};
-    use crate::process::fake::{FakeProcess, FakeSource};
+    use crate::patience::tests::FakeThreads;
+    use crate::patience::{Limits, Patience};
     use crate::tree::ROOT;
-
-    #[derive(Debug)]
-    struct NoThreads;
-
-    impl Threads for NoThreads {
-        fn current(&self) -> i32 {
-            1
-        }
-
-        fn is_running(&self, _thread: i32) -> bool {
-            false
-        }
-    }
 
     /// A reply that counts its refusals.
     #[derive(Clone, Default)]
@@ -106,23 +89,12 @@ mod tests {
         }
     }
 
+    /// With one seat.
     fn shared() -> Arc<Shared> {
-        let process = FakeProcess::new(7, b"fake");
-        process.set_maps(b"1000-2000 rw-p 00000000 00:00 0 [heap]\n");
-        let source = FakeSource::default();
-        source.add(process);
-        let clock = Arc::new(ManualClock::new());
-        let metrics = Arc::new(Metrics::default());
-        let services = Services {
-            source: Arc::new(source),
-            cache: Arc::new(PageCache::new(1 << 20, Arc::clone(&metrics))),
-            freshness: Arc::new(Freshness::new(Duration::ZERO, Arc::clone(&clock) as _)),
-            metrics,
-        };
-        let fs = FileSystem::new(services, FsOptions::default(), Arc::clone(&clock) as _);
-        // One seat.
-        let patience = Patience::new(clock, Arc::new(NoThreads), Limits::for_threads(2));
-        Arc::new(Shared::new(fs, Outdated::new().0, Arc::new(patience)))
+        let bench = bench();
+        let threads = Arc::new(FakeThreads::default());
+        let patience = Patience::new(bench.clock, threads, Limits::for_threads(2));
+        Arc::new(Shared::new(bench.fs, Outdated::new().0, Arc::new(patience)))
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Puts `fs` behind FUSE; `outdated` takes what the kernel must drop, and
+    /// Puts `fs` behind FUSE; `outdated` takes what the kernel must not believe any more, and
     /// `patience` bears with targets that do not answer.
     pub fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
         Self {

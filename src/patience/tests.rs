@@ -7,7 +7,7 @@ use crate::clock::ManualClock;
 
 /// Threads of which the first is at work as long as it is told so.
 #[derive(Debug, Default)]
-struct FakeThreads(AtomicBool);
+pub(crate) struct FakeThreads(AtomicBool);
 
 impl Threads for FakeThreads {
     fn current(&self) -> i32 {

@@ -17,7 +17,7 @@ def cold(bench):
         bench.empty(mount, bench.size) as empty,
     ):
         ours, peer, reference = mount.mapping(target), target.mapping, empty.file()
-        # Not the reference, whose bytes come from nowhere.
+        # Not the reference, which has bytes of its own.
         check_same(ours, peer)
         table = Comparison(
             "Sequential, cold: dd opens the file and reads all of it",

@@ -34,9 +34,11 @@ def ls(bench):
                 peer="as many empty files on tmpfs",
                 reference=Empty.NAME,
             )
-            peer = partial(timed, ["ls", "-l", files])
+            peer = partial(timed_ls, files)
             times = bench.turns(
-                partial(timed_first, bench, target), peer, partial(timed_first_empty, reference)
+                partial(timed_first, partial(bench.mount, target), lambda ours: ours.of(target.pid)),
+                peer,
+                partial(timed_first, reference, lambda other: other.directories()[0]),
             )
             table.row("the first after mounting", AIM, times, milliseconds)
             times = bench.turns(
@@ -74,16 +76,15 @@ def make_files(directory, files):
                 os.close(os.open(copy, os.O_CREAT | os.O_WRONLY, 0o400))
 
 
-def timed_first(bench, target):
-    with bench.mount(target) as mount:
-        return timed(["ls", "-l", mount.of(target.pid)])
-
-
-def timed_first_empty(mounted):
-    with mounted() as empty:
-        return timed(["ls", "-l", *empty.directories()])
+def timed_first(mounted, directory_of):
+    with mounted() as mount:
+        return timed_ls(directory_of(mount))
 
 
 def timed_later(directory):
     time.sleep(STALE)
+    return timed_ls(directory)
+
+
+def timed_ls(directory):
     return timed(["ls", "-l", directory])
