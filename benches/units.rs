@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use procmemfs::address::{Address, AddressRange, PAGE_SIZE};
 use procmemfs::cache::{CachedMemory, Freshness, PageCache};
-use procmemfs::clock::ManualClock;
+use procmemfs::clock::{ManualClock, SystemClock};
 use procmemfs::error::Result;
 use procmemfs::linux::{LiveSource, SourceOptions};
 use procmemfs::mapping::{AddressSpace, Mapping};
@@ -190,8 +190,8 @@ fn cache(criterion: &mut Criterion) {
 fn batching(criterion: &mut Criterion) {
     let holder = probe::Holder::start(2 * SCATTERED * PAGE);
     let pid = ProcessId::new(holder.pid()).expect("a process's number");
-    let source =
-        LiveSource::new(SourceOptions::default(), Arc::new(Metrics::default())).expect("/proc");
+    let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::default()));
+    let source = LiveSource::new(SourceOptions::default(), clock, metrics).expect("/proc");
     let identity = source.describe(pid).expect("a live child").identity;
     let memory = source.open(&identity).expect("a child may be read");
     let mut buffer = vec![0; SCATTERED * PAGE];

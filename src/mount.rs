@@ -106,10 +106,10 @@ impl Mount {
             touch: config.touch,
             without_scan: config.without_scan,
         };
-        let source = LiveSource::new(source_options, Arc::clone(&metrics))
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let source = LiveSource::new(source_options, Arc::clone(&clock), Arc::clone(&metrics))
             .map_err(|_| MountError::NoProc)?;
         let source = Arc::new(source);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let services = Services {
             source: Arc::clone(&source) as _,
             cache: Arc::new(PageCache::new(config.cache_size, Arc::clone(&metrics))),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
-use super::backing::{self, Backing};
+use super::backing::Backing;
 use super::pinned::Pinned;
 use super::plan::{Origin, Planner, Step};
 use super::{vdso, vm};
@@ -53,8 +53,10 @@ impl LiveMemory {
         }
     }
 
-    fn are_calls_barred(&self) -> bool {
-        self.calls_barred.load(Ordering::Relaxed)
+    /// Whether memory can be reached by the number of the process: not once its first thread has ended. The
+    /// numbers of the others can be those of other processes' threads at any moment.
+    fn are_calls_open(&self) -> bool {
+        !self.calls_barred.load(Ordering::Relaxed) && self.pinned.task().is_first()
     }
 
     fn bar_calls(&self, errno: Errno) {
@@ -145,9 +147,11 @@ impl LiveMemory {
 
     fn read_run(&self, run: &mut [ReadSegment<'_>]) -> std::result::Result<usize, Errno> {
         let mut done = 0;
-        if run.first().is_some_and(is_readable) && !self.are_calls_barred() {
+        if run.first().is_some_and(is_readable) && self.are_calls_open() {
             match vm::read(self.identity().pid, run, &self.metrics) {
                 Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.bar_calls(errno),
+                // Its first thread has ended, or all of it has.
+                Err(Errno::ESRCH) => (),
                 Err(Errno::EFAULT) if self.has_lost_protection(run, 0) => (),
                 Ok(read) if self.has_lost_protection(run, read) => done = read,
                 answer => return answer,
@@ -231,7 +235,7 @@ impl LiveMemory {
                     (wanted, Errno::EFAULT)
                 }
                 Origin::File(backing, offset) => match &**backing {
-                    Backing::File(file) => match backing::read(file, *offset, piece.buffer) {
+                    Backing::File(file) => match file.read(*offset, piece.buffer) {
                         Ok(read) => (read, Errno::EFAULT),
                         Err(errno) => (0, errno),
                     },
@@ -300,6 +304,7 @@ impl ProcessMemory for LiveMemory {
     }
 
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+        let _in_use = self.planner.begin();
         let mut pieces = Vec::with_capacity(segments.len());
         if let Err(error) = self.plan(segments, &mut pieces) {
             // Descriptors of an address space that is gone answer with errors of their own.
@@ -321,13 +326,10 @@ impl ProcessMemory for LiveMemory {
         range: AddressRange,
         at_most: usize,
     ) -> Result<Vec<Stretch>> {
+        let _in_use = self.planner.begin();
         let contents = self.planner.contents(mapping, range, at_most);
         self.verify()?;
         contents.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
-    }
-
-    fn rest(&self) {
-        self.planner.files.close();
     }
 
     fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
@@ -345,11 +347,12 @@ impl ProcessMemory for LiveMemory {
         self.verify()?;
         let pid = self.identity().pid;
         let mut answer = Err(Errno::ENOSYS);
-        if mode == WriteMode::Obey && !self.are_calls_barred() {
+        let by_number = mode == WriteMode::Obey && self.are_calls_open();
+        if by_number {
             answer = vm::write(pid, address, data, &self.metrics);
         }
-        if let Err(errno @ (Errno::ENOSYS | Errno::EPERM)) = answer {
-            if mode == WriteMode::Obey {
+        if let Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::ESRCH)) = answer {
+            if by_number && errno != Errno::ESRCH {
                 self.bar_calls(errno);
             }
             if !self.pinned.is_writable() {
@@ -374,7 +377,7 @@ impl ProcessMemory for LiveMemory {
 /// What a refusal of the kernel means for a range that starts at `address`.
 fn refusal(address: Address, what: &'static str, errno: Errno) -> Error {
     match errno {
-        Errno::EFAULT | Errno::EIO => Error::Unreachable(address),
+        Errno::EFAULT | Errno::EIO | Errno::ESTALE => Error::Unreachable(address),
         errno => Error::system(what, errno),
     }
 }

@@ -2,12 +2,15 @@
 
 mod backing;
 mod extent;
+mod kernel;
 mod memory;
 mod mounts;
 mod pagemap;
 mod pinned;
 mod plan;
+mod smaps;
 mod source;
+mod task;
 mod threads;
 mod vdso;
 mod vm;

@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::RwLock;
 use procfs::process::Process;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::task::Task;
 use super::{from_io, from_proc};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -36,13 +40,13 @@ const CHUNK: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Pinned {
     identity: ProcessIdentity,
-    directory: Process,
-    stat: File,
+    /// The thread that is asked; another one once that has ended.
+    task: RwLock<Arc<Task>>,
     mem: File,
     pagemap: Arc<File>,
     writable: bool,
-    /// Held for its inode: as long as it is open, no other process's pidfd has the same one.
-    _pidfd: File,
+    /// As long as it is open, no other process's pidfd has the same inode.
+    pidfd: File,
 }
 
 impl Pinned {
@@ -57,14 +61,11 @@ impl Pinned {
             .metadata()
             .map_err(|error| from_io(pid, "fstat of a pidfd", &error))?
             .ino();
-        // That of the first thread: unlike the process's own it does not visit every thread.
-        let stat = directory
-            .open_relative(format!("task/{pid}/stat"))
-            .map_err(|error| from_proc(pid, "open of stat", &error))?;
         // Before `mem`, which is denied to a plain user where there is no memory.
-        let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
-        let (mem, writable) = open_mem(&directory, pid, writable)?;
-        let pagemap = directory
+        let (task, state) = Task::find(directory, pid)?;
+        let (mem, writable) = open_mem(task.directory(), pid, writable)?;
+        let pagemap = task
+            .directory()
             .open_relative("pagemap")
             .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
         let pinned = Self {
@@ -74,12 +75,11 @@ impl Pinned {
                 pidfd_inode,
                 layout: state.layout,
             },
-            directory,
-            stat,
+            task: RwLock::new(Arc::new(task)),
             mem,
             pagemap: Arc::new(pagemap),
             writable,
-            _pidfd: pidfd,
+            pidfd,
         };
         // The descriptors were opened one after another: only if the first and the last still
         // agree do they belong together.
@@ -91,13 +91,25 @@ impl Pinned {
     /// pinning it: enough for a name, not for a byte.
     pub(super) fn is_running(identity: &ProcessIdentity) -> bool {
         let pid = identity.pid;
-        let state = File::open(format!("/proc/{pid}/task/{pid}/stat"));
-        let state = state.ok().and_then(|stat| State::read(&stat));
-        state.is_some_and(|state| state.is_of(identity))
+        let process = Process::new(pid.as_pid_t()).ok();
+        let found = process.and_then(|directory| Task::find(directory, pid).ok());
+        found.is_some_and(|(task, state)| {
+            task.is_of(&state, identity) && state.start_time == identity.start_time
+        })
     }
 
     pub(super) fn identity(&self) -> &ProcessIdentity {
         &self.identity
+    }
+
+    /// The thread that is asked for what the process has.
+    pub(super) fn task(&self) -> Arc<Task> {
+        Arc::clone(&self.task.read())
+    }
+
+    /// Its pidfd.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Whether `mem` takes writes.
@@ -115,7 +127,7 @@ impl Pinned {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`, `System`.
     pub(super) fn open_file(&self, name: &'static str) -> Result<File> {
-        let file = self.directory.open_relative(name);
+        let file = self.task().directory().open_relative(name);
         file.map_err(|error| from_proc(self.identity.pid, name, &error))
     }
 
@@ -125,7 +137,7 @@ impl Pinned {
     /// As [`open_file`](Self::open_file).
     pub(super) fn open_directory(&self, name: &'static str) -> Result<File> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = self.directory.open_relative_flags(name, flags);
+        let directory = self.task().directory().open_relative_flags(name, flags);
         directory.map_err(|error| from_proc(self.identity.pid, name, &error))
     }
 
@@ -184,11 +196,33 @@ impl Pinned {
     /// `Ended`, `Replaced`.
     pub(super) fn check_program(&self) -> Result<()> {
         let pid = self.identity.pid;
-        let state = State::read(&self.stat).ok_or(Error::Ended(pid))?;
-        match state.is_of(&self.identity) {
+        let task = self.task();
+        let is_same = match task.state() {
+            Some(state) => task.is_of(&state, &self.identity),
+            None => self.follow_another_thread()?,
+        };
+        match is_same {
             true => Ok(()),
             false => Err(Error::Replaced(pid)),
         }
+    }
+
+    /// Asks another thread from now on, if one is left; returns whether it runs the same program.
+    fn follow_another_thread(&self) -> Result<bool> {
+        let pid = self.identity.pid;
+        // A pidfd is readable once all threads have ended (pidfd_open(2)).
+        let lives = || {
+            let mut end = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            poll(&mut end, PollTimeout::ZERO) == Ok(0)
+        };
+        let found = Task::find_other(pid);
+        // While it lives its number is nobody else's.
+        let (task, state) = found.filter(|_| lives()).ok_or(Error::Ended(pid))?;
+        let is_same = task.is_of(&state, &self.identity);
+        if is_same {
+            *self.task.write() = Arc::new(task);
+        }
+        Ok(is_same)
     }
 
     /// As [`check_program`](Self::check_program), for who has only just found the process: what has
@@ -212,7 +246,7 @@ impl Pinned {
         self.check_program()?;
         match self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY) {
             // The address space is gone. If the process began to exit meanwhile, that is why.
-            Ok(0) => Err(match State::read(&self.stat) {
+            Ok(0) => Err(match self.task().state() {
                 Some(_) => Error::Replaced(pid),
                 None => Error::Ended(pid),
             }),
@@ -261,57 +295,6 @@ impl Pinned {
         }
         Ok(done)
     }
-}
-
-/// What `stat` says of a process that lives.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
-    start_time: u64,
-    layout: [u64; 2],
-}
-
-impl State {
-    /// `None` where there is no such process any more, or none with memory: a kernel thread has none.
-    fn read(file: &File) -> Option<Self> {
-        let mut text = [0; 1024];
-        let len = file.read_at(&mut text, 0).ok()?;
-        Self::parse(&text[..len])
-    }
-
-    /// By hand, since each read of a target's memory ends with this: to parse all of the fields
-    /// takes as long as the kernel takes to write them.
-    fn parse(stat: &[u8]) -> Option<Self> {
-        /// `PF_EXITING` of `include/linux/sched.h`, set before the address space is left.
-        const EXITING: u64 = 0x4;
-
-        // The command may hold anything, `)` and blanks included.
-        let command_end = stat.iter().rposition(|byte| *byte == b')')?;
-        // The third field is the first behind it; they are counted as in proc_pid_stat(5).
-        let mut fields = stat.get(command_end + 2..)?.split(|byte| *byte == b' ');
-        let mut at = 3;
-        let mut field = |number: usize| {
-            let skipped = number - at;
-            at = number + 1;
-            fields.nth(skipped)
-        };
-        let state = field(3)?;
-        let flags = decimal(field(9)?)?;
-        let start_time = decimal(field(22)?)?;
-        let size = decimal(field(23)?)?;
-        let layout = [decimal(field(26)?)?, decimal(field(28)?)?];
-        // A zombie, or who is about to be one, shows an address space of zeros.
-        let is_dead = flags & EXITING != 0 || matches!(state, b"Z" | b"X" | b"x");
-        (!is_dead && size > 0).then_some(Self { start_time, layout })
-    }
-
-    /// Whether it is the same process, and it runs the same program.
-    fn is_of(&self, identity: &ProcessIdentity) -> bool {
-        self.start_time == identity.start_time && self.layout == identity.layout
-    }
-}
-
-fn decimal(field: &[u8]) -> Option<u64> {
-    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// Opens `mem`, for writing too where that is wanted and the kernel agrees.
@@ -376,46 +359,7 @@ pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
 mod tests {
     use std::io::{Seek, Write};
 
-    use procfs::FromRead;
-    use procfs::process::Stat;
-
     use super::*;
-
-    /// `stat` of a process whose command is this, in this state and with these flags.
-    fn stat(command: &str, state: char, flags: u32) -> String {
-        format!(
-            "7 ({command}) {state} 1 7 7 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 4711 8192 3 \
-             18446744073709551615 4096 8192 140737488347136 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 \
-             1 2 3 4 5 6 7 0\n"
-        )
-    }
-
-    #[test]
-    fn the_state_is_what_a_parser_of_all_fields_finds() {
-        for command in ["sleep", "a b", "x) R 1 (y", ") Z 0 0 0"] {
-            let text = stat(command, 'S', 0x40_0000);
-            let whole = Stat::from_read(text.as_bytes()).unwrap();
-            let expected = State {
-                start_time: whole.starttime,
-                layout: [whole.startcode, whole.startstack],
-            };
-            assert_eq!(expected.start_time, 4711);
-            assert_eq!(State::parse(text.as_bytes()), Some(expected), "{command}");
-        }
-    }
-
-    #[test]
-    fn who_is_dead_or_has_no_memory_has_no_state() {
-        let dead = [('Z', 0), ('X', 0), ('R', 0x4)];
-        for (state, flags) in dead {
-            assert_eq!(State::parse(stat("x", state, flags).as_bytes()), None);
-        }
-        let kernel_thread = stat("kworker", 'I', 0).replace(" 8192 3 ", " 0 3 ");
-        assert_eq!(State::parse(kernel_thread.as_bytes()), None);
-        for cut in ["", "7 (x", "7 (x)", "7 (x) S 1 7 7 0 -1 0 1"] {
-            assert_eq!(State::parse(cut.as_bytes()), None, "{cut}");
-        }
-    }
 
     #[test]
     fn files_of_any_length_are_read_whole() {

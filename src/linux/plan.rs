@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::backing::{self, Backing, BackingFiles};
+use super::backing::{self, Backing, BackingFiles, InUse, Place};
+use super::kernel;
 use super::pagemap::{PageState, Pagemap, Scan};
+use super::pinned::Pinned;
+use super::smaps::RecentSmaps;
 use super::vma::{Maps, Vma};
 use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::mapping::{Device, Mapping};
@@ -38,8 +41,10 @@ pub(super) enum Origin {
 /// The descriptors that tell where bytes are.
 #[derive(Debug)]
 pub(super) struct Planner {
+    pub(super) pinned: Arc<Pinned>,
     pub(super) pagemap: Pagemap,
     pub(super) maps: Maps,
+    pub(super) smaps: RecentSmaps,
     pub(super) files: BackingFiles,
     pub(super) own_device: Option<Device>,
     /// Devices of other mounts of this kind, for who may fault pages in.
@@ -50,10 +55,12 @@ pub(super) struct Planner {
 /// nobody asked for takes less time than another call, up to some of them.
 const NEAR: u64 = 64 * PAGE_SIZE;
 
-/// Looks at a range that changes while it is looked at.
-const MOST_TRIES: u32 = 16;
-
 impl Planner {
+    /// Says that a request begins: what it opens stays open until this is dropped.
+    pub(super) fn begin(&self) -> InUse<'_> {
+        self.files.begin()
+    }
+
     /// Whether a file of this mount is behind the mapping.
     pub(super) fn is_own(&self, mapping: &Mapping) -> bool {
         self.own_device.is_some_and(|device| mapping.is_on(device))
@@ -108,25 +115,10 @@ impl Planner {
             return Ok(vec![Step { range, origin }]);
         }
         let pages = range.to_pages();
-        let mut scan = self.pagemap.scan(pages, at_most)?;
+        let scan = self.pagemap.scan(pages, at_most)?;
         let mut steps = self.steps_of(mapping, pages, &scan)?;
-        // Between the scan and the question what mapping is there, another one may have been moved
-        // in (`mremap`), full of bytes: only what is still absent behind the question was zeros.
-        let mut tries = 0;
-        while steps
-            .iter()
-            .any(|step| matches!(step.origin, Origin::Zeros))
-        {
-            let again = self.pagemap.scan(pages, at_most)?;
-            if again == scan {
-                break;
-            }
-            tries += 1;
-            if tries > MOST_TRIES {
-                return Err(Errno::EAGAIN);
-            }
-            scan = again;
-            steps = self.steps_of(mapping, pages, &scan)?;
+        if steps.iter().any(Step::is_zeros) {
+            steps = self.confirmed(steps)?;
         }
         for step in &mut steps {
             step.trim(range);
@@ -142,75 +134,73 @@ impl Planner {
         pages: AddressRange,
         scan: &Scan,
     ) -> Result<Vec<Step>, Errno> {
-        let mut steps = Vec::with_capacity(2 * scan.runs.len() + 1);
+        let mut look = Look {
+            planner: self,
+            mapping,
+            vma: None,
+            steps: Vec::with_capacity(2 * scan.runs.len() + 1),
+        };
         let mut at = pages.start();
-        let mut vma = None;
         for run in &scan.runs {
-            self.absent(mapping, at, run.range.start(), &mut vma, &mut steps)?;
-            steps.push(Step {
-                range: run.range,
-                origin: match run.state {
-                    PageState::ZeroPage => Origin::Zeros,
-                    state => Origin::Process(state),
-                },
-            });
+            look.absent(at, run.range.start())?;
+            match run.state {
+                PageState::Swapped | PageState::MaybeSwapped => {
+                    look.not_present(run.range, run.state)?;
+                }
+                PageState::Present => look.push(run.range, Origin::Process(run.state)),
+                PageState::ZeroPage => look.push(run.range, Origin::Zeros),
+                PageState::Unreadable => look.push(run.range, Origin::Nothing),
+            }
             at = run.range.end();
         }
-        self.absent(mapping, at, scan.end.min(pages.end()), &mut vma, &mut steps)?;
-        Ok(steps)
+        look.absent(at, scan.end.min(pages.end()))?;
+        Ok(look.steps)
     }
 
-    /// Adds the steps for absent pages from `at` to `end`; `known` is the mapping asked for last.
-    fn absent(
-        &self,
-        mapping: &Mapping,
-        mut at: Address,
-        end: Address,
-        known: &mut Option<Vma>,
-        steps: &mut Vec<Step>,
-    ) -> Result<(), Errno> {
-        while at < end {
-            let vma = match *known {
-                Some(vma) if vma.range.contains(at) => Some(vma),
-                _ => self.maps.at_or_behind(at)?,
-            };
-            *known = vma;
-            let (upto, origin) = match vma {
-                Some(vma) if vma.range.contains(at) => {
-                    (vma.range.end().min(end), self.absent_in(mapping, &vma, at))
-                }
-                Some(vma) => (vma.range.start().min(end), Origin::Nothing),
-                None => (end, Origin::Nothing),
-            };
-            steps.extend(AddressRange::new(at, upto).map(|range| Step { range, origin }));
-            at = upto;
-        }
-        Ok(())
-    }
-
-    fn absent_in(&self, mapping: &Mapping, vma: &Vma, at: Address) -> Origin {
-        if mapping.is_special() && mapping.range() == vma.range {
-            return match mapping.is_vdso() {
-                true => Origin::Vdso(at.since(vma.range.start())),
-                false => Origin::Process(PageState::Present),
-            };
-        }
-        if vma.is_anonymous() {
-            return Origin::Zeros;
-        }
-        if Some(vma.device) == self.own_device {
-            return Origin::OwnMount;
-        }
-        match self.files.of(vma, mapping) {
-            file if matches!(*file, Backing::File(_)) => {
-                Origin::File(file, vma.offset + at.since(vma.range.start()))
+    /// The same steps, with zeros only where a later scan finds no page either.
+    ///
+    /// Between the scan and the question what mapping is there, another one may have been moved
+    /// in (`mremap`), full of bytes; and the process may have written its first byte there.
+    fn confirmed(&self, steps: Vec<Step>) -> Result<Vec<Step>, Errno> {
+        let end = steps
+            .last()
+            .map_or(Address::new(0), |last| last.range.end());
+        let mut confirmed = Vec::with_capacity(steps.len());
+        let mut later = Scan::default();
+        let mut next = 0;
+        for step in steps {
+            if !step.is_zeros() {
+                confirmed.push(step);
+                continue;
             }
-            other if matches!(*other, Backing::Zeros) => Origin::Zeros,
-            _ => Origin::Nothing,
+            let mut at = step.range.start();
+            while at < step.range.end() {
+                if at >= later.end {
+                    // As much as a scan takes in from here on, for the steps that follow, too.
+                    let rest = AddressRange::new(at, end).unwrap_or_default();
+                    later = self.pagemap.scan(rest, usize::MAX)?;
+                    next = 0;
+                    if later.end <= at {
+                        return Err(Errno::EIO);
+                    }
+                }
+                next += later.runs[next..].partition_point(|run| run.range.end() <= at);
+                let (upto, origin) = match later.runs.get(next) {
+                    Some(run) if run.range.contains(at) => {
+                        (run.range.end(), step.origin_if(run.state))
+                    }
+                    Some(run) => (run.range.start(), Origin::Zeros),
+                    None => (later.end, Origin::Zeros),
+                };
+                let upto = upto.min(step.range.end());
+                confirmed.extend(AddressRange::new(at, upto).map(|range| Step { range, origin }));
+                at = upto;
+            }
         }
+        Ok(confirmed)
     }
 
-    /// Where the bytes of `range` are, holes of files included.
+    /// Where the bytes of `range` are, holes of files included. The answer may end early.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -222,26 +212,45 @@ impl Planner {
     ) -> Result<Vec<Stretch>, Errno> {
         let mut stretches = Vec::new();
         for step in self.steps(mapping, range, at_most)? {
-            match step.origin {
-                Origin::Process(PageState::Swapped) => {
-                    push(&mut stretches, step.range, Content::Swapped);
-                }
-                Origin::Process(_) | Origin::Vdso(_) => {
-                    push(&mut stretches, step.range, Content::Resident);
-                }
-                Origin::Zeros => push(&mut stretches, step.range, Content::Zero),
-                Origin::Nothing | Origin::OwnMount => {
-                    push(&mut stretches, step.range, Content::Nothing);
-                }
-                Origin::File(backing, offset) => match &*backing {
-                    Backing::File(file) => parts_of_file(file, offset, step.range, &mut stretches),
-                    Backing::Zeros | Backing::Closed => {
-                        push(&mut stretches, step.range, Content::Nothing);
+            let content = match step.origin {
+                Origin::Process(PageState::Swapped) => Content::Swapped,
+                Origin::Process(_) | Origin::Vdso(_) => Content::Resident,
+                Origin::Zeros => Content::Zero,
+                Origin::Nothing | Origin::OwnMount => Content::Nothing,
+                Origin::File(backing, offset) => {
+                    let (range, all) = (step.range, &mut stretches);
+                    let end = backing::add_stretches(&backing, offset, range, at_most, all);
+                    if end < range.end() {
+                        break;
                     }
-                },
-            }
+                    continue;
+                }
+            };
+            push(&mut stretches, step.range, content);
         }
         Ok(stretches)
+    }
+
+    /// Whether a `userfaultfd` fills in the absent pages of the mapping: then nobody but its handler knows what
+    /// they will hold.
+    fn is_lazy(&self, vma: &Vma) -> bool {
+        // Files of disks are never filled in so (`vma_can_userfault` in `include/linux/userfaultfd_k.h`).
+        vma.device.major == 0
+            && kernel::may_have_userfaultfd()
+            && match self.smaps.of(&self.pinned, vma.range) {
+                Ok(details) => details.is_none_or(|details| details.is_lazy),
+                Err(_) => true,
+            }
+    }
+
+    /// Whether pages of the mapping may be in swap, where their entries do not tell.
+    fn may_be_swapped(&self, vma: &Vma) -> bool {
+        // What shared memory has in swap is not in the page table of a process.
+        !vma.shared
+            && match self.smaps.of(&self.pinned, vma.range) {
+                Ok(details) => details.is_none_or(|details| details.swapped > 0),
+                Err(_) => true,
+            }
     }
 
     /// Memory that each of `ranges` holds, which lie in order and do not overlap.
@@ -276,7 +285,10 @@ impl Planner {
                     match run.state {
                         PageState::Present => held.resident += bytes,
                         PageState::Swapped => held.swapped += bytes,
-                        PageState::ZeroPage => (),
+                        PageState::MaybeSwapped => {
+                            held.swapped += self.swapped(range.intersection(run.range))?;
+                        }
+                        PageState::ZeroPage | PageState::Unreadable => (),
                     }
                 }
             }
@@ -288,9 +300,134 @@ impl Planner {
         }
         Ok(held)
     }
+
+    /// Bytes of `range` that are in swap, as far as can be known where the entries do not tell.
+    fn swapped(&self, range: AddressRange) -> Result<u64, Errno> {
+        let mut swapped = 0;
+        let mut at = range.start();
+        while let Some(vma) = self.maps.at_or_behind(at)?.filter(|_| at < range.end()) {
+            if self.may_be_swapped(&vma) {
+                swapped += vma.range.intersection(range).len();
+            }
+            at = vma.range.end();
+        }
+        Ok(swapped)
+    }
+}
+
+/// A look at the pages of one mapping, and the steps that it has come to.
+struct Look<'a> {
+    planner: &'a Planner,
+    mapping: &'a Mapping,
+    /// The mapping that was asked for last.
+    vma: Option<Vma>,
+    steps: Vec<Step>,
+}
+
+impl Look<'_> {
+    fn push(&mut self, range: AddressRange, origin: Origin) {
+        self.steps.push(Step { range, origin });
+    }
+
+    /// Goes through the mappings from `at` to `end`, as they are now; gaps have no bytes.
+    fn each(
+        &mut self,
+        mut at: Address,
+        end: Address,
+        mut origin_in: impl FnMut(&Self, &Vma, Address) -> Origin,
+    ) -> Result<(), Errno> {
+        while at < end {
+            let vma = match self.vma {
+                Some(vma) if vma.range.contains(at) => Some(vma),
+                _ => self.planner.maps.at_or_behind(at)?,
+            };
+            self.vma = vma;
+            let (upto, origin) = match vma {
+                Some(vma) if vma.range.contains(at) => {
+                    (vma.range.end().min(end), origin_in(self, &vma, at))
+                }
+                Some(vma) => (vma.range.start().min(end), Origin::Nothing),
+                None => (end, Origin::Nothing),
+            };
+            self.steps
+                .extend(AddressRange::new(at, upto).map(|range| Step { range, origin }));
+            at = upto;
+        }
+        Ok(())
+    }
+
+    /// Adds the steps for absent pages from `at` to `end`.
+    fn absent(&mut self, at: Address, end: Address) -> Result<(), Errno> {
+        self.each(at, end, Self::absent_in)
+    }
+
+    /// Adds the steps for pages whose entries are neither empty nor present.
+    fn not_present(&mut self, range: AddressRange, state: PageState) -> Result<(), Errno> {
+        self.each(range.start(), range.end(), |look, vma, at| {
+            let is_held = match state {
+                PageState::MaybeSwapped => look.planner.may_be_swapped(vma),
+                // The entries of shared memory are no swap: its pages are those of the object.
+                _ => !vma.shared,
+            };
+            if is_held {
+                Origin::Process(PageState::Swapped)
+            } else {
+                look.absent_in(vma, at)
+            }
+        })
+    }
+
+    fn absent_in(&self, vma: &Vma, at: Address) -> Origin {
+        let Self {
+            planner, mapping, ..
+        } = self;
+        let since_start = at.since(vma.range.start());
+        if mapping.is_special() && mapping.range() == vma.range {
+            return match mapping.is_vdso() {
+                true => Origin::Vdso(since_start),
+                false => Origin::Process(PageState::Present),
+            };
+        }
+        if planner.own_device == Some(vma.device) && !vma.is_anonymous() {
+            return Origin::OwnMount;
+        }
+        if planner.is_lazy(vma) {
+            return Origin::Nothing;
+        }
+        if vma.is_anonymous() {
+            return Origin::Zeros;
+        }
+        let backing = planner.files.of(Place {
+            pinned: &planner.pinned,
+            pagemap: &planner.pagemap,
+            vma,
+            mapping,
+        });
+        match &*backing {
+            Backing::Zeros => Origin::Zeros,
+            Backing::Closed => Origin::Nothing,
+            Backing::File(file) if file.is_all_mapped(vma, &planner.pagemap) => Origin::Zeros,
+            Backing::File(_) => Origin::File(backing, vma.offset + since_start),
+        }
+    }
 }
 
 impl Step {
+    fn is_zeros(&self) -> bool {
+        matches!(self.origin, Origin::Zeros)
+    }
+
+    /// Where the bytes of pages come from that were zeros, and have this state now.
+    fn origin_if(&self, state: PageState) -> Origin {
+        match state {
+            PageState::ZeroPage => Origin::Zeros,
+            PageState::Present | PageState::Swapped | PageState::MaybeSwapped => {
+                Origin::Process(state)
+            }
+            PageState::Unreadable => Origin::Nothing,
+        }
+    }
+
     /// Where the byte at `address`, and what follows it in this step, comes from.
     pub(super) fn origin_at(&self, address: Address) -> Origin {
         let skipped = address.since(self.range.start());
@@ -306,44 +443,5 @@ impl Step {
         let kept = self.range.intersection(range);
         self.origin = self.origin_at(kept.start());
         self.range = kept;
-    }
-}
-
-/// Data, holes and the end of a file, as stretches of the range that maps it from `offset` on.
-fn parts_of_file(
-    file: &std::fs::File,
-    offset: u64,
-    range: AddressRange,
-    stretches: &mut Vec<Stretch>,
-) {
-    use nix::unistd::Whence;
-
-    let size = file.metadata().map_or(0, |status| status.len());
-    let end = size.next_multiple_of(crate::address::PAGE_SIZE);
-    let mapped_end = offset.saturating_add(range.len()).min(end);
-    let at = |position: u64| range.start().plus(position.saturating_sub(offset));
-    let mut position = offset;
-    while position < mapped_end {
-        let data = match backing::seek(file, position, Whence::SeekData) {
-            Ok(data) => data.unwrap_or(mapped_end),
-            // Who cannot tell holes from data may have data everywhere.
-            Err(_) => position,
-        };
-        let data = data.clamp(position, mapped_end);
-        let hole = match backing::seek(file, data, Whence::SeekHole) {
-            Ok(Some(hole)) => hole.clamp(data, mapped_end),
-            Ok(None) | Err(_) => mapped_end,
-        };
-        // A file system that cannot tell says that all is data; one that answers oddly must not stop us.
-        let hole = if hole == position { mapped_end } else { hole };
-        for (from, to, content) in [(position, data, Content::Zero), (data, hole, Content::File)] {
-            if let Some(part) = AddressRange::new(at(from), at(to)) {
-                push(stretches, part, content);
-            }
-        }
-        position = hole;
-    }
-    if let Some(behind) = AddressRange::new(at(mapped_end.max(offset)), range.end()) {
-        push(stretches, behind, Content::Nothing);
     }
 }

@@ -17,9 +17,12 @@ use super::mounts::mounts;
 use super::pagemap::Pagemap;
 use super::pinned::{Pinned, read_whole};
 use super::plan::Planner;
+use super::smaps::RecentSmaps;
+use super::task::Task;
 use super::vma::Maps;
 use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::mapping::{AddressSpace, Device, MapsReader};
 use crate::metrics::Metrics;
@@ -51,6 +54,7 @@ const MOST_TRIES: u32 = 64;
 #[derive(Debug)]
 pub struct LiveSource {
     options: SourceOptions,
+    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     /// When the system started, in seconds since the epoch.
     boot_time: u64,
@@ -64,10 +68,15 @@ impl LiveSource {
     ///
     /// # Errors
     /// `System` where `/proc` is not mounted.
-    pub fn new(options: SourceOptions, metrics: Arc<Metrics>) -> Result<Self> {
+    pub fn new(
+        options: SourceOptions,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         Ok(Self {
             pinned: Mutex::new(LruCache::new(KEPT)),
             options,
+            clock,
             metrics,
             boot_time: procfs::boot_time_secs()
                 .map_err(|_| Error::system("reading /proc/stat", Errno::ENOENT))?,
@@ -186,8 +195,9 @@ impl ProcessSource for LiveSource {
     }
 
     fn resident(&self, pid: ProcessId) -> Result<u64> {
-        let mut statm = self
-            .process(pid)?
+        let (task, _) = Task::find(self.process(pid)?, pid)?;
+        let mut statm = task
+            .directory()
             .open_relative("statm")
             .map_err(|error| from_proc(pid, "open of statm", &error))?;
         let statm = read_whole(&mut statm).map_err(|error| from_io(pid, "statm", &error))?;
@@ -203,7 +213,7 @@ impl ProcessSource for LiveSource {
         let pinned = self.pin_same(identity)?;
         let stat = pinned.contents("stat")?;
         let stat = Stat::from_read(&*stat).map_err(|error| from_proc(pid, "stat", &error))?;
-        let executable = std::fs::read_link(format!("/proc/{pid}/exe"))
+        let executable = std::fs::read_link(format!("/proc/{}/exe", pinned.task().number()))
             .map(|path| path.into_os_string().into_vec())
             .unwrap_or_default();
         let arguments = pinned.contents("cmdline")?;
@@ -241,9 +251,11 @@ impl ProcessSource for LiveSource {
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
         let pinned = self.pin_same(identity)?;
         let planner = Planner {
+            pinned: Arc::clone(&pinned),
             pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), !self.options.without_scan),
             maps: Maps::new(pinned.open_file("maps")?),
-            files: BackingFiles::new(identity.pid),
+            smaps: RecentSmaps::new(Arc::clone(&self.clock)),
+            files: BackingFiles::new(Arc::clone(&self.clock)),
             own_device: self.own_device.get().copied(),
             other_mounts: if self.options.touch {
                 mounts_of_our_kind()

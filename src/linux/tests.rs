@@ -11,6 +11,7 @@ use nix::unistd::ftruncate;
 
 use super::{LiveSource, SourceOptions};
 use crate::address::{Address, AddressRange, PAGE_SIZE};
+use crate::clock::SystemClock;
 use crate::error::Error;
 use crate::mapping::{AddressSpace, Mapping};
 use crate::metrics::Metrics;
@@ -83,12 +84,23 @@ impl Drop for Pages {
     }
 }
 
+fn source() -> LiveSource {
+    let clock = Arc::new(SystemClock::new());
+    LiveSource::new(
+        SourceOptions::default(),
+        clock,
+        Arc::new(Metrics::default()),
+    )
+    .unwrap()
+}
+
 fn myself(metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
     open_myself(SourceOptions::default(), metrics)
 }
 
 fn open_myself(options: SourceOptions, metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
-    let source = LiveSource::new(options, Arc::clone(metrics)).unwrap();
+    let source =
+        LiveSource::new(options, Arc::new(SystemClock::new()), Arc::clone(metrics)).unwrap();
     let pid = ProcessId::new(std::process::id()).unwrap();
     let info = source.describe(pid).unwrap();
     source.open(&info.identity).unwrap()
@@ -275,7 +287,7 @@ fn looking_stops_after_as_many_stretches_as_were_asked_for() {
 
 #[test]
 fn this_process_has_the_mappings_that_it_sees_itself() {
-    let source = LiveSource::new(SourceOptions::default(), Arc::new(Metrics::default())).unwrap();
+    let source = source();
     let info = source
         .describe(ProcessId::new(std::process::id()).unwrap())
         .unwrap();
@@ -293,7 +305,7 @@ fn this_process_has_the_mappings_that_it_sees_itself() {
 
 #[test]
 fn a_thread_is_not_a_process_but_belongs_to_one() {
-    let source = LiveSource::new(SourceOptions::default(), Arc::new(Metrics::default())).unwrap();
+    let source = source();
     let pid = ProcessId::new(std::process::id()).unwrap();
     std::thread::spawn(move || {
         let tid = nix::unistd::gettid().as_raw().unsigned_abs();

@@ -16,6 +16,7 @@ pub(super) struct Vma {
     pub(super) range: AddressRange,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    pub(super) shared: bool,
     /// Where in its file it starts, in bytes.
     pub(super) offset: u64,
     pub(super) device: Device,
@@ -65,6 +66,7 @@ mod ioctl {
 
 const READABLE: u64 = 1;
 const WRITABLE: u64 = 2;
+const SHARED: u64 = 8;
 const COVERING_OR_NEXT: u64 = 0x10;
 
 impl Maps {
@@ -110,6 +112,7 @@ impl Maps {
             range,
             readable: query.vma_flags & READABLE != 0,
             writable: query.vma_flags & WRITABLE != 0,
+            shared: query.vma_flags & SHARED != 0,
             offset: query.vma_offset,
             device: Device {
                 major: query.dev_major,
@@ -141,6 +144,7 @@ impl Maps {
                 range: mapping.range(),
                 readable: mapping.protection().read,
                 writable: mapping.protection().write,
+                shared: mapping.protection().shared,
                 offset: mapping.offset(),
                 device: mapping.device(),
                 inode: mapping.inode(),

@@ -95,9 +95,10 @@ pub(super) fn line(line: &[u8], recent: &mut Recent) -> Result<Mapping, Fault> {
     })
 }
 
-/// `[vvar]`, `[vvar_vclock]`: `VM_PFNMAP`, refused by `get_user_pages`. `[vsyscall]`: no VMA at all.
+/// `[vvar]`, `[vvar_vclock]`: `VM_PFNMAP`, `[uprobes]`: `VM_IO`, both refused by `get_user_pages`. `[vsyscall]`: no
+/// VMA at all.
 fn is_kernel_only(path: &[u8]) -> bool {
-    path.starts_with(b"[vvar") || path == b"[vsyscall]"
+    path.starts_with(b"[vvar") || path == b"[vsyscall]" || path == b"[uprobes]"
 }
 
 /// Takes what stands before `separator` off `rest`, and the separator.
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     fn pages_of_the_kernel_hold_nothing() {
-        for name in ["[vvar]", "[vvar_vclock]", "[vsyscall]"] {
+        for name in ["[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"] {
             let mapping = line(format!("1000-2000 r--p 0 00:00 0   {name}").as_bytes()).unwrap();
             assert_eq!(mapping.extent(), Extent::Nothing(Barrier::Kernel));
         }

@@ -1,0 +1,120 @@
+//! Bytes and holes of an open file.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+
+use crate::address::{AddressRange, PAGE_SIZE};
+use crate::residency::{Content, Stretch, push};
+
+/// Reads from `offset` on; returns the bytes up to the end of the page in which the file ends.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => {
+                // Past the end of the file its last page is filled up with zeros (mmap(2)).
+                let end = offset + done as u64;
+                let left = end.next_multiple_of(PAGE_SIZE) - end;
+                let filled = usize::try_from(left)
+                    .map_or(buffer.len(), |left| buffer.len().min(done + left));
+                if done > 0 || file_ends_in_page(file, end) {
+                    buffer[done..filled].fill(0);
+                    done = filled;
+                }
+                break;
+            }
+            Ok(read) => done += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+        }
+    }
+    Ok(done)
+}
+
+/// Whether `offset`, at or past the end of the file, lies in the page in which the file ends.
+fn file_ends_in_page(file: &File, offset: u64) -> bool {
+    file.metadata()
+        .is_ok_and(|status| offset < status.len().next_multiple_of(PAGE_SIZE))
+}
+
+/// How the holes of a file are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holes {
+    /// By `SEEK_DATA` and `SEEK_HOLE`, which move the file's offset: it must be nobody else's.
+    Seek,
+    /// It has none, or nobody can tell.
+    None,
+}
+
+/// Data, holes and the end of a file, as stretches of the range that maps it from `offset` on, until there are
+/// `at_most`; returns how far it got.
+pub(super) fn stretches(
+    file: &File,
+    holes: Holes,
+    offset: u64,
+    range: AddressRange,
+    at_most: usize,
+    stretches: &mut Vec<Stretch>,
+) -> crate::address::Address {
+    let size = file.metadata().map_or(0, |status| status.len());
+    let end = size.next_multiple_of(PAGE_SIZE);
+    let mapped_end = offset.saturating_add(range.len()).min(end);
+    let at = |position: u64| range.start().plus(position.saturating_sub(offset));
+    let mut position = offset;
+    while position < mapped_end {
+        if stretches.len() >= at_most {
+            return at(position);
+        }
+        let (data, hole) = match holes {
+            Holes::None => (position, mapped_end),
+            Holes::Seek => data_and_hole(file, position, mapped_end),
+        };
+        for (from, to, content) in [(position, data, Content::Zero), (data, hole, Content::File)] {
+            if let Some(part) = AddressRange::new(at(from), at(to)) {
+                push(stretches, part, content);
+            }
+        }
+        position = hole;
+    }
+    if let Some(rest) = AddressRange::new(at(mapped_end.max(offset)), range.end()) {
+        push(stretches, rest, Content::Nothing);
+    }
+    range.end()
+}
+
+/// Where the next data starts and ends, from `position` on and before `end`.
+fn data_and_hole(file: &File, position: u64, end: u64) -> (u64, u64) {
+    let data = match seek(file, position, Whence::SeekData) {
+        Ok(data) => data.unwrap_or(end),
+        // Who cannot tell holes from data may have data everywhere.
+        Err(_) => position,
+    };
+    let data = data.clamp(position, end);
+    let hole = match seek(file, data, Whence::SeekHole) {
+        Ok(Some(hole)) => hole.clamp(data, end),
+        Ok(None) | Err(_) => end,
+    };
+    // A file system that cannot tell says that all is data; one that answers oddly must not stop us.
+    (data, if hole == position { end } else { hole })
+}
+
+/// Where the next data or hole of the file starts, from `offset` on; `None` past the last.
+///
+/// # Errors
+/// Where the file system cannot tell.
+fn seek(file: &File, offset: u64, whence: Whence) -> Result<Option<u64>, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    match lseek(file.as_fd(), offset, whence) {
+        Ok(found) => Ok(u64::try_from(found).ok()),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

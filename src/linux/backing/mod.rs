@@ -1,0 +1,340 @@
+//! The file or shared memory object of a mapping, read itself where the process has not mapped a page of it.
+//!
+//! Nothing is opened that need not be, and nothing stays open longer than a request: an open can break a
+//! lease, ask a server, and keep a file system from being unmounted.
+
+mod content;
+mod descriptors;
+mod hugetlb;
+mod leases;
+mod sameness;
+mod status;
+
+use std::fs::{File, OpenOptions};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use lru::LruCache;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Mode, OFlags, openat};
+
+use super::pagemap::Pagemap;
+use super::pinned::Pinned;
+use super::vma::Vma;
+use crate::address::{Address, AddressRange};
+use crate::clock::Clock;
+use crate::mapping::Mapping;
+use crate::residency::{Content, Stretch, push};
+
+use content::Holes;
+use descriptors::Descriptors;
+use status::{FileId, FileSystemKind, link_name, status_of_file};
+
+pub(super) use sameness::is_older_than_mappings;
+pub(super) use status::{MapFiles, file_type, is_dev_zero, is_stacked_at, path_in_root, status};
+
+/// Files that are open at a time for the requests on one process.
+const KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// What a mapping that has an inode maps.
+#[derive(Debug)]
+pub(super) enum Backing {
+    /// A file or a shared memory object.
+    File(OpenFile),
+    /// `/dev/zero`: anonymous memory.
+    Zeros,
+    /// What cannot be read by anybody else than the process, or not by this user, or not without harm.
+    Closed,
+}
+
+/// An open file whose bytes are those of a mapping.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    file: File,
+    /// Whether the process has the same open file: then its offset is not ours to move.
+    is_copy: bool,
+    id: FileId,
+    /// Whether less of it is allocated than it is long.
+    is_sparse: bool,
+    /// The time of its last change, in seconds and nanoseconds.
+    changed: (i64, u32),
+    kind: FileSystemKind,
+    /// Whether the mapping has all pages of it that there are, found out when it matters.
+    is_all_mapped: OnceLock<bool>,
+}
+
+/// The files of one process's mappings.
+#[derive(Debug)]
+pub(super) struct BackingFiles {
+    /// Requests that use them. With the last one they are closed.
+    users: AtomicUsize,
+    open: Mutex<LruCache<Key, Arc<Backing>>>,
+    descriptors: Descriptors,
+}
+
+type Key = (u64, u64, u32, u32, u64);
+
+/// A request under way; files stay open until it is dropped.
+#[derive(Debug)]
+pub(super) struct InUse<'a>(&'a BackingFiles);
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let files = std::mem::replace(&mut *self.0.open.lock(), LruCache::new(KEPT));
+            // Outside the lock: that can take long on a file system that hangs.
+            drop(files);
+        }
+    }
+}
+
+/// Where to look for the file of a mapping.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) pinned: &'a Pinned,
+    pub(super) pagemap: &'a Pagemap,
+    /// The mapping as the kernel shows it now.
+    pub(super) vma: &'a Vma,
+    /// The mapping as it was listed: it names the file, for plain users.
+    pub(super) mapping: &'a Mapping,
+}
+
+impl BackingFiles {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            users: AtomicUsize::new(0),
+            open: Mutex::new(LruCache::new(KEPT)),
+            descriptors: Descriptors::new(clock),
+        }
+    }
+
+    /// Says that a request begins.
+    pub(super) fn begin(&self) -> InUse<'_> {
+        self.users.fetch_add(1, Ordering::AcqRel);
+        InUse(self)
+    }
+
+    /// What `place.vma`, which was asked for just now, maps.
+    pub(super) fn of(&self, place: Place<'_>) -> Arc<Backing> {
+        let vma = place.vma;
+        let key = (
+            vma.range.start().get(),
+            vma.offset,
+            vma.device.major,
+            vma.device.minor,
+            vma.inode,
+        );
+        // An open file holds its inode, so the same numbers are the same file.
+        if let Some(known) = self.open.lock().get(&key) {
+            return Arc::clone(known);
+        }
+        let backing = Arc::new(self.find(place));
+        let evicted = self.open.lock().push(key, Arc::clone(&backing));
+        drop(evicted);
+        backing
+    }
+
+    fn find(&self, place: Place<'_>) -> Backing {
+        let Place {
+            pinned,
+            vma,
+            mapping,
+            ..
+        } = place;
+        let link = MapFiles::of(pinned).status(vma.range);
+        // Who is not privileged must go by the numbers in `maps`, which are those of `stat` on most file systems.
+        let wanted = link.as_ref().map_or(
+            FileId {
+                device: vma.device,
+                inode: vma.inode,
+            },
+            FileId::of,
+        );
+        match link.as_ref().map(|status| (file_type(status), status)) {
+            None | Some((FileType::RegularFile, _)) => (),
+            Some((FileType::CharacterDevice, status)) if is_dev_zero(status) => {
+                return Backing::Zeros;
+            }
+            Some(_) => return Backing::Closed,
+        }
+        if let Some(copy) = self.descriptors.copy(pinned, wanted)
+            && let Some(found) = checked(copy, true, place)
+        {
+            return found;
+        }
+        let by_link = || match link {
+            Some(_) => self::place(
+                &pinned.open_directory("map_files").ok()?,
+                Path::new(&link_name(vma.range)),
+            ),
+            None => None,
+        };
+        let by_path = || {
+            let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
+            let path = known.then(|| path_in_root(pinned.task().number(), mapping.path()))?;
+            place_at(&path)
+        };
+        by_link()
+            .or_else(by_path)
+            .and_then(|place_of_file| open_if_same(&place_of_file, wanted, place))
+            .unwrap_or(Backing::Closed)
+    }
+}
+
+/// Opens what a place leads to, once it is known what that is: opening a device can have effects.
+fn open_if_same(found: &File, wanted: FileId, place: Place<'_>) -> Option<Backing> {
+    let status = status_of_file(found)?;
+    if FileId::of(&status) != wanted {
+        return None;
+    }
+    match file_type(&status) {
+        FileType::RegularFile => (),
+        FileType::CharacterDevice if is_dev_zero(&status) => return Some(Backing::Zeros),
+        _ => return Some(Backing::Closed),
+    }
+    let Place { vma, .. } = place;
+    // Of a stacked file the one below is opened, too, which has another device.
+    let any_device = vma.device.major == 0;
+    if leases::would_break(vma.device, vma.inode, any_device) {
+        log::info!(
+            "process {}: a file is not opened, since that would break a lease on it",
+            place.pinned.identity().pid
+        );
+        return Some(Backing::Closed);
+    }
+    checked(reopen(found)?, false, place)
+}
+
+/// What an opened file is, if it is the one that is mapped.
+fn checked(file: File, is_copy: bool, place: Place<'_>) -> Option<Backing> {
+    let status = status_of_file(&file)?;
+    if file_type(&status) != FileType::RegularFile {
+        return None;
+    }
+    let kind = FileSystemKind::of(&file);
+    let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap);
+    let is_same = match kind {
+        FileSystemKind::Plain | FileSystemKind::Huge => true,
+        FileSystemKind::Stacked => {
+            is_older_than_mappings(&status, place.pinned) || frames() == Some(true)
+        }
+        FileSystemKind::Served => frames() != Some(false),
+    };
+    if !is_same {
+        log::debug!(
+            "process {}: it is not known whether the file at {} is the one that is mapped",
+            place.pinned.identity().pid,
+            place.vma.range.start()
+        );
+        return Some(Backing::Closed);
+    }
+    Some(Backing::File(OpenFile {
+        file,
+        is_copy,
+        id: FileId::of(&status),
+        is_sparse: status.stx_blocks * 512 < status.stx_size,
+        changed: sameness::last_change(&status),
+        kind,
+        is_all_mapped: OnceLock::new(),
+    }))
+}
+
+impl OpenFile {
+    /// Reads from `offset` on; returns the bytes up to the end of the page in which the file ends.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `ESTALE` where it is another file than the mapped one by now.
+    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let read = content::read(&self.file, offset, buffer)?;
+        // A file that was copied up since it was opened gives the bytes of the copy.
+        let now = || status_of_file(&self.file).map(|status| sameness::last_change(&status));
+        if self.kind == FileSystemKind::Stacked && now() != Some(self.changed) {
+            return Err(Errno::ESTALE);
+        }
+        Ok(read)
+    }
+
+    /// Whether nothing of it is allocated but what `vma` has mapped: all else is zeros.
+    pub(super) fn is_all_mapped(&self, vma: &Vma, pagemap: &Pagemap) -> bool {
+        let ask = || hugetlb::is_all_mapped(&self.file, vma, pagemap);
+        self.kind == FileSystemKind::Huge && *self.is_all_mapped.get_or_init(ask)
+    }
+
+    /// Data, holes and the end of the file, as stretches of the range that maps it from `offset` on, until there
+    /// are `at_most`; returns how far it got.
+    pub(super) fn stretches(
+        &self,
+        offset: u64,
+        range: AddressRange,
+        at_most: usize,
+        stretches: &mut Vec<Stretch>,
+    ) -> Address {
+        let own = (self.is_sparse && self.is_copy)
+            .then(|| self.own_description())
+            .flatten();
+        let (file, holes) = match &own {
+            Some(own) => (own, Holes::Seek),
+            None if self.is_sparse && !self.is_copy => (&self.file, Holes::Seek),
+            None => (&self.file, Holes::None),
+        };
+        content::stretches(file, holes, offset, range, at_most, stretches)
+    }
+
+    /// The same file opened once more, if that harms nobody: its offset is ours then.
+    fn own_description(&self) -> Option<File> {
+        let FileId { device, inode } = self.id;
+        let is_local = self.kind == FileSystemKind::Plain;
+        (is_local && !leases::would_break(device, inode, device.major == 0))
+            .then(|| reopen(&self.file))
+            .flatten()
+    }
+}
+
+/// Adds what is known of a range whose file is this.
+pub(super) fn add_stretches(
+    backing: &Backing,
+    offset: u64,
+    range: AddressRange,
+    at_most: usize,
+    all: &mut Vec<Stretch>,
+) -> Address {
+    match backing {
+        Backing::File(file) => file.stretches(offset, range, at_most, all),
+        Backing::Zeros | Backing::Closed => {
+            push(all, range, Content::Nothing);
+            range.end()
+        }
+    }
+}
+
+/// A place in the file system, without opening what is there.
+fn place(directory: impl AsFd, path: &Path) -> Option<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat(directory, path, flags, Mode::empty())
+        .ok()
+        .map(File::from)
+}
+
+fn place_at(path: &Path) -> Option<File> {
+    place(rustix::fs::CWD, path)
+}
+
+/// Opens for reading what is held already, without a trace in its access time if this user may do that.
+fn reopen(place: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let open = |flags: OFlag| {
+        use std::os::unix::fs::OpenOptionsExt;
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(&path)
+    };
+    open(OFlag::O_NONBLOCK | OFlag::O_NOATIME)
+        .or_else(|_| open(OFlag::O_NONBLOCK))
+        .ok()
+}

@@ -1,0 +1,141 @@
+//! Whether the file that opens under a mapping's name is the file that is mapped.
+//!
+//! On overlayfs it need not be: a file of a lower layer that is written for the first time is copied up, and from then
+//! on its name opens the copy, while what was mapped before still maps the lower file (`ovl_mmap`,
+//! `backing_file_mmap`). `maps`, `stat` and `map_files` show the same numbers for both. Two things prove more:
+//!
+//! - The copy's `ctime` is the time of copying. If that lies before any mapping of the process
+//!   can have been made, the file has not been copied since.
+//! - A page frame belongs to one file. If a page of the mapping has the same frame as that page of
+//!   the opened file, both are one.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::fs::Statx;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::address::{Address, PAGE_SIZE};
+use crate::linux::pagemap::Pagemap;
+use crate::linux::pinned::Pinned;
+use crate::linux::task::earliest_mapping;
+use crate::linux::vma::Vma;
+
+/// File times are taken from a clock that may be one tick late (`current_time` in `fs/inode.c`).
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+/// Pages that are compared until one shows it: a page can move to another frame meanwhile.
+const MOST_TRIES: usize = 4;
+
+/// Whether the status of the file has not changed since before the process can have mapped anything, by
+/// the time of day. A clock that was set back meanwhile can deceive it.
+pub(in crate::linux) fn is_older_than_mappings(status: &Statx, pinned: &Pinned) -> bool {
+    let (Some(boot), Some(earliest)) = (boot_time(), earliest_mapping(pinned.identity().pid))
+    else {
+        return false;
+    };
+    let changed = Duration::new(
+        u64::try_from(status.stx_ctime.tv_sec).unwrap_or(0),
+        status.stx_ctime.tv_nsec,
+    );
+    changed + CLOCK_TICK < boot + earliest
+}
+
+/// When the system started, by the clock of today.
+fn boot_time() -> Option<Duration> {
+    let duration = |clock| {
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).ok()?;
+        Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
+    };
+    duration(ClockId::Realtime)?.checked_sub(duration(ClockId::Boottime)?)
+}
+
+/// Whether a page of the mapping has the same frame as that page of `file`; `None` where none can be compared.
+/// Needs `CAP_SYS_ADMIN`.
+pub(super) fn shares_a_frame(vma: &Vma, file: &File, pagemap: &Pagemap) -> Option<bool> {
+    let mut answer = None;
+    for page in pagemap.pages_of_file(vma.range, MOST_TRIES).ok()? {
+        let before = pagemap.frame(page)?;
+        let ours = frame_of(file, vma.offset + page.since(vma.range.start()))?;
+        // Both at once: else it could have been freed by the one and given to the other meanwhile.
+        if before == ours.frame && pagemap.frame(page) == Some(before) {
+            return Some(true);
+        }
+        answer = Some(false);
+    }
+    answer
+}
+
+/// A page of a file that we have mapped.
+struct OwnPage {
+    frame: u64,
+    start: std::ptr::NonNull<std::ffi::c_void>,
+    len: NonZeroUsize,
+}
+
+impl Drop for OwnPage {
+    fn drop(&mut self) {
+        // SAFETY: the page was mapped by `frame_of`, and no reference into it was ever made.
+        if let Err(errno) = unsafe { munmap(self.start, self.len.get()) } {
+            log::debug!("munmap: {errno}");
+        }
+    }
+}
+
+fn frame_of(file: &File, offset: u64) -> Option<OwnPage> {
+    let len = NonZeroUsize::new(PAGE_SIZE as usize)?;
+    let offset = i64::try_from(offset).ok()?;
+    // Populated by the call itself: a touch past the end of a file that was cut short would be fatal.
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE;
+    // SAFETY: a new mapping at an address of the kernel's choice; its bytes are never touched.
+    let start = unsafe { mmap(None, len, ProtFlags::PROT_READ, flags, file, offset) }.ok()?;
+    let mut page = OwnPage {
+        frame: 0,
+        start,
+        len,
+    };
+    let own = File::open("/proc/self/pagemap").ok()?;
+    let address = Address::new(start.as_ptr() as u64);
+    page.frame = Pagemap::frame_in(&own, address)?;
+    Some(page)
+}
+
+/// When a file was last changed, in seconds and nanoseconds.
+pub(super) fn last_change(status: &Statx) -> (i64, u32) {
+    (status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn pages_of_one_file_share_frames_and_those_of_copies_do_not() {
+        let bytes = [7; 2 * PAGE_SIZE as usize];
+        let file = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        };
+        let (one, copy) = (file(&bytes), file(&bytes));
+        let Some(first) = frame_of(&one, PAGE_SIZE) else {
+            return; // The kernel shows frames to root alone.
+        };
+        let second = frame_of(&one, PAGE_SIZE).unwrap();
+        assert_eq!(first.frame, second.frame);
+        assert_ne!(first.frame, frame_of(&copy, PAGE_SIZE).unwrap().frame);
+        assert!(frame_of(&one, 2 * PAGE_SIZE).is_none(), "past its end");
+    }
+
+    #[test]
+    fn the_system_started_before_now() {
+        let now = std::time::SystemTime::now();
+        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert!(boot_time().unwrap() < now);
+    }
+}
