@@ -11,6 +11,7 @@
 mod cache;
 mod cli;
 mod daemon;
+mod edges;
 mod fsx;
 mod harmless;
 mod hostile;
@@ -52,6 +53,7 @@ fn main() {
         fsx::tests(),
         tools::tests(),
         cache::tests(),
+        edges::tests(),
         cli::tests(),
         daemon::tests(),
         hostile::tests(),

@@ -15,7 +15,7 @@ const LEN: usize = 64 * PAGE;
 
 /// Runs a script as the plain user over a mount of theirs; `$dir` is the
 /// directory of the target.
-fn over_a_mount(target: &Target, options: &str, script: &str) -> crate::support::Output {
+pub(crate) fn over_a_mount(target: &Target, options: &str, script: &str) -> crate::support::Output {
     let point = users_point();
     let script = format!(
         "{daemon} -o {options} {mount} || exit 9\n\
@@ -34,7 +34,7 @@ fn over_a_mount(target: &Target, options: &str, script: &str) -> crate::support:
 }
 
 /// The file of a region, for the shell.
-fn file(region: &Region) -> String {
+pub(crate) fn file(region: &Region) -> String {
     format!("$dir/{:012x}-{:012x}.*", region.start, region.end)
 }
 

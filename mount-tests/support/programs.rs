@@ -56,7 +56,7 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program and waits for its first line.
     #[track_caller]
-    pub(super) fn talking(mut command: Command) -> Self {
+    pub(crate) fn talking(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         end_with_us(&mut command, Signal::SIGKILL);
         let mut child = command

@@ -10,18 +10,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod edges;
 mod odd;
 mod pattern;
 mod regions;
+mod rings;
 mod scatter;
 mod shapes;
+mod userfault;
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use edges::Edges;
 use regions::{PAGE, Regions};
 use shapes::Shapes;
 
@@ -45,19 +49,35 @@ fn main() {
 fn serve(dir: &Path, generation: u64) {
     odd::allow_any_tracer();
     let regions = Regions::build(dir, generation).unwrap();
-    let mut target = Target {
+    let target = Target {
         regions,
         shapes: Shapes::new(generation),
+        edges: Edges::new(generation),
         dir: dir.to_path_buf(),
     };
     target.ready(generation);
-    for line in io::stdin().lock().lines() {
-        let line = line.unwrap();
+    obey_all(target);
+}
+
+fn obey_all(mut target: Target) {
+    let mut line = String::new();
+    while io::stdin().read_line(&mut line).unwrap() > 0 {
         let words: Vec<&str> = line.split_whitespace().collect();
+        if words == ["end-first-thread"] {
+            // Another one goes on in its place.
+            std::thread::spawn(move || {
+                odd::die_with_parent();
+                say("ok");
+                obey_all(target);
+                std::process::exit(0);
+            });
+            odd::end_thread();
+        }
         match target.obey(&words) {
             Ok(answer) => say(&format!("ok {answer}")),
-            Err(error) => say(&format!("err {line}: {error}")),
+            Err(error) => say(&format!("err {}: {error}", line.trim())),
         }
+        line.clear();
     }
 }
 
@@ -72,6 +92,7 @@ fn say(line: &str) {
 struct Target {
     regions: Regions,
     shapes: Shapes,
+    edges: Edges,
     dir: PathBuf,
 }
 
@@ -167,8 +188,29 @@ impl Target {
             ["userfault"] => {
                 let len = 16 * PAGE;
                 let start = self.regions.map("userfault", len, None, true)?;
-                odd::register_userfault(start, len)?;
+                self.edges.register("missing", start, len)?;
                 Ok(format!("{start:x}-{:x}", start + len))
+            }
+            // A child that has the mappings of ours, and waits until we end.
+            ["fork"] => odd::fork(odd::wait_for_ever).map(|pid| pid.to_string()),
+            ["fork-closing", name] => {
+                let fd = self.shapes.file(name)?.as_raw_fd();
+                odd::fork(|| {
+                    // SAFETY: no Rust object of the child uses the descriptor any more.
+                    unsafe { libc::close(fd) };
+                    odd::wait_for_ever();
+                })
+                .map(|pid| pid.to_string())
+            }
+            ["release", name] => {
+                odd::lease(self.shapes.file(name)?, libc::F_UNLCK).map(|()| String::new())
+            }
+            ["poke-child", at] => {
+                let at = address(at) as *mut u8;
+                // SAFETY: the test names a byte of memory that is shared and writable.
+                let child = odd::fork(|| unsafe { at.write_volatile(b'c') })?;
+                odd::wait_until_zombie(child as u32)?;
+                Ok(String::new())
             }
             ["zombie"] => {
                 let child = std::process::Command::new("/bin/true").spawn()?;
@@ -179,6 +221,13 @@ impl Target {
             }
             ["exec", generation] => Err(odd::exec_self(&self.dir, generation)),
             ["exit"] => std::process::exit(0),
+            ["lease", name] => {
+                odd::lease(self.shapes.file(name)?, libc::F_WRLCK).map(|()| String::new())
+            }
+            [
+                "register" | "write-protect" | "poison" | "guard" | "huge" | "ring" | "advise",
+                ..,
+            ] => self.edges.obey(words),
             _ => self.shapes.obey(words),
         }
     }

@@ -1,4 +1,4 @@
-//! What the target does with itself: names, process ids, exec, userfaultfd.
+//! What the target does with itself: names, process ids, exec, threads.
 
 use std::ffi::CString;
 use std::io;
@@ -65,6 +65,42 @@ pub(crate) fn serve_as(pid: libc::pid_t, serve: impl FnOnce()) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
 }
 
+/// Starts a child that does `work` and ends; the kernel kills it when we end.
+pub(crate) fn fork(work: impl FnOnce()) -> io::Result<libc::pid_t> {
+    // SAFETY: the child makes system calls only, and takes no lock.
+    let child = unsafe { libc::fork() };
+    check(child)?;
+    if child == 0 {
+        die_with_parent();
+        work();
+        // SAFETY: ends the child without running what the parent has set up.
+        unsafe { libc::_exit(0) };
+    }
+    Ok(child)
+}
+
+/// Sleeps until a signal ends the process.
+pub(crate) fn wait_for_ever() {
+    loop {
+        // SAFETY: no pointer is passed.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Ends the calling thread alone, as `pthread_exit` does.
+pub(crate) fn end_thread() -> ! {
+    // SAFETY: this thread holds no lock, and nothing of its stack is borrowed elsewhere.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("a thread that has ended");
+}
+
+/// Takes out a lease of this kind on an open file: for `F_WRLCK` who opens it kills this process.
+pub(crate) fn lease(file: &std::fs::File, kind: libc::c_int) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: no pointer is passed.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) })
+}
+
 /// Waits until the child `pid` has ended, and leaves it a zombie.
 pub(crate) fn wait_until_zombie(pid: u32) -> io::Result<()> {
     // SAFETY: all of its fields are numbers, for which zero is a valid value.
@@ -72,51 +108,4 @@ pub(crate) fn wait_until_zombie(pid: u32) -> io::Result<()> {
     let options = libc::WEXITED | libc::WNOWAIT;
     // SAFETY: `info` is valid for writing.
     check(unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, options) })
-}
-
-/// `struct uffdio_api`.
-#[repr(C)]
-struct UffdioApi {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-/// `struct uffdio_register`.
-#[repr(C)]
-struct UffdioRegister {
-    start: u64,
-    len: u64,
-    mode: u64,
-    ioctls: u64,
-}
-
-/// `_IOWR(0xAA, 0x3F, struct uffdio_api)`.
-const UFFDIO_API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
-/// `_IOWR(0xAA, 0x00, struct uffdio_register)`.
-const UFFDIO_REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
-
-/// Registers the range with a userfaultfd that nobody answers: whoever touches
-/// a page of it waits for ever.
-pub(crate) fn register_userfault(start: usize, len: usize) -> io::Result<()> {
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
-    let fd = libc::c_int::try_from(fd).unwrap_or(-1);
-    check(fd)?;
-    let mut api = UffdioApi {
-        api: 0xaa,
-        features: 0,
-        ioctls: 0,
-    };
-    // SAFETY: the argument is the structure that this request takes.
-    check(unsafe { libc::ioctl(fd, UFFDIO_API, &raw mut api) })?;
-    let mut register = UffdioRegister {
-        start: start as u64,
-        len: len as u64,
-        mode: 1,
-        ioctls: 0,
-    };
-    // SAFETY: the argument is the structure that this request takes. The
-    // descriptor stays open for as long as the process lives.
-    check(unsafe { libc::ioctl(fd, UFFDIO_REGISTER, &raw mut register) })
 }

@@ -121,7 +121,8 @@ impl Shapes {
         }
     }
 
-    fn file(&self, name: &str) -> io::Result<&File> {
+    /// A file that was opened before.
+    pub(crate) fn file(&self, name: &str) -> io::Result<&File> {
         let file = self.files.get(name);
         file.ok_or_else(|| io::Error::other(format!("no file {name}")))
     }
