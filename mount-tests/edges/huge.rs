@@ -100,5 +100,6 @@ fn huge_pages_of_another_process_are_read() {
         extents.iter().any(|(data, hole)| *data <= at && at < *hole)
     };
     assert!(holds(2) && holds(5), "{extents:?}");
+    assert_eq!(extents.len(), 2, "{extents:?}");
     assert_eq!(Footprint::of(target.pid()), before);
 }

@@ -406,7 +406,6 @@ impl Look<'_> {
         match &*backing {
             Backing::Zeros => Origin::Zeros,
             Backing::Closed => Origin::Nothing,
-            Backing::File(file) if file.is_all_mapped(vma, &planner.pagemap) => Origin::Zeros,
             Backing::File(_) => Origin::File(backing, vma.offset + since_start),
         }
     }

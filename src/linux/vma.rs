@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use linux_raw_sys::general::procmap_query;
 use nix::errno::Errno;
 
 use crate::address::{Address, AddressRange};
@@ -37,31 +38,10 @@ pub(super) struct Maps {
     has_query: AtomicBool,
 }
 
-/// `struct procmap_query` of `include/uapi/linux/fs.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct ProcmapQuery {
-    size: u64,
-    query_flags: u64,
-    query_addr: u64,
-    vma_start: u64,
-    vma_end: u64,
-    vma_flags: u64,
-    vma_page_size: u64,
-    vma_offset: u64,
-    inode: u64,
-    dev_major: u32,
-    dev_minor: u32,
-    vma_name_size: u32,
-    build_id_size: u32,
-    vma_name_addr: u64,
-    build_id_addr: u64,
-}
-
 mod ioctl {
-    use super::ProcmapQuery;
+    use linux_raw_sys::general::procmap_query as Query;
 
-    nix::ioctl_readwrite!(procmap_query, b'f', 17, ProcmapQuery);
+    nix::ioctl_readwrite!(procmap_query, b'f', 17, Query);
 }
 
 const READABLE: u64 = 1;
@@ -94,11 +74,22 @@ impl Maps {
     }
 
     fn query(&self, address: Address) -> Result<Option<Vma>, Errno> {
-        let mut query = ProcmapQuery {
-            size: size_of::<ProcmapQuery>() as u64,
+        let mut query = procmap_query {
+            size: size_of::<procmap_query>() as u64,
             query_flags: COVERING_OR_NEXT,
             query_addr: address.get(),
-            ..ProcmapQuery::default()
+            vma_start: 0,
+            vma_end: 0,
+            vma_flags: 0,
+            vma_page_size: 0,
+            vma_offset: 0,
+            inode: 0,
+            dev_major: 0,
+            dev_minor: 0,
+            vma_name_size: 0,
+            build_id_size: 0,
+            vma_name_addr: 0,
+            build_id_addr: 0,
         };
         // SAFETY: the descriptor is open, and the argument is laid out as the kernel's, names its
         // own size and asks for no name or build ID, so that the kernel writes nowhere else.

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
+use super::hugetlb::Probe;
 use crate::address::{AddressRange, PAGE_SIZE};
 use crate::residency::{Content, Stretch, push};
 
@@ -50,6 +51,8 @@ fn file_ends_in_page(file: &File, offset: u64) -> bool {
 pub(super) enum Holes {
     /// By `SEEK_DATA` and `SEEK_HOLE`, which move the file's offset: it must be nobody else's.
     Seek,
+    /// By a look at each huge page of hugetlbfs.
+    Probe,
     /// It has none, or nobody can tell.
     None,
 }
@@ -64,11 +67,13 @@ pub(super) fn stretches(
     at_most: usize,
     stretches: &mut Vec<Stretch>,
 ) -> crate::address::Address {
-    let size = file.metadata().map_or(0, |status| status.len());
+    // Where it may not be asked for, all of the mapping may be there.
+    let size = file.metadata().map_or(u64::MAX >> 1, |status| status.len());
     let end = size.next_multiple_of(PAGE_SIZE);
     let mapped_end = offset.saturating_add(range.len()).min(end);
     let at = |position: u64| range.start().plus(position.saturating_sub(offset));
     let mut position = offset;
+    let mut probe = None;
     while position < mapped_end {
         if stretches.len() >= at_most {
             return at(position);
@@ -76,6 +81,7 @@ pub(super) fn stretches(
         let (data, hole) = match holes {
             Holes::None => (position, mapped_end),
             Holes::Seek => data_and_hole(file, position, mapped_end),
+            Holes::Probe => probed(file, &mut probe, position, mapped_end),
         };
         for (from, to, content) in [(position, data, Content::Zero), (data, hole, Content::File)] {
             if let Some(part) = AddressRange::new(at(from), at(to)) {
@@ -104,6 +110,20 @@ fn data_and_hole(file: &File, position: u64, end: u64) -> (u64, u64) {
     };
     // A file system that cannot tell says that all is data; one that answers oddly must not stop us.
     (data, if hole == position { end } else { hole })
+}
+
+/// As [`data_and_hole`], of huge pages. What a probe does not see is taken for data.
+fn probed(file: &File, probe: &mut Option<Probe>, position: u64, end: u64) -> (u64, u64) {
+    if probe.as_ref().is_none_or(|probe| probe.end() <= position) {
+        *probe = Probe::new(file, position, end);
+    }
+    match probe.as_ref().map(|probe| probe.run(position)) {
+        Some(Ok((true, hole))) => (position, hole.min(end)),
+        Some(Ok((false, data))) => (data.min(end), data.min(end)),
+        // An older kernel says at least whether there are any.
+        _ if matches!(file.metadata(), Ok(status) if status.blocks() == 0) => (end, end),
+        Some(Err(_)) | None => (position, end),
+    }
 }
 
 /// Where the next data or hole of the file starts, from `offset` on; `None` past the last.

@@ -1,22 +1,132 @@
 //! Huge pages of hugetlbfs, whose files know no holes (`fs/hugetlbfs/inode.c` has no `llseek` of its own).
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
 
-use crate::linux::pagemap::Pagemap;
-use crate::linux::vma::Vma;
+use linux_raw_sys::general::{
+    UFFD_API, UFFD_FEATURE_MINOR_HUGETLBFS, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_MINOR,
+    uffdio_api, uffdio_continue, uffdio_range, uffdio_register,
+};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::fs::fstatfs;
+use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
-/// Whether the mapping has all pages of the file that there are: then the others are zeros.
+mod ioctl {
+    use linux_raw_sys::general::{uffdio_api, uffdio_continue, uffdio_register};
+
+    nix::ioctl_readwrite!(api, 0xaa, 0x3f, uffdio_api);
+    nix::ioctl_readwrite!(register, 0xaa, 0, uffdio_register);
+    nix::ioctl_readwrite!(proceed, 0xaa, 7, uffdio_continue);
+}
+
+/// Bytes of a file that are looked at together: 131,072 pages of 2 MiB, in some 30 milliseconds.
+const WINDOW: u64 = 256 << 30;
+
+/// Finds the pages of a file that are allocated, and allocates none.
 ///
-/// `st_blocks` counts the pages that are allocated. It is asked for last: a page that somebody else
-/// brings in meanwhile makes it larger than what was counted here.
-pub(super) fn is_all_mapped(file: &File, vma: &Vma, pagemap: &Pagemap) -> bool {
-    let allocated = || file.metadata().map(|status| status.blocks() * 512);
-    if matches!(allocated(), Ok(0)) {
-        return true;
+/// A private mapping of our own is registered with a `userfaultfd` for minor faults. `UFFDIO_CONTINUE` then
+/// maps a page of the file where there is one, and says `EFAULT` where there is none
+/// (ioctl_userfaultfd(2), `hugetlb_mfill_atomic_pte` in `mm/hugetlb.c`; since Linux 5.13).
+#[derive(Debug)]
+pub(super) struct Probe {
+    userfault: OwnedFd,
+    start: NonNull<std::ffi::c_void>,
+    len: NonZeroUsize,
+    /// Where in the file the mapping starts.
+    offset: u64,
+    page: u64,
+}
+
+impl Probe {
+    /// Looks at the file from `offset` on, up to `end` at most; `None` where the kernel does not do that.
+    pub(super) fn new(file: &File, offset: u64, end: u64) -> Option<Self> {
+        let page = u64::try_from(fstatfs(file).ok()?.f_bsize).ok()?;
+        let offset = offset / page * page;
+        let len = end
+            .next_multiple_of(page)
+            .checked_sub(offset)?
+            .min(WINDOW / page * page);
+        let len = NonZeroUsize::new(usize::try_from(len).ok()?)?;
+        let only_ours = UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
+        // SAFETY: nothing but the mapping below, which is never touched, is registered with it.
+        let userfault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | only_ours) }.ok()?;
+        let mut api = uffdio_api {
+            api: u64::from(UFFD_API),
+            features: u64::from(UFFD_FEATURE_MINOR_HUGETLBFS),
+            ioctls: 0,
+        };
+        // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
+        unsafe { ioctl::api(userfault.as_raw_fd(), &raw mut api) }.ok()?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        let position = i64::try_from(offset).ok()?;
+        // SAFETY: a new mapping at an address of the kernel's choice; its bytes are never touched.
+        let start = unsafe { mmap(None, len, ProtFlags::PROT_READ, flags, file, position) }.ok()?;
+        let probe = Self {
+            userfault,
+            start,
+            len,
+            offset,
+            page,
+        };
+        let mut register = uffdio_register {
+            range: probe.range(offset, len.get() as u64),
+            mode: u64::from(UFFDIO_REGISTER_MODE_MINOR),
+            ioctls: 0,
+        };
+        // SAFETY: as above; the range is that of our mapping.
+        unsafe { ioctl::register(probe.userfault.as_raw_fd(), &raw mut register) }.ok()?;
+        Some(probe)
     }
-    let Ok(mapped) = pagemap.bytes_of_file(vma.range) else {
-        return false;
-    };
-    matches!(allocated(), Ok(bytes) if bytes == mapped)
+
+    /// How far it looks.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.len.get() as u64
+    }
+
+    /// Where the run of pages from `position` on ends that are all there, or all not there, as the flag says.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn run(&self, position: u64) -> Result<(bool, u64), Errno> {
+        let mut at = position / self.page * self.page;
+        let first = self.is_allocated(at)?;
+        while at < self.end() && (at <= position || self.is_allocated(at)? == first) {
+            at += self.page;
+        }
+        Ok((first, at))
+    }
+
+    fn is_allocated(&self, position: u64) -> Result<bool, Errno> {
+        let mut proceed = uffdio_continue {
+            range: self.range(position, self.page),
+            mode: 0,
+            mapped: 0,
+        };
+        // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
+        match unsafe { ioctl::proceed(self.userfault.as_raw_fd(), &raw mut proceed) } {
+            // It was mapped by an earlier look of ours.
+            Ok(_) | Err(Errno::EEXIST) => Ok(true),
+            Err(Errno::EFAULT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn range(&self, position: u64, len: u64) -> uffdio_range {
+        uffdio_range {
+            start: self.start.as_ptr() as u64 + (position - self.offset),
+            len,
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and no reference into it was ever made.
+        if let Err(errno) = unsafe { munmap(self.start, self.len.get()) } {
+            log::debug!("munmap: {errno}");
+        }
+    }
 }

@@ -14,8 +14,8 @@ use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
 use nix::errno::Errno;
@@ -64,8 +64,6 @@ pub(super) struct OpenFile {
     /// The time of its last change, in seconds and nanoseconds.
     changed: (i64, u32),
     kind: FileSystemKind,
-    /// Whether the mapping has all pages of it that there are, found out when it matters.
-    is_all_mapped: OnceLock<bool>,
 }
 
 /// The files of one process's mappings.
@@ -240,7 +238,6 @@ fn checked(file: File, is_copy: bool, place: Place<'_>) -> Option<Backing> {
         is_sparse: status.stx_blocks * 512 < status.stx_size,
         changed: sameness::last_change(&status),
         kind,
-        is_all_mapped: OnceLock::new(),
     }))
 }
 
@@ -259,12 +256,6 @@ impl OpenFile {
         Ok(read)
     }
 
-    /// Whether nothing of it is allocated but what `vma` has mapped: all else is zeros.
-    pub(super) fn is_all_mapped(&self, vma: &Vma, pagemap: &Pagemap) -> bool {
-        let ask = || hugetlb::is_all_mapped(&self.file, vma, pagemap);
-        self.kind == FileSystemKind::Huge && *self.is_all_mapped.get_or_init(ask)
-    }
-
     /// Data, holes and the end of the file, as stretches of the range that maps it from `offset` on, until there
     /// are `at_most`; returns how far it got.
     pub(super) fn stretches(
@@ -274,6 +265,9 @@ impl OpenFile {
         at_most: usize,
         stretches: &mut Vec<Stretch>,
     ) -> Address {
+        if self.kind == FileSystemKind::Huge {
+            return content::stretches(&self.file, Holes::Probe, offset, range, at_most, stretches);
+        }
         let own = (self.is_sparse && self.is_copy)
             .then(|| self.own_description())
             .flatten();

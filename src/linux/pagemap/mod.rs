@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use linux_raw_sys::general::{page_region, pm_scan_arg};
 use nix::errno::Errno;
 
 use crate::address::{Address, AddressRange, PAGE_SIZE};
@@ -54,39 +55,16 @@ pub(super) struct Pagemap {
     categories: AtomicU64,
 }
 
-/// `struct page_region` of `include/uapi/linux/fs.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct PageRegion {
-    start: u64,
-    end: u64,
-    categories: u64,
+fn range_of(region: &page_region) -> AddressRange {
+    let range = AddressRange::new(Address::new(region.start), Address::new(region.end));
+    range.unwrap_or_default()
 }
 
-/// `struct pm_scan_arg` of `include/uapi/linux/fs.h`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct PmScanArg {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-impl PageRegion {
-    fn range(&self) -> AddressRange {
-        let range = AddressRange::new(Address::new(self.start), Address::new(self.end));
-        range.unwrap_or_default()
-    }
-}
+const NO_REGION: page_region = page_region {
+    start: 0,
+    end: 0,
+    categories: 0,
+};
 
 /// Which pages a scan is to find, and what it is to say of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,13 +76,13 @@ struct Categories {
 
 thread_local! {
     /// Where the kernel puts what it finds: 24 KiB, which would take longer to clear for each scan than most scans take.
-    static REGIONS: RefCell<Vec<PageRegion>> = const { RefCell::new(Vec::new()) };
+    static REGIONS: RefCell<Vec<page_region>> = const { RefCell::new(Vec::new()) };
 }
 
 mod ioctl {
-    use super::PmScanArg;
+    use linux_raw_sys::general::pm_scan_arg;
 
-    nix::ioctl_readwrite!(pagemap_scan, b'f', 16, PmScanArg);
+    nix::ioctl_readwrite!(pagemap_scan, b'f', 16, pm_scan_arg);
 }
 
 const FILE: u64 = 1 << 2;
@@ -182,13 +160,14 @@ impl Pagemap {
         range: AddressRange,
         at_most: usize,
         wanted: Categories,
-        take: impl FnOnce(&[PageRegion], Address) -> Result<T, Errno>,
+        take: impl FnOnce(&[page_region], Address) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         REGIONS.with_borrow_mut(|regions| {
-            regions.resize(MOST_RUNS, PageRegion::default());
+            regions.resize(MOST_RUNS, NO_REGION);
             let regions = &mut regions[..at_most.clamp(1, MOST_RUNS)];
-            let mut argument = PmScanArg {
-                size: size_of::<PmScanArg>() as u64,
+            let mut argument = pm_scan_arg {
+                size: size_of::<pm_scan_arg>() as u64,
+                flags: 0,
                 start: range.start().get(),
                 end: range.end().get(),
                 vec: regions.as_mut_ptr() as u64,
@@ -197,7 +176,8 @@ impl Pagemap {
                 category_mask: wanted.all_of,
                 category_anyof_mask: wanted.any_of,
                 return_mask: wanted.shown,
-                ..PmScanArg::default()
+                walk_end: 0,
+                category_inverted: 0,
             };
             // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
             // size, and its vector is `vec_len` regions long and lives until after the call.
@@ -209,7 +189,7 @@ impl Pagemap {
 
     fn runs_of(
         &self,
-        regions: &[PageRegion],
+        regions: &[page_region],
         walk_end: Address,
         at_most: usize,
     ) -> Result<Scan, Errno> {
@@ -218,7 +198,7 @@ impl Pagemap {
             end: walk_end,
         };
         for region in regions {
-            let range = region.range();
+            let range = range_of(region);
             match region.categories {
                 categories if categories & GUARD != 0 => {
                     push(&mut scan.runs, range, PageState::Unreadable);
@@ -315,31 +295,11 @@ impl Pagemap {
         while at < range.end() && pages.is_empty() {
             let rest = AddressRange::new(at, range.end()).unwrap_or_default();
             at = self.query(rest, at_most, OF_FILE, |regions, walk_end| {
-                pages.extend(regions.iter().map(|region| region.range().start()));
+                pages.extend(regions.iter().map(|region| range_of(region).start()));
                 Ok(walk_end.max(rest.start().plus(PAGE_SIZE)))
             })?;
         }
         Ok(pages)
-    }
-
-    /// As many bytes of `range` are in memory and belong to a file or a shared memory object.
-    ///
-    /// # Errors
-    /// As [`pages_of_file`](Self::pages_of_file).
-    pub(super) fn bytes_of_file(&self, range: AddressRange) -> Result<u64, Errno> {
-        let (mut at, mut bytes) = (range.start(), 0);
-        while at < range.end() {
-            let rest = AddressRange::new(at, range.end()).unwrap_or_default();
-            at = self.query(rest, usize::MAX, OF_FILE, |regions, walk_end| {
-                bytes += regions
-                    .iter()
-                    .map(|region| region.range().len())
-                    .sum::<u64>();
-                let last = regions.last().map_or(walk_end, |last| last.range().end());
-                Ok(walk_end.max(last).max(rest.start().plus(PAGE_SIZE)))
-            })?;
-        }
-        Ok(bytes)
     }
 
     /// The frame of a page that is in memory; `None` where it is not, and for who lacks `CAP_SYS_ADMIN`.
