@@ -1,9 +1,11 @@
 //! Live processes of this system: the one place that talks to `/proc` and to `process_vm_readv`.
 
+mod arguments;
 mod backing;
 mod extent;
 mod memory;
 mod mounts;
+mod namespace;
 mod pagemap;
 mod pinned;
 mod plan;
@@ -13,7 +15,8 @@ mod vdso;
 mod vm;
 mod vma;
 
-pub use mounts::{MountPoint, SUBTYPE, mounts};
+pub use mounts::{MountPoint, SUBTYPE, mount_of, mounts};
+pub use namespace::ProcFault;
 pub use source::{LiveSource, SourceOptions};
 pub use threads::LiveThreads;
 
