@@ -6,7 +6,7 @@
 //!
 //! Looks for OLD in all private writable memory of the process, replaces each
 //! occurrence by NEW, which must have the same length in bytes, and reads it
-//! back. `-n` only shows where OLD is. The mount needs `-o rw` to be patched.
+//! back. `-n` only shows where OLD is. The mount needs `-o write` to be patched.
 //!
 //! ```text
 //! $ cargo run --release --example patch -- /mnt/1234 swordfish clownfish
@@ -68,9 +68,13 @@ fn run() -> Result<()> {
             Ok(file) => file,
             // Unmapped since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            // The name of the file says that its own process may write there.
+            Err(error)
+                if [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]
+                    .contains(&error.kind()) =>
+            {
                 bail!(
-                    "{}: the mount is read-only: mount it with -o rw",
+                    "{}: memory cannot be written through this mount: mount it with -o write ({error})",
                     process.display()
                 )
             }

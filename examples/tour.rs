@@ -53,7 +53,7 @@ fn tour() -> Result<()> {
     ensure!(told == SECRET, "the target says '{told}', not '{SECRET}'");
 
     say("Its memory becomes files (procmemfs is run by this program itself):");
-    let scratch = Scratch::mount(&format!("rw,pid={pid}"))?;
+    let scratch = Scratch::mount(&format!("write,pid={pid}"))?;
     let outcome = show(&scratch, &mut target);
     // Whatever came of it, nothing stays behind.
     let unmounted = scratch.unmount();

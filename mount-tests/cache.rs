@@ -136,7 +136,7 @@ fn no_read_is_older_than_the_bound() {
 /// another one that maps the same memory, in the same process or in another,
 /// however long the bound.
 fn a_write_is_seen_through_every_other_file() {
-    for options in ["rw,cache_ttl=1h", "rw", "rw,cache_ttl=0"] {
+    for options in ["write,cache_ttl=1h", "write", "write,cache_ttl=0"] {
         let mut one = Target::new();
         let mut two = Target::of_generation(2);
         let len = one.region("memfd").len();
@@ -169,7 +169,7 @@ fn a_write_is_seen_through_every_other_file() {
 
 /// So does a private mapping of a file whose page is still the file's.
 fn a_write_is_seen_by_a_private_mapping_of_the_same_file() {
-    for options in ["rw,cache_ttl=1h", "rw,cache_ttl=0"] {
+    for options in ["write,cache_ttl=1h", "write,cache_ttl=0"] {
         let one = Target::new();
         let mut two = Target::of_generation(2);
         let backing = one.dir().join("shared.bin");
@@ -189,7 +189,7 @@ fn a_write_is_seen_by_a_private_mapping_of_the_same_file() {
 /// A read that was under way during a write never leaves the old bytes in a
 /// cache: after the write every file gives the new ones.
 fn writes_and_reads_in_flight_agree() {
-    for options in ["rw,cache_ttl=1h", "rw"] {
+    for options in ["write,cache_ttl=1h", "write"] {
         let target = Target::new();
         let mount = Mount::new(options);
         let path = mount.file(&target, "private");
@@ -224,7 +224,11 @@ fn writes_and_reads_in_flight_agree() {
 /// that were opened before for reading (buffered), for both, and anew: each
 /// read gives what was written last.
 fn random_writes_and_reads_through_many_files_agree() {
-    for (options, seed) in [("rw", 1), ("rw,cache_ttl=1h", 2), ("rw,cache_size=64K", 3)] {
+    for (options, seed) in [
+        ("write", 1),
+        ("write,cache_ttl=1h", 2),
+        ("write,cache_size=64K", 3),
+    ] {
         let target = Target::new();
         let mount = Mount::new(options);
         let path = mount.file(&target, "scratch");
@@ -311,7 +315,7 @@ fn a_buffered_read_makes_at_most_one_system_call_a_request() {
 /// A write of 1 MiB is not cut into pages either.
 fn one_write_of_one_mebibyte_is_one_system_call() {
     let target = Target::new();
-    let mount = Mount::new("rw,cache_ttl=0");
+    let mount = Mount::new("write,cache_ttl=0");
     let file = open_rw(&mount.file(&target, "scratch")).unwrap();
     let mut buffer = vec![0x5a; (1 << 20) + PAGE];
     let before = Stats::of(&mount);
@@ -374,7 +378,7 @@ fn a_large_sequential_read_does_not_flush_the_cache() {
 /// count.
 fn the_counters_are_prometheus_text() {
     let target = Target::new();
-    let mount = Mount::new("rw,cache_ttl=0");
+    let mount = Mount::new("write,cache_ttl=0");
     let before = Stats::of(&mount);
     let path = mount.file(&target, "noaccess");
     pread_all(&open(&path), 0, PAGE);

@@ -39,7 +39,7 @@ fn help_teaches_and_version_tells() {
         "-f",
         "-d",
         "-o",
-        "rw",
+        "write",
         "ro",
         "cache_ttl",
         "cache_size",
@@ -126,14 +126,14 @@ fn good_values_are_accepted() {
         "cache_size=65536",
         "cache_size=64K",
         "cache_size=16M,fault=error,threads=1",
-        "cache_size=1G,rw,force,fault=zero,threads=3",
+        "cache_size=1G,write,force,fault=zero,threads=3",
     ] {
         let mount = Mount::new(options);
         let own = mount.process(std::process::id());
         assert!(own.is_dir(), "{options}: {}", mount.log());
     }
     let mut command = procmemfs();
-    command.args(["-o", "rw", "-o", "cache_ttl=0", "-ofault=zero"]);
+    command.args(["-o", "write", "-o", "cache_ttl=0", "-ofault=zero"]);
     let mount = Mount::start(command);
     assert!(mount.path("self").exists());
 }

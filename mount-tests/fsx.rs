@@ -64,20 +64,20 @@ fn exercise(options: &str, seed: u32) {
 
 /// Seed 1 with the default options.
 fn fsx_seed_1() {
-    exercise("rw", 1);
+    exercise("write", 1);
 }
 
 /// Seed 2 with a cache that never expires.
 fn fsx_seed_2() {
-    exercise("rw,cache_ttl=1h", 2);
+    exercise("write,cache_ttl=1h", 2);
 }
 
 /// Seed 3 with a small cache.
 fn fsx_seed_3() {
-    exercise("rw,cache_size=128K", 3);
+    exercise("write,cache_size=128K", 3);
 }
 
 /// Seed 4 with `cache_ttl=0`.
 fn fsx_with_direct_io() {
-    exercise("rw,cache_ttl=0", 4);
+    exercise("write,cache_ttl=0", 4);
 }

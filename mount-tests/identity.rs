@@ -135,7 +135,7 @@ fn a_target_that_execs_while_it_is_read() {
 /// After the process has ended, a write to an open file gives `ESRCH`.
 fn after_the_end_a_write_gives_esrch() {
     use std::os::unix::fs::FileExt;
-    for mode in ["rw", "rw,cache_ttl=0", "rw,force"] {
+    for mode in ["write", "write,cache_ttl=0", "write,force"] {
         let mut target = Target::new();
         let mount = Mount::new(mode);
         let file = open_rw(&mount.file(&target, "private")).unwrap();
@@ -149,7 +149,7 @@ fn after_the_end_a_write_gives_esrch() {
 /// changes nothing in the new program, also after writes and the exec have met.
 fn after_an_exec_nothing_is_written_to_the_new_program() {
     use std::os::unix::fs::FileExt;
-    for mode in ["rw", "rw,cache_ttl=0", "rw,force"] {
+    for mode in ["write", "write,cache_ttl=0", "write,force"] {
         let mut target = Target::new();
         let mount = Mount::new(mode);
         for _ in 0..5 {

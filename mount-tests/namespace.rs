@@ -36,10 +36,10 @@ fn attempts(dir: &Path, file: &Path) -> Vec<(String, std::io::Result<()>)> {
     ]
 }
 
-/// Creating, linking, renaming and removing give `EPERM`, on an `rw` mount
-/// and on one that is neither `rw` nor `ro`, and leave everything as it was.
+/// Creating, linking, renaming and removing give `EPERM`, on a mount with `write`
+/// and on one with neither `write` nor `ro`, and leave everything as it was.
 fn changes_to_the_tree_are_not_permitted() {
-    for options in ["", "rw"] {
+    for options in ["", "write"] {
         let target = Target::new();
         let mount = Mount::new(options);
         let process = mount.process(target.pid());
@@ -80,7 +80,7 @@ fn changes_to_a_read_only_mount_are_refused() {
 /// changes.
 fn truncate_changes_nothing() {
     let mut target = Target::new();
-    let mount = Mount::new("rw");
+    let mount = Mount::new("write");
     let path = mount.file(&target, "private");
     let region = target.region("private");
     for length in [0, 1, 5000, region.len(), region.len() + 1, 1 << 30] {

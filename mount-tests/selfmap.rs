@@ -157,7 +157,7 @@ fn two_processes_that_map_each_others_files() {
 /// The daemon's own memory is listed, with its sizes, and never read: `EIO`,
 /// and the log says why.
 fn the_daemons_own_memory_is_never_read() {
-    for options in ["", "cache_ttl=0", "threads=1", "touch", "rw"] {
+    for options in ["", "cache_ttl=0", "threads=1", "touch", "write"] {
         let mount = Mount::new(options);
         let pid = mount.daemon();
         let names = mount.names(pid);

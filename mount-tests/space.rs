@@ -227,7 +227,7 @@ fn a_read_goes_across_neighbours() {
 fn writes_are_seen_by_the_mapping_file_and_the_other_way_round() {
     let mut target = Target::new();
     let region = target.region("private");
-    for options in ["rw,cache_ttl=1h", "rw,cache_ttl=0"] {
+    for options in ["write,cache_ttl=1h", "write,cache_ttl=0"] {
         let mount = Mount::new(options);
         let paths = [
             (mount.file(&target, "private"), 0),
@@ -254,7 +254,7 @@ fn writes_are_seen_by_the_mapping_file_and_the_other_way_round() {
     }
 }
 
-/// Writing needs `rw`; where the mapping forbids it, it needs `force`; a gap
+/// Writing needs `write`; where the mapping forbids it, it needs `force`; a gap
 /// takes nothing.
 fn writes_obey_the_mappings() {
     let mut target = Target::new();
@@ -262,8 +262,8 @@ fn writes_obey_the_mappings() {
     let readonly = target.region("readonly");
     let private = target.region("private");
     let mount = Mount::new("");
-    expect_errno("without rw", open_rw(&space(&mount, pid)), libc::EROFS);
-    let mount = Mount::new("rw");
+    expect_errno("without write", open_rw(&space(&mount, pid)), libc::EACCES);
+    let mount = Mount::new("write");
     let file = open_rw(&space(&mount, pid)).unwrap();
     let result = file.write_at(b"x", readonly.start as u64);
     expect_errno("a mapping without w", result, libc::EACCES);
@@ -275,7 +275,7 @@ fn writes_obey_the_mappings() {
         target.read(readonly.start, 1),
         target.bytes("readonly")[..1]
     );
-    let mount = Mount::new("rw,force");
+    let mount = Mount::new("write,force");
     let file = open_rw(&space(&mount, pid)).unwrap();
     assert_eq!(file.write_at(b"x", readonly.start as u64).unwrap(), 1);
     assert_eq!(target.read(readonly.start, 1), b"x");

@@ -364,7 +364,7 @@ fn what_is_written_into_a_hole_becomes_data() {
     let len = 1 << 30;
     let region = Region::parse(&target.ask(&format!("reserve {len} 0"))).unwrap();
     let page = PAGE as u64;
-    for options in ["rw,cache_ttl=0", "rw,cache_ttl=1h"] {
+    for options in ["write,cache_ttl=0", "write,cache_ttl=1h"] {
         let mount = Mount::new(options);
         let path = mount.mapping(target.pid(), region.start, region.end);
         target.ask(&format!("forget {:x} {len}", region.start));

@@ -147,7 +147,7 @@ fn others_are_served_meanwhile() {
 fn writers_do_not_wait_for_stuck_readers() {
     let mut target = Target::new();
     let other = Target::of_generation(2);
-    let mount = Mount::new("rw,touch");
+    let mount = Mount::new("write,touch");
     let path = mount.file(&other, "private");
     let (writer, reader) = (open_rw(&path).unwrap(), open(&path));
     assert_eq!(pread_all(&reader, 0, 4), &other.bytes("private")[..4]);
@@ -163,7 +163,7 @@ fn writers_do_not_wait_for_stuck_readers() {
 fn a_daemon_killed_after_a_write_leaves_no_reader_behind() {
     let mut target = Target::new();
     let other = Target::of_generation(2);
-    let mut mount = Mount::new("rw,touch");
+    let mut mount = Mount::new("write,touch");
     let writer = open_rw(&mount.file(&other, "private")).unwrap();
     let read = stuck_read(&mut target, &mount);
     // Where it waits for that page the write does not end.

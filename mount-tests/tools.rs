@@ -193,10 +193,10 @@ fn tools_over_a_32_bit_program() {
     every_tool_ends_well(&mount, program.pid());
 }
 
-/// With `rw` and `force` reading is as without.
+/// With `write` and `force` reading is as without.
 fn tools_over_a_writable_mount() {
     let target = Target::new();
-    let mount = Mount::new("rw,force");
+    let mount = Mount::new("write,force");
     let copy = every_tool_ends_well(&mount, target.pid());
     copy_is_exact(&mount, &target, &copy);
 }

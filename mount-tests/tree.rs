@@ -123,11 +123,11 @@ fn every_mapping_has_one_file_with_the_designed_name() {
 }
 
 /// A directory has mode 0500, a file 0400, and 0600 where the mapping has `w`
-/// on an `rw` mount; owner and group are those of `/proc/PID`; the size is the
+/// on a mount with `write`; owner and group are those of `/proc/PID`; the size is the
 /// length of the mapping.
 fn modes_owners_and_sizes() {
     let target = Target::new();
-    for (options, writable) in [("", 0o400), ("rw", 0o600), ("rw,force", 0o600)] {
+    for (options, writable) in [("", 0o400), ("write", 0o600), ("write,force", 0o600)] {
         let mount = Mount::new(options);
         let process = mount.process(target.pid()).metadata().unwrap();
         let proc = std::fs::metadata(format!("/proc/{}", target.pid())).unwrap();
@@ -150,7 +150,7 @@ fn modes_owners_and_sizes() {
             let perms = name.split('.').nth(1).unwrap();
             let expected = if perms.contains('w') {
                 writable
-            } else if options == "rw,force" {
+            } else if options == "write,force" {
                 // Writable by force: a mode that says so is right as well.
                 (meta.mode() & 0o7777) | 0o400
             } else {

@@ -4,8 +4,8 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use crate::support::{
-    Mount, PAGE, Target, assert_bytes, expect_errno, open, open_flags, open_rw, pread_all, quote,
-    run, sh, tests,
+    Mount, PAGE, Target, assert_bytes, eventually, expect_errno, open, open_flags, open_rw,
+    pread_all, quote, run, sh, tests,
 };
 
 tests![
@@ -13,7 +13,8 @@ tests![
     large_writes_are_exact,
     dd_patches_in_place: [Need::Tool("dd")],
     cp_into_a_mapping_and_o_trunc_change_no_size: [Need::Tool("cp")],
-    without_rw_a_mapping_cannot_be_opened_for_writing,
+    without_write_a_mapping_cannot_be_opened_for_writing,
+    a_remount_makes_nothing_writable: [Need::Root, Need::Tool("mount")],
     without_w_a_mapping_cannot_be_opened_for_writing,
     force_writes_where_the_protection_forbids_it,
     no_byte_is_written_past_the_end,
@@ -21,7 +22,7 @@ tests![
     a_write_keeps_the_neighbours_that_the_target_changes,
 ];
 
-const MODES: [&str; 2] = ["rw", "rw,cache_ttl=0"];
+const MODES: [&str; 2] = ["write", "write,cache_ttl=0"];
 
 /// Bytes written at any offset are in the target's memory when the write
 /// returns, the bytes around them are as before, and the file reads them back.
@@ -74,7 +75,7 @@ fn large_writes_are_exact() {
 /// `dd conv=notrunc` with `seek` changes exactly the bytes it names.
 fn dd_patches_in_place() {
     let mut target = Target::new();
-    let mount = Mount::new("rw");
+    let mount = Mount::new("write");
     let region = target.region("private");
     let mut expected = target.bytes("private");
     let path = quote(&mount.file(&target, "private"));
@@ -125,28 +126,60 @@ fn cp_into_a_mapping_and_o_trunc_change_no_size() {
     }
 }
 
-/// Without `rw` every open for writing gives `EROFS`, and nothing changes.
-fn without_rw_a_mapping_cannot_be_opened_for_writing() {
-    for options in ["", "ro", "cache_ttl=0"] {
+/// Without `write` every open for writing gives `EACCES`, whatever else is given, and a line in the
+/// log names the option; with `ro` it gives `EROFS`. Nothing changes.
+fn without_write_a_mapping_cannot_be_opened_for_writing() {
+    for (options, errno) in [
+        ("", libc::EACCES),
+        ("rw", libc::EACCES),
+        ("ro,rw,dev,suid", libc::EACCES),
+        ("cache_ttl=0", libc::EACCES),
+        ("ro", libc::EROFS),
+        ("rw,ro", libc::EROFS),
+    ] {
         let target = Target::new();
         let mount = Mount::new(options);
         for name in ["private", "readonly", "noaccess"] {
             let path = mount.file(&target, name);
             for flags in [0, libc::O_TRUNC, libc::O_APPEND] {
                 let what = format!("{name} with flags {flags:#x}, options {options:?}");
-                expect_errno(&what, open_flags(&path, true, flags), libc::EROFS);
+                expect_errno(&what, open_flags(&path, true, flags), errno);
             }
-            expect_errno(name, open_rw(&path), libc::EROFS);
+            expect_errno(name, open_rw(&path), errno);
+            let truncated = nix::unistd::truncate(&path, 0).map_err(std::io::Error::from);
+            expect_errno(name, truncated, errno);
             let bytes = std::fs::read(&path).unwrap();
             assert_bytes(name, &bytes, &target.bytes(name));
+        }
+        if errno == libc::EACCES {
+            eventually("a line that names the option", || {
+                mount.log().contains("-o write").then_some(())
+            });
         }
     }
 }
 
-/// On an `rw` mount a mapping without `w` gives `EACCES` at open, to root too.
+/// A mount with `ro` stays one for us, even where root lets the kernel forget it.
+fn a_remount_makes_nothing_writable() {
+    let target = Target::new();
+    let mount = Mount::new("ro");
+    let path = mount.file(&target, "private");
+    let mut remount = Command::new("mount");
+    remount.args(["-i", "-o", "remount,rw"]).arg(mount.point());
+    run(&mut remount).success();
+    expect_errno("remounted", open_rw(&path), libc::EROFS);
+    let mount = Mount::new("");
+    let mut remount = Command::new("mount");
+    remount.args(["-i", "-o", "remount,rw"]).arg(mount.point());
+    run(&mut remount).success();
+    let path = mount.file(&target, "private");
+    expect_errno("remounted", open_rw(&path), libc::EACCES);
+}
+
+/// On a mount with `write` a mapping without `w` gives `EACCES` at open, to root too.
 fn without_w_a_mapping_cannot_be_opened_for_writing() {
     let target = Target::new();
-    let mount = Mount::new("rw");
+    let mount = Mount::new("write");
     for name in ["readonly", "exec", "noaccess"] {
         let path = mount.file(&target, name);
         for flags in [0, libc::O_TRUNC] {
@@ -162,7 +195,7 @@ fn without_w_a_mapping_cannot_be_opened_for_writing() {
 /// With `force` a write reaches mappings without `w` as well.
 fn force_writes_where_the_protection_forbids_it() {
     let mut target = Target::new();
-    let mount = Mount::new("rw,force");
+    let mount = Mount::new("write,force");
     for name in ["readonly", "exec", "noaccess", "private"] {
         let region = target.region(name);
         let mut expected = target.bytes(name);

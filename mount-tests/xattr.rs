@@ -232,7 +232,7 @@ fn what_nobody_can_read_says_why() {
 /// Setting and removing an attribute is `EPERM`, on every kind of mount.
 fn nobody_sets_or_removes_any() {
     let target = Target::new();
-    for options in ["", "rw"] {
+    for options in ["", "write"] {
         let mount = Mount::new(options);
         for path in [mount.file(&target, "private"), mount.process(target.pid())] {
             for name in ["user.procmemfs.rss", "user.procmemfs.mine", "user.mine"] {

@@ -31,15 +31,17 @@ pub struct MountConfig {
     pub threads: usize,
     /// Options that every file system takes, as they were given.
     pub generic: Vec<String>,
+    /// Whether `rw` was given, which changes nothing: mount(8) gives it to every file system that is not `ro`.
+    pub rw: bool,
 }
 
 /// What may be changed through a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// No memory (neither `rw` nor `ro` is given).
+    /// No memory (neither `write` nor `ro` is given).
     #[default]
     Look,
-    /// Memory can be written (`rw`).
+    /// Memory can be written (`write`).
     Write,
     /// Nothing at all (`ro`).
     ReadOnly,
@@ -58,6 +60,7 @@ impl Default for MountConfig {
             only: Vec::new(),
             threads: default_threads(),
             generic: Vec::new(),
+            rw: false,
         }
     }
 }
@@ -90,8 +93,18 @@ pub enum OptionError {
         name: String,
     },
     /// `force` alone.
-    #[error("option force needs rw: it lets writes pass over a mapping's protection")]
-    ForceWithoutRw,
+    #[error("option force needs write: it lets writes pass over a mapping's protection")]
+    ForceWithoutWrite,
+    /// `write` and `ro`.
+    #[error(
+        "options write and ro exclude each other: write lets memory be written, ro lets nothing be written"
+    )]
+    WriteAndReadOnly,
+    /// `remount`.
+    #[error(
+        "option remount: a mount cannot be changed: unmount it, and mount it again with other options"
+    )]
+    Remount,
 }
 
 fn suggested(suggestion: &Option<&'static str>) -> String {
@@ -100,6 +113,7 @@ fn suggested(suggestion: &Option<&'static str>) -> String {
 
 /// Options of our own.
 const OWN: &[&str] = &[
+    "write",
     "rw",
     "ro",
     "cache_ttl",
@@ -143,6 +157,9 @@ const IGNORED: &[&str] = &[
     "nomand",
     "iversion",
     "noiversion",
+    "symfollow",
+    "nosymfollow",
+    "_rnetdev",
 ];
 
 impl MountConfig {
@@ -152,18 +169,25 @@ impl MountConfig {
     /// The first option that cannot be taken.
     pub fn parse<'a>(lists: impl IntoIterator<Item = &'a str>) -> Result<Self, OptionError> {
         let mut config = Self::default();
+        let mut wanted = Wanted::default();
         for option in lists.into_iter().flat_map(|list| list.split(',')) {
             if !option.is_empty() {
-                config.take(option)?;
+                config.take(option, &mut wanted)?;
             }
         }
+        config.mode = match (wanted.write, wanted.read_only) {
+            (true, true) => return Err(OptionError::WriteAndReadOnly),
+            (true, false) => Mode::Write,
+            (false, true) => Mode::ReadOnly,
+            (false, false) => Mode::Look,
+        };
         if config.force && config.mode != Mode::Write {
-            return Err(OptionError::ForceWithoutRw);
+            return Err(OptionError::ForceWithoutWrite);
         }
         Ok(config)
     }
 
-    fn take(&mut self, option: &str) -> Result<(), OptionError> {
+    fn take(&mut self, option: &str, wanted: &mut Wanted) -> Result<(), OptionError> {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (option, None),
@@ -189,14 +213,17 @@ impl MountConfig {
             {
                 self.generic.push(option.to_owned());
             }
-            name if name.starts_with("x-") || name.starts_with("X-") || name == "comment" => (),
+            name if is_for_others(name, value) => (),
+            "remount" => return Err(OptionError::Remount),
             _ if value.is_some() && is_known(name) => {
                 return Err(OptionError::NoValue {
                     name: name.to_owned(),
                 });
             }
-            "rw" => self.mode = Mode::Write,
-            "ro" => self.mode = Mode::ReadOnly,
+            "write" => wanted.write = true,
+            // As mount(8) has it: the later of the two holds.
+            "rw" => (self.rw, wanted.read_only) = (true, false),
+            "ro" => wanted.read_only = true,
             "force" => self.force = true,
             "touch" => self.touch = true,
             name if GENERIC.contains(&name) => self.generic.push(name.to_owned()),
@@ -210,6 +237,22 @@ impl MountConfig {
         }
         Ok(())
     }
+}
+
+/// Which of the options that contradict each other were given.
+#[derive(Debug, Default)]
+struct Wanted {
+    write: bool,
+    read_only: bool,
+}
+
+/// Options with any value that other programs leave in the list: comments of `fstab`, of systemd and of
+/// desktops, and who mounted it and is to unmount it (mount(8)).
+fn is_for_others(name: &str, value: Option<&str>) -> bool {
+    let has_prefix = ["x-", "X-"].iter().any(|prefix| name.starts_with(prefix));
+    has_prefix
+        || name == "comment"
+        || (value.is_some() && ["user", "uhelper", "helper"].contains(&name))
 }
 
 fn is_known(name: &str) -> bool {
@@ -320,7 +363,7 @@ mod tests {
     #[test]
     fn options_are_read() {
         let config = MountConfig::parse([
-            "rw,force,touch,cache_ttl=2s,cache_size=1G",
+            "write,force,touch,cache_ttl=2s,cache_size=1G",
             "fault=zero,pid=12:345,threads=3,nosuid,fsname=x,x-systemd.automount,defaults",
         ])
         .unwrap();
@@ -337,7 +380,41 @@ mod tests {
         assert_eq!(config.generic, ["nosuid", "fsname=x"]);
         assert_eq!(parse("cache_ttl=0").unwrap().cache_ttl, Duration::ZERO);
         assert_eq!(parse("cache_size=0").unwrap().cache_size, 0);
-        assert_eq!(parse("rw,ro").unwrap().mode, Mode::ReadOnly);
+    }
+
+    #[test]
+    fn rw_means_nothing_and_the_later_of_ro_and_rw_holds() {
+        let table = [
+            (vec!["rw"], Mode::Look),
+            (vec!["rw,write"], Mode::Write),
+            (vec!["write", "rw"], Mode::Write),
+            (vec!["write,write"], Mode::Write),
+            (vec!["ro"], Mode::ReadOnly),
+            (vec!["rw,ro"], Mode::ReadOnly),
+            (vec!["ro", "rw"], Mode::Look),
+            (vec!["ro,rw,write"], Mode::Write),
+            (vec!["defaults,nofail"], Mode::Look),
+        ];
+        for (lists, mode) in table {
+            let config = MountConfig::parse(lists.iter().copied()).unwrap();
+            assert_eq!(config.mode, mode, "{lists:?}");
+            let names_rw = lists.iter().any(|list| list.split(',').any(|o| o == "rw"));
+            assert_eq!(config.rw, names_rw, "{lists:?}");
+        }
+    }
+
+    /// What mount(8), mount.fuse3, systemd and desktops add of their own accord.
+    #[test]
+    fn options_that_come_along_are_taken() {
+        for list in [
+            "rw,dev,suid",
+            "rw,nosuid,nodev,noexec,user=alice",
+            "rw,user,noauto,nofail,_netdev,x-systemd.automount,x-systemd.idle-timeout=5m",
+            "rw,relatime,x-gvfs-show,comment=mine,uhelper=udisks2,helper=x,X-mount.mkdir=0755",
+            "rw,nosymfollow,silent,lazytime",
+        ] {
+            assert_eq!(parse(list).unwrap().mode, Mode::Look, "{list}");
+        }
     }
 
     #[test]
@@ -380,9 +457,26 @@ mod tests {
                 "option threads=0: needs a number from 1 to 256",
             ),
             ("rw=1", "option rw takes no value"),
+            ("write=1", "option write takes no value"),
+            (
+                "wirte",
+                "unknown option 'wirte', did you mean 'write'?: see procmemfs --help",
+            ),
             (
                 "force",
-                "option force needs rw: it lets writes pass over a mapping's protection",
+                "option force needs write: it lets writes pass over a mapping's protection",
+            ),
+            (
+                "rw,force",
+                "option force needs write: it lets writes pass over a mapping's protection",
+            ),
+            (
+                "ro,write",
+                "options write and ro exclude each other: write lets memory be written, ro lets nothing be written",
+            ),
+            (
+                "remount,rw",
+                "option remount: a mount cannot be changed: unmount it, and mount it again with other options",
             ),
         ];
         for (list, message) in table {

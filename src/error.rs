@@ -25,13 +25,21 @@ pub enum Error {
          and see ptrace(2) for Yama and PR_SET_DUMPABLE"
     )]
     ProcessDenied(ProcessId),
+    /// What `/proc` shows now are not the processes that can be read, but those of another PID namespace, or none.
+    #[error(
+        "/proc is gone, or of another PID namespace now: mount this one's own over it (mount -t proc proc /proc)"
+    )]
+    WrongProc,
     /// A file was opened for writing whose mapping has no `w`.
     #[error(
-        "the mapping is not writable: mount with -o rw,force to write in spite of its protection"
+        "the mapping is not writable: mount with -o write,force to write in spite of its protection"
     )]
     Protected,
-    /// A file was opened for writing on a mount without `rw`.
-    #[error("the mount shows memory read-only: mount with -o rw to write")]
+    /// A file was opened for writing on a mount without `write`.
+    #[error("memory cannot be written through this mount: mount with -o write to write")]
+    WriteOff,
+    /// A file was opened for writing on a mount with `ro`.
+    #[error("the mount is read-only: mount without -o ro, and with -o write to write")]
     ReadOnlyMount,
     /// The process ended after the file was opened.
     #[error("process {0} has ended")]
@@ -96,13 +104,15 @@ impl Error {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NoEntry | Self::NoProcess(_) => Errno::ENOENT,
-            Self::ProcessDenied(_) | Self::Protected => Errno::EACCES,
+            Self::ProcessDenied(_) | Self::Protected | Self::WriteOff => Errno::EACCES,
             Self::ReadOnlyMount => Errno::EROFS,
             Self::Ended(_) => Errno::ESRCH,
             Self::Replaced(_) => Errno::ESTALE,
-            Self::Unreachable(_) | Self::OwnMemory | Self::Incomplete(_) | Self::MappedWrite => {
-                Errno::EIO
-            }
+            Self::Unreachable(_)
+            | Self::OwnMemory
+            | Self::WrongProc
+            | Self::Incomplete(_)
+            | Self::MappedWrite => Errno::EIO,
             Self::NoMoreData => Errno::ENXIO,
             Self::TimedOut(_) => Errno::ETIMEDOUT,
             Self::NotSupported => Errno::EOPNOTSUPP,
@@ -136,12 +146,14 @@ mod tests {
             (Error::NoProcess(pid), Errno::ENOENT),
             (Error::ProcessDenied(pid), Errno::EACCES),
             (Error::Protected, Errno::EACCES),
+            (Error::WriteOff, Errno::EACCES),
             (Error::ReadOnlyMount, Errno::EROFS),
             (Error::Ended(pid), Errno::ESRCH),
             (Error::Replaced(pid), Errno::ESTALE),
             (Error::Unreachable(Address::new(0)), Errno::EIO),
             (Error::Incomplete(Address::new(0)), Errno::EIO),
             (Error::OwnMemory, Errno::EIO),
+            (Error::WrongProc, Errno::EIO),
             (Error::NoMoreData, Errno::ENXIO),
             (Error::TimedOut(pid), Errno::ETIMEDOUT),
             (Error::NotSupported, Errno::EOPNOTSUPP),
@@ -163,7 +175,8 @@ mod tests {
                 .to_string()
                 .contains("CAP_SYS_PTRACE")
         );
-        assert!(Error::ReadOnlyMount.to_string().contains("-o rw"));
+        assert!(Error::WriteOff.to_string().contains("-o write"));
+        assert!(Error::ReadOnlyMount.to_string().contains("-o ro"));
         assert!(Error::Protected.to_string().contains("force"));
     }
 }

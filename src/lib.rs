@@ -13,6 +13,7 @@ pub mod error;
 pub mod fs;
 pub mod fuse;
 pub mod linux;
+mod log_limit;
 pub mod mapping;
 pub mod metrics;
 pub mod mount;

@@ -1,5 +1,6 @@
 //! The command `procmemfs`: arguments, the daemon and its log.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,30 +8,31 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
-use procmemfs::config::MountConfig;
+use procmemfs::config::{Mode, MountConfig};
 use procmemfs::mount::{Mount, Unmounted, Unmounter};
 
 const EXAMPLES: &str = "\
 Options (-o):
-  rw, ro             let memory be written; make the whole mount read-only
-                     (default: memory can be read only)
+  write              let memory be written (default: memory can be read only)
+  ro                 make the whole mount read-only
   cache_ttl=TIME     the oldest data a read may return: 100ms, 2s; 0 sends every
                      read to the process (default: 100ms)
   cache_size=BYTES   budget of the page cache: 64M, 1G (default: 64M)
   fault=error|zero   unreadable bytes end the read, or read as zeros (default: error)
-  force              write in spite of a mapping's protection (needs rw)
+  force              write in spite of a mapping's protection (needs write)
   touch              let reads fault absent pages in, which changes the target's
                      memory use (default: absent pages are never touched)
   pid=PID[:PID...]   show these processes only (default: all)
   threads=N          threads that serve requests (default: by the CPUs)
-  nosuid, nodev, noexec, fsname=NAME ... as every file system takes them
+  nosuid, nodev, noexec, fsname=NAME ... as every file system takes them;
+                     rw is one of these and means nothing, since mount(8) passes it
 
 Examples:
   procmemfs /mnt                        show all processes below /mnt
   ls -l /mnt/1234                       the mappings of process 1234
   grep -c secret /mnt/1234/heap         look for a string in its heap
   dd if=/mnt/1234/stack bs=4K count=1 | xxd
-  procmemfs -o rw,pid=1234 /mnt         one process only, to be written
+  procmemfs -o write,pid=1234 /mnt      one process only, to be written
   umount /mnt                           (or: fusermount3 -u /mnt)";
 
 /// Show the memory of live processes as files.
@@ -72,6 +74,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
     let mountpoint = arguments.paths.last().context("no mount point")?;
+    if config.rw && config.mode == Mode::Look && !is_called_by_mount(std::env::args_os().skip(1)) {
+        eprintln!(
+            "procmemfs: hint: rw means nothing here and memory cannot be written: -o write lets it be"
+        );
+    }
     let foreground = arguments.foreground || arguments.debug;
     if foreground {
         log_to_stderr(arguments.debug);
@@ -83,6 +90,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         log_to_syslog();
     }
     serve(mount)
+}
+
+/// Whether the arguments have the form in which mount(8) calls a file system, which adds `rw` by itself:
+/// `SOURCE MOUNTPOINT -o OPTIONS` (`mount.fuse.c` of libfuse). People give no source, or options first.
+fn is_called_by_mount(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_flag = |argument: &OsString| argument.as_encoded_bytes().starts_with(b"-");
+    match arguments.as_slice() {
+        [source, mountpoint, flag, _] => !is_flag(source) && !is_flag(mountpoint) && flag == "-o",
+        _ => false,
+    }
 }
 
 /// Answers until somebody unmounts or a signal asks for the end.
@@ -105,7 +123,7 @@ fn serve(mount: Mount) -> Result<()> {
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
 /// Unmounts when a signal comes.
-fn wait_for_signals(ends: SigSet, mut unmounter: Unmounter) -> Result<()> {
+fn wait_for_signals(ends: SigSet, unmounter: Unmounter) -> Result<()> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -142,4 +160,26 @@ fn log_to_syslog() {
     let _ = syslog::init_unix(syslog::Facility::LOG_DAEMON, log::LevelFilter::Info);
     // Its standard error leads nowhere.
     std::panic::set_hook(Box::new(|info| log::error!("{info}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_mount_are_told_from_those_of_people() {
+        let table: [(&[&str], bool); 7] = [
+            (&["none", "/mnt", "-o", "rw,dev,suid"], true),
+            (&["procmemfs", "/mnt", "-o", "rw"], true),
+            (&["-o", "rw", "/mnt"], false),
+            (&["/mnt", "-o", "rw"], false),
+            (&["-o", "rw", "none", "/mnt"], false),
+            (&["-f", "/mnt", "-o", "rw"], false),
+            (&["none", "/mnt", "-orw"], false),
+        ];
+        for (arguments, expected) in table {
+            let given = arguments.iter().map(OsString::from);
+            assert_eq!(is_called_by_mount(given), expected, "{arguments:?}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ impl Gauge {
 macro_rules! operations {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
         /// A request of the kernel's.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Operation {
             $($(#[$doc])* $variant,)*
         }

@@ -87,10 +87,7 @@ impl FileSystem {
         }
         if change.size.is_some() {
             match self.inodes.get(inode)? {
-                Node::Mapping(..) | Node::Space(_) if !self.options.writable => {
-                    return Err(Error::ReadOnlyMount);
-                }
-                Node::Mapping(..) | Node::Space(_) => (),
+                Node::Mapping(..) | Node::Space(_) => self.options.check_writable()?,
                 node if node.kind() == Kind::Directory => return Err(Error::IsADirectory),
                 _ => return Err(Error::NotPermitted),
             }

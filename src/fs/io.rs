@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::FileSystem;
+use super::{FileSystem, FsOptions};
 use crate::error::{Error, Result};
 use crate::process::{ProcessInfo, WriteMode};
 use crate::tree::{Handle, Inode, Kind, Node, OpenMemory, OpenProcess, OpenView};
@@ -37,11 +37,24 @@ pub struct Written {
     pub outdated: Vec<Inode>,
 }
 
+impl FsOptions {
+    /// # Errors
+    /// `ReadOnlyMount`, `WriteOff`.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match (self.writable, self.read_only) {
+            (true, _) => Ok(()),
+            // The kernel refuses that by itself, until root makes the mount writable (`mount -i -o remount,rw`).
+            (false, true) => Err(Error::ReadOnlyMount),
+            (false, false) => Err(Error::WriteOff),
+        }
+    }
+}
+
 impl FileSystem {
     /// Opens a file; what is read through it from now on is no older than now.
     ///
     /// # Errors
-    /// `IsADirectory`, `ReadOnlyMount`, `Protected`, `Replaced`, `ProcessDenied`.
+    /// `IsADirectory`, `WriteOff`, `ReadOnlyMount`, `Protected`, `Replaced`, `ProcessDenied`.
     pub fn open(&self, inode: Inode, access: Access) -> Result<Opened> {
         match self.inodes.get(inode)? {
             Node::Mapping(info, mapping) => {
@@ -208,17 +221,16 @@ impl FileSystem {
 
     /// How `mem/PID` is written: each write is then judged by the mapping it meets.
     fn space_write_mode(&self) -> Result<WriteMode> {
-        match (self.options.writable, self.options.force) {
-            (false, _) => Err(Error::ReadOnlyMount),
-            (true, false) => Ok(WriteMode::Obey),
-            (true, true) => Ok(WriteMode::Force),
-        }
+        self.options.check_writable()?;
+        Ok(match self.options.force {
+            false => WriteMode::Obey,
+            true => WriteMode::Force,
+        })
     }
 
     fn write_mode(&self, mapping: &crate::mapping::Mapping) -> Result<WriteMode> {
-        if !self.options.writable {
-            Err(Error::ReadOnlyMount)
-        } else if mapping.protection().write {
+        self.options.check_writable()?;
+        if mapping.protection().write {
             Ok(WriteMode::Obey)
         } else if self.options.force {
             Ok(WriteMode::Force)

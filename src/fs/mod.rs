@@ -5,6 +5,7 @@ mod directory;
 mod held;
 mod io;
 mod opened;
+mod place;
 mod xattr;
 
 use std::sync::Arc;
@@ -38,8 +39,10 @@ pub struct Services {
 /// How the file system behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FsOptions {
-    /// Whether memory may be written (`rw`).
+    /// Whether memory may be written (`write`).
     pub writable: bool,
+    /// Whether nothing at all may be written (`ro`).
+    pub read_only: bool,
     /// Whether a mapping's own protection is passed over by writes (`force`).
     pub force: bool,
     /// What becomes of unreadable bytes (`fault`).
@@ -60,6 +63,7 @@ pub struct FileSystem {
     processes: ProcessTable,
     opened: OpenProcesses,
     held: HeldMemory,
+    clock: Arc<dyn crate::clock::Clock>,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: std::time::SystemTime,
 }
@@ -78,14 +82,20 @@ impl FileSystem {
             held: HeldMemory::new(Arc::clone(&clock), services.freshness.bound()),
             processes: ProcessTable::new(
                 Arc::clone(&services.source),
-                clock,
+                Arc::clone(&clock),
                 services.freshness.bound(),
             ),
             opened: OpenProcesses::new(services.clone()),
             services,
             options,
+            clock,
             mounted,
         }
+    }
+
+    /// The clock that it goes by.
+    pub fn clock(&self) -> &Arc<dyn crate::clock::Clock> {
+        &self.clock
     }
 
     /// Its counters.

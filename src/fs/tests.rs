@@ -13,7 +13,7 @@ use crate::tree::{Inode, Kind, ROOT};
 use crate::view::{SPACE_SIZE, Seek};
 
 const TTL: Duration = Duration::from_millis(100);
-const HEAP: &str = "000000010000-000000012000.rw-p.heap";
+pub(crate) const HEAP: &str = "000000010000-000000012000.rw-p.heap";
 const TEXT: &str = "000000020000-000000021000.r-xp.bin";
 const VVAR: &str = "000000030000-000000031000.r--p.vvar";
 const MAPS: &[u8] = b"\
@@ -23,7 +23,7 @@ const MAPS: &[u8] = b"\
 
 pub(crate) struct Bench {
     pub(crate) clock: Arc<ManualClock>,
-    source: FakeSource,
+    pub(crate) source: FakeSource,
     process: FakeProcess,
     pub(crate) fs: FileSystem,
 }
@@ -76,7 +76,7 @@ const READ_WRITE: Access = Access {
 };
 
 impl Bench {
-    fn find(&self, path: &str) -> Result<Attributes, Error> {
+    pub(crate) fn find(&self, path: &str) -> Result<Attributes, Error> {
         let mut found = self.fs.attributes(ROOT, None)?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             found = self.fs.lookup(found.inode, OsStr::new(name))?;
@@ -243,10 +243,16 @@ fn without_a_bound_every_read_goes_to_the_process() {
 
 /// SEMANTICS: opening for writing.
 #[test]
-fn writing_needs_rw_and_a_writable_mapping() {
+fn writing_needs_the_option_and_a_writable_mapping() {
     let bench = bench();
     let (heap, text) = (format!("7/{HEAP}"), format!("7/{TEXT}"));
-    assert_eq!(bench.open(&heap, READ_WRITE), Err(Error::ReadOnlyMount));
+    assert_eq!(bench.open(&heap, READ_WRITE), Err(Error::WriteOff));
+    let read_only = FsOptions {
+        read_only: true,
+        ..FsOptions::default()
+    };
+    let read_only = bench_with(read_only, TTL);
+    assert_eq!(read_only.open(&heap, READ_WRITE), Err(Error::ReadOnlyMount));
     let bench = writable();
     assert_eq!(bench.open(&text, READ_WRITE), Err(Error::Protected));
     assert!(
@@ -399,7 +405,7 @@ fn rights_are_those_of_open() {
     assert_eq!(bench.fs.check_access(heap, READ), Ok(()));
     assert_eq!(
         bench.fs.check_access(heap, READ_WRITE),
-        Err(Error::ReadOnlyMount)
+        Err(Error::WriteOff)
     );
     assert_eq!(bench.fs.check_access(heap, execute), Err(Error::Protected));
     assert_eq!(bench.fs.check_access(ROOT, execute), Ok(()));

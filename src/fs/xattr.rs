@@ -8,6 +8,10 @@ use crate::tree::{Inode, Node};
 
 const PREFIX: &str = "user.procmemfs.";
 
+/// Bytes of a value, or of a list of names, that the kernel passes on (`XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of
+/// `include/uapi/linux/limits.h`); more gives `E2BIG`, and stops `tar --xattrs`.
+const MOST: usize = 64 << 10;
+
 /// Attributes of a mapping, in the order of their listing.
 const MAPPING: &[&str] = &[
     "start", "end", "perms", "offset", "dev", "inode", "path", "rss", "swap",
@@ -23,7 +27,7 @@ impl FileSystem {
     /// The value of an extended attribute: text, or bytes as the process has them.
     ///
     /// Numbers are decimal, sizes in bytes, addresses and offsets in hex as in
-    /// `/proc/PID/maps`.
+    /// `/proc/PID/maps`. What is longer than 64 KiB is cut there.
     ///
     /// # Errors
     /// `NoAttribute`, `NotSupported`, and why the process cannot be asked.
@@ -33,11 +37,13 @@ impl FileSystem {
             return Err(Error::NotSupported);
         }
         let name = name.strip_prefix(PREFIX).ok_or(Error::NoAttribute)?;
-        match self.inodes.get(inode)? {
+        let mut value = match self.inodes.get(inode)? {
             Node::Mapping(info, mapping) => self.of_mapping(&info, &mapping, name),
             Node::Process(info) => self.of_process(&info, name),
             _ => Err(Error::NoAttribute),
-        }
+        }?;
+        value.truncate(MOST);
+        Ok(value)
     }
 
     /// The names of all extended attributes, each ended by a NUL.
@@ -61,6 +67,7 @@ impl FileSystem {
             Node::Process(_) => PROCESS.iter().for_each(|name| add(name)),
             _ => (),
         }
+        debug_assert!(names.len() <= MOST, "the kernel passes on no more");
         Ok(names)
     }
 

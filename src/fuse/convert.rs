@@ -71,8 +71,10 @@ pub(super) fn seek(offset: i64, whence: i32) -> Result<(u64, Seek)> {
 pub(super) fn level(error: &Error) -> log::Level {
     match error {
         Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,
-        Error::OwnMemory | Error::TimedOut(_) => log::Level::Warn,
-        Error::Protected | Error::ReadOnlyMount | Error::MappedWrite => log::Level::Info,
+        Error::OwnMemory | Error::WrongProc | Error::TimedOut(_) => log::Level::Warn,
+        Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
+            log::Level::Info
+        }
         Error::NoEntry
         | Error::NoProcess(_)
         | Error::Ended(_)

@@ -97,6 +97,7 @@ impl Filesystem for Adapter {
 
     fn destroy(&mut self) {
         self.shared.patience.end();
+        self.shared.tell_rest();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -11,11 +11,14 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
 };
 
+use nix::errno::Errno;
+
 use super::convert;
 use super::outdate::Outdated;
 use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::fs::{Access, Attributes, FileSystem};
+use crate::log_limit::LogLimit;
 use crate::metrics::Operation;
 use crate::patience::Patience;
 use crate::tree::Inode;
@@ -43,11 +46,14 @@ pub(super) struct Shared {
     pub(super) patience: Arc<Patience>,
     /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
     entries: AtomicUsize,
+    /// Failures that were told of a moment ago.
+    failures: LogLimit<(Operation, i32)>,
 }
 
 impl Shared {
     pub(super) fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
         Self {
+            failures: LogLimit::new(Arc::clone(fs.clock())),
             fs,
             outdated,
             patience,
@@ -57,15 +63,45 @@ impl Shared {
 
     /// Counts and logs a failure, once and here.
     pub(super) fn fail(&self, operation: Operation, inode: Inode, error: &Error) -> fuser::Errno {
+        self.fail_at(operation, inode, None, error)
+    }
+
+    /// As [`fail`](Self::fail), for what was asked of `name` in the directory `inode`.
+    fn fail_at(
+        &self,
+        operation: Operation,
+        inode: Inode,
+        name: Option<&OsStr>,
+        error: &Error,
+    ) -> fuser::Errno {
         let errno = error.errno();
         self.fs.metrics().count_error(errno);
-        let level = convert::level(error);
-        log::log!(
-            level,
-            "{} of inode {inode}: {errno:?}: {error}",
-            operation.name()
-        );
+        let mut level = convert::level(error);
+        let mut left_out = None;
+        // What only who debugs wants to know is told each time.
+        if level <= log::Level::Info {
+            left_out = self.failures.admit((operation, errno as i32));
+            if left_out.is_none() {
+                level = log::Level::Debug;
+            }
+        }
+        if log::log_enabled!(level) {
+            let place = self.fs.place(operation.name(), inode, name);
+            let left_out = left_out.map_or_else(String::new, |count| count.to_string());
+            log::log!(level, "{place}: {errno:?}: {error}{left_out}");
+        }
         fuser::Errno::from_i32(errno as i32)
+    }
+
+    /// Tells at the end how many failures were not.
+    pub(super) fn tell_rest(&self) {
+        for ((operation, errno), count) in self.failures.rest() {
+            log::info!(
+                "{count} more failures of {} with {:?} were not logged",
+                operation.name(),
+                Errno::from_raw(errno)
+            );
+        }
     }
 
     pub(super) fn lookup(&self, parent: Inode, name: &OsStr, slot: &Slot<ReplyEntry>) {
@@ -76,7 +112,7 @@ impl Shared {
                 let attributes = convert::attributes(found);
                 reply.entry_with_ttls(&found.valid, &name_valid, &attributes, GENERATION);
             }
-            Err(error) => reply.error(self.fail(Operation::Lookup, parent, error)),
+            Err(error) => reply.error(self.fail_at(Operation::Lookup, parent, Some(name), error)),
         });
         // The kernel has no reference to what it was not told of.
         if let (false, Ok(found)) = (given, found) {

@@ -1,10 +1,12 @@
 //! Live processes of this system: the one place that talks to `/proc` and to `process_vm_readv`.
 
+mod arguments;
 mod backing;
 mod extent;
 mod kernel;
 mod memory;
 mod mounts;
+mod namespace;
 mod pagemap;
 mod pinned;
 mod plan;
@@ -16,7 +18,8 @@ mod vdso;
 mod vm;
 mod vma;
 
-pub use mounts::{MountPoint, SUBTYPE, mounts};
+pub use mounts::{MountPoint, SUBTYPE, mount_of, mounts};
+pub use namespace::ProcFault;
 pub use source::{LiveSource, SourceOptions};
 pub use threads::LiveThreads;
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use procfs::process::Process;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::namespace::check_pidfd;
 use super::task::Task;
 use super::{from_io, from_proc};
 use crate::address::Address;
@@ -26,6 +28,10 @@ const NOT_AN_ENTRY: u64 = 1;
 
 /// Bytes that one read of a file of `/proc` may give.
 const CHUNK: usize = 4096;
+
+/// Bytes of one file of `/proc` that are read into memory. None that is read so comes near: `status`
+/// has 700 KiB where a process is in all the groups that it can be in.
+const MOST: usize = 1 << 20;
 
 /// Descriptors of one program of one process.
 ///
@@ -54,7 +60,7 @@ impl Pinned {
     ///
     /// # Errors
     /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`;
-    /// `Replaced` where it begins to run a new program meanwhile.
+    /// `Replaced` where it begins to run a new program meanwhile; `WrongProc`.
     pub(super) fn open(directory: Process, pid: ProcessId, writable: bool) -> Result<Self> {
         let pidfd = pidfd(pid)?;
         let pidfd_inode = pidfd
@@ -63,6 +69,8 @@ impl Pinned {
             .ino();
         // Before `mem`, which is denied to a plain user where there is no memory.
         let (task, state) = Task::find(directory, pid)?;
+        // What is copied goes by the pidfd's number, what is looked up by that of `/proc`.
+        check_pidfd(pidfd.as_fd(), pid, task.proc_device()?)?;
         let (mem, writable) = open_mem(task.directory(), pid, writable)?;
         let pagemap = task
             .directory()
@@ -141,7 +149,14 @@ impl Pinned {
         directory.map_err(|error| from_proc(self.identity.pid, name, &error))
     }
 
-    /// The whole of a file below `/proc/PID`.
+    /// The path of its program, in its own bytes; empty where the kernel does not say. No path that it
+    /// says is longer than a page.
+    pub(super) fn executable(&self) -> Vec<u8> {
+        let path = self.task().directory().exe().unwrap_or_default();
+        path.into_os_string().into_vec()
+    }
+
+    /// The whole of a file below `/proc/PID` that has no more than [`MOST`] bytes.
     ///
     /// # Errors
     /// As [`open_file`](Self::open_file).
@@ -326,11 +341,11 @@ fn pidfd(pid: ProcessId) -> Result<File> {
     }
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// All of a file of `/proc`.
+/// All of a file of `/proc`, or the first [`MOST`] bytes.
 ///
 /// The kernel gives a page at a time (`seq_file`), and none of these files says how long it is:
 /// `read_to_end` would ask for that, and begin with 32 bytes.
@@ -340,9 +355,9 @@ fn errno_of(error: &std::io::Error) -> Errno {
 pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut len = 0;
-    loop {
+    while len < MOST {
         if bytes.len() - len < CHUNK {
-            bytes.resize(len + 2 * CHUNK, 0);
+            bytes.resize((len + 2 * CHUNK).min(MOST), 0);
         }
         match file.read(&mut bytes[len..]) {
             Ok(0) => break,
@@ -370,5 +385,9 @@ mod tests {
             file.rewind().unwrap();
             assert!(read_whole(&mut file).unwrap() == bytes, "{len} bytes");
         }
+        // A terabyte that takes no room.
+        let mut endless = tempfile::tempfile().unwrap();
+        endless.set_len(1 << 40).unwrap();
+        assert_eq!(read_whole(&mut endless).unwrap().len(), MOST);
     }
 }

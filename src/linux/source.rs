@@ -1,8 +1,8 @@
 //! The processes of this system.
 
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
@@ -10,12 +10,15 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 use procfs::FromRead;
 use procfs::process::{Process, Stat, all_processes};
+use rustix::time::{ClockId, clock_gettime};
 
+use super::arguments::arguments;
 use super::backing::BackingFiles;
 use super::memory::LiveMemory;
 use super::mounts::mounts;
+use super::namespace::{ProcFault, check_proc};
 use super::pagemap::Pagemap;
-use super::pinned::{Pinned, read_whole};
+use super::pinned::{Pinned, errno_of, read_whole};
 use super::plan::Planner;
 use super::smaps::RecentSmaps;
 use super::task::Task;
@@ -24,6 +27,7 @@ use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::log_limit::LogLimit;
 use crate::mapping::{AddressSpace, Device, MapsReader};
 use crate::metrics::Metrics;
 use crate::process::{
@@ -60,28 +64,35 @@ pub struct LiveSource {
     boot_time: u64,
     ticks_per_second: u64,
     own_device: OnceLock<Device>,
+    /// The device of the `/proc` that was last found to be of this process's PID namespace.
+    proc_device: AtomicU64,
     pinned: Mutex<LruCache<ProcessIdentity, Arc<Pinned>>>,
+    warnings: LogLimit<&'static str>,
 }
 
 impl LiveSource {
     /// The processes of this system.
     ///
     /// # Errors
-    /// `System` where `/proc` is not mounted.
+    /// Where `/proc` does not show the processes that the system calls speak of.
     pub fn new(
         options: SourceOptions,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self> {
+    ) -> std::result::Result<Self, ProcFault> {
+        let proc_device = proc_device();
+        check_proc()?;
         Ok(Self {
+            proc_device: AtomicU64::new(proc_device),
             pinned: Mutex::new(LruCache::new(KEPT)),
             options,
-            clock,
             metrics,
-            boot_time: procfs::boot_time_secs()
-                .map_err(|_| Error::system("reading /proc/stat", Errno::ENOENT))?,
+            // `/proc` mounted with `subset=pid` has no `stat`.
+            boot_time: procfs::boot_time_secs().unwrap_or_else(|_| boot_time()),
             ticks_per_second: procfs::ticks_per_second().max(1),
             own_device: OnceLock::new(),
+            warnings: LogLimit::new(Arc::clone(&clock)),
+            clock,
         })
     }
 
@@ -89,6 +100,19 @@ impl LiveSource {
     pub fn set_own_device(&self, device: Device) {
         // A mount has one device for life, so a second call has nothing to say.
         let _ = self.own_device.set(device);
+    }
+
+    /// Fails where another `/proc` than before lies there now, and it is not this namespace's own.
+    ///
+    /// # Errors
+    /// `WrongProc`.
+    fn confirm_proc(&self) -> Result<()> {
+        let device = proc_device();
+        if device != self.proc_device.load(Ordering::Relaxed) {
+            check_proc().map_err(|_| Error::WrongProc)?;
+            self.proc_device.store(device, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn is_shown(&self, pid: ProcessId) -> bool {
@@ -148,6 +172,7 @@ impl LiveSource {
 
 impl ProcessSource for LiveSource {
     fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        self.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.options.only.is_empty() {
             all_processes()
                 .map_err(|_| Error::system("listing /proc", Errno::EIO))?
@@ -158,23 +183,33 @@ impl ProcessSource for LiveSource {
         };
         pids.sort_unstable();
         pids.dedup();
-        Ok(pids
-            .into_iter()
-            .filter_map(|pid| match self.describe(pid) {
-                Ok(info) => Some(info),
-                Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => None,
+        let mut found = Vec::with_capacity(pids.len());
+        for pid in pids {
+            match self.describe(pid) {
+                Ok(info) => found.push(info),
+                Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => (),
+                // None of them can be told: an empty list would be a lie.
+                Err(Error::WrongProc) => return Err(Error::WrongProc),
                 Err(error) => {
-                    log::warn!("process {pid} is left out of the listing: {error}");
-                    None
+                    if let Some(left_out) = self.warnings.admit("listing") {
+                        log::warn!("process {pid} is left out of the listing: {error}{left_out}");
+                    }
                 }
-            })
-            .collect())
+            }
+        }
+        // Were there another one by now, it would have had none of them.
+        self.confirm_proc()?;
+        Ok(found)
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
         let mut tries = 1;
         loop {
             match self.describe_once(pid) {
+                // Not there, or not in the `/proc` that lies there now.
+                Err(Error::NoProcess(pid)) if self.is_shown(pid) => {
+                    return self.confirm_proc().and(Err(Error::NoProcess(pid)));
+                }
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
                 Err(Error::Replaced(_)) => return Err(Error::NoProcess(pid)),
                 // The new address space is there, and the kernel still fills it (`load_elf_binary`):
@@ -213,17 +248,16 @@ impl ProcessSource for LiveSource {
         let pinned = self.pin_same(identity)?;
         let stat = pinned.contents("stat")?;
         let stat = Stat::from_read(&*stat).map_err(|error| from_proc(pid, "stat", &error))?;
-        let executable = std::fs::read_link(format!("/proc/{}/exe", pinned.task().number()))
-            .map(|path| path.into_os_string().into_vec())
-            .unwrap_or_default();
-        let arguments = pinned.contents("cmdline")?;
+        let memory = self.open(identity)?;
+        let maps = Maps::new(pinned.open_file("maps")?);
+        let arguments = arguments(&*memory, &maps, &stat)?;
         // `stat` counts what each processor has not handed in yet, `status` does not.
         let status = pinned.contents("status")?;
         let resident = field(&status, b"VmRSS:")
             .and_then(|field| field.strip_suffix(" kB")?.trim().parse::<u64>().ok());
         pinned.verify().map_err(|_| Error::Replaced(pid))?;
         Ok(ProcessDetails {
-            executable,
+            executable: pinned.executable(),
             arguments,
             state: u8::try_from(stat.state).unwrap_or(b'?'),
             resident: resident.map_or(stat.rss * PAGE_SIZE, |kib| kib * 1024),
@@ -237,7 +271,9 @@ impl ProcessSource for LiveSource {
         let mut maps = MapsReader::default();
         pinned.lines("maps", |line| {
             maps.line(line).map_err(|error| {
-                log::warn!("process {pid}: {error}");
+                if let Some(left_out) = self.warnings.admit("maps") {
+                    log::warn!("process {pid}: {error}{left_out}");
+                }
                 Error::system("parsing maps", Errno::EIO)
             })
         })?;
@@ -258,7 +294,7 @@ impl ProcessSource for LiveSource {
             files: BackingFiles::new(Arc::clone(&self.clock)),
             own_device: self.own_device.get().copied(),
             other_mounts: if self.options.touch {
-                mounts_of_our_kind()
+                mounts_of_our_kind()?
             } else {
                 Vec::new()
             },
@@ -297,8 +333,25 @@ fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a str> {
 }
 
 /// Devices of all mounts of this program.
-fn mounts_of_our_kind() -> Vec<Device> {
-    let mounts = mounts().unwrap_or_default();
-    let ours = mounts.into_iter().filter(|mount| mount.is_ours);
-    ours.map(|mount| mount.device).collect()
+///
+/// # Errors
+/// `System`: to touch pages without knowing them could wait for itself.
+fn mounts_of_our_kind() -> Result<Vec<Device>> {
+    let ours = mounts(|mount| mount.is_ours)
+        .map_err(|error| Error::system("reading mountinfo", errno_of(&error)))?;
+    Ok(ours.into_iter().map(|mount| mount.device).collect())
+}
+
+/// What is mounted on `/proc`: each mount of it is a device of its own (since Linux 5.8).
+fn proc_device() -> u64 {
+    std::fs::metadata("/proc").map_or(0, |proc| proc.dev())
+}
+
+/// When the system started, by its clocks, in seconds since the epoch.
+fn boot_time() -> u64 {
+    let now = clock_gettime(ClockId::Realtime).tv_sec;
+    let since_boot = clock_gettime(ClockId::Boottime).tv_sec;
+    now.saturating_sub(since_boot)
+        .try_into()
+        .unwrap_or_default()
 }

@@ -5,12 +5,12 @@
 //! though no listing shows it (proc_tid(5)).
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use procfs::process::Process;
 
-use super::from_proc;
+use super::{from_io, from_proc};
 use crate::error::{Error, Result};
 use crate::process::{ProcessId, ProcessIdentity};
 
@@ -97,6 +97,16 @@ impl Task {
     /// `/proc/TID`.
     pub(super) fn directory(&self) -> &Process {
         &self.directory
+    }
+
+    /// The device of the `/proc` that it was found in.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn proc_device(&self) -> Result<u64> {
+        let status = self.stat.metadata();
+        let status = status.map_err(|error| from_io(self.number, "fstat of stat", &error))?;
+        Ok(status.dev())
     }
 
     /// What `stat` says, if the thread lives and has memory.

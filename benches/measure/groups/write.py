@@ -18,7 +18,7 @@ def write(bench):
     size = bench.size // PART
     with (
         bench.target("hold", size) as target,
-        bench.mount(target, options="rw") as mount,
+        bench.mount(target, options="write") as mount,
         bench.empty(mount, size) as empty,
     ):
         ours, peer = mount.mapping(target), target.mapping

@@ -1,0 +1,248 @@
+//! Attaching a connection to FUSE to a directory, and detaching it: by mount(2), or by the helper
+//! `fusermount3` where only that may.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, mount, umount2};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::options::AttachOptions;
+use super::{MountError, Unmounted};
+use crate::linux::{SUBTYPE, mount_of, mounts};
+use crate::mapping::Device;
+
+const DEVICE: &str = "/dev/fuse";
+
+/// Names of the helper, and where it is where `PATH` is short.
+const HELPERS: [&str; 4] = [
+    "fusermount3",
+    "fusermount",
+    "/usr/bin/fusermount3",
+    "/bin/fusermount3",
+];
+
+/// A mount that this process made. Dropping it unmounts.
+#[derive(Debug)]
+pub(super) struct Attached {
+    path: PathBuf,
+    device: Device,
+}
+
+/// Mounts on `path`, and returns the connection to answer on. The mount is known by its device
+/// from now on: whatever else comes to lie on that path is left alone.
+///
+/// # Errors
+/// Why there is no mount.
+pub(super) fn attach(
+    path: &Path,
+    options: &AttachOptions,
+) -> Result<(OwnedFd, Attached), MountError> {
+    let fuse = match attach_directly(path, options)? {
+        Some(fuse) => fuse,
+        None => attach_by_helper(path, options)?,
+    };
+    let found = mount_of(path).and_then(|mount| match mount.is_ours {
+        true => Ok(mount.device),
+        false => Err(io::Error::other("something else was mounted over it")),
+    });
+    match found {
+        Ok(device) => {
+            let path = path.to_path_buf();
+            Ok((fuse, Attached { path, device }))
+        }
+        Err(error) => {
+            // Nobody has it yet but for this process: closing its descriptor ends the connection.
+            if let Err(error) = detach_path(path) {
+                log::error!("{}: {error}", path.display());
+            }
+            Err(MountError::Lost(path.to_path_buf(), error))
+        }
+    }
+}
+
+/// `None` where this user may not call mount(2).
+fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedFd>, MountError> {
+    let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
+    let fuse = File::options().read(true).write(true).open(DEVICE);
+    let fuse = fuse.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => MountError::NoDevice(error),
+        Some(Errno::EACCES | Errno::EPERM) => MountError::DeviceDenied(error),
+        _ => other("opening /dev/fuse", error),
+    })?;
+    let mode = std::fs::metadata(path)
+        .map_err(|error| other("cannot be looked at", error))?
+        .mode();
+    let mut data = format!(
+        "fd={},rootmode={mode:o},user_id={},group_id={}",
+        fuse.as_raw_fd(),
+        nix::unistd::getuid(),
+        nix::unistd::getgid()
+    );
+    for option in options.kernel() {
+        data.push(',');
+        data.push_str(option);
+    }
+    let kind = format!("fuse.{SUBTYPE}");
+    let mounted = mount(
+        Some(options.source()),
+        path,
+        Some(kind.as_str()),
+        options.flags(),
+        Some(data.as_str()),
+    );
+    match mounted {
+        Ok(()) => Ok(Some(fuse.into())),
+        Err(Errno::EPERM) => Ok(None),
+        Err(Errno::EBUSY) => Err(MountError::Busy(path.to_path_buf())),
+        Err(errno @ Errno::ENODEV) => Err(MountError::NoDevice(errno.into())),
+        Err(errno) => Err(other("mount", errno.into())),
+    }
+}
+
+/// The helper opens `/dev/fuse`, mounts, and sends the descriptor through the socket that it has as
+/// its standard input (`_FUSE_COMMFD`, `util/fusermount.c` of libfuse).
+fn attach_by_helper(path: &Path, options: &AttachOptions) -> Result<OwnedFd, MountError> {
+    let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
+    let (ours, theirs) = UnixStream::pair().map_err(|error| other("socketpair", error))?;
+    let theirs = OwnedFd::from(theirs);
+    let child = run_helper(|command| {
+        command
+            .args(["-o", &options.for_helper(), "--"])
+            .arg(path)
+            .env("_FUSE_COMMFD", "0")
+            .stdin(theirs.try_clone()?)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+    });
+    // The helper alone holds it from now on, so that its end is seen.
+    drop(theirs);
+    let child = child.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => MountError::NoHelper(error),
+        _ => other("fusermount3", error),
+    })?;
+    let received = receive(&ours);
+    let output = child
+        .wait_with_output()
+        .map_err(|error| other("fusermount3", error))?;
+    if let Ok(Some(fuse)) = received {
+        return Ok(fuse);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or("no reason given").trim();
+    if said.contains("busy") {
+        return Err(MountError::Busy(path.to_path_buf()));
+    }
+    Err(MountError::Denied(path.to_path_buf(), said.to_owned()))
+}
+
+/// Runs the first helper that is there.
+fn run_helper<T>(mut run: impl FnMut(&mut Command) -> io::Result<T>) -> io::Result<T> {
+    let mut answer = Err(io::ErrorKind::NotFound.into());
+    for name in HELPERS {
+        answer = run(&mut Command::new(name));
+        match &answer {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+            _ => break,
+        }
+    }
+    answer
+}
+
+/// A descriptor, or `None` where the other end was closed without one.
+fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let buffers = &mut [io::IoSliceMut::new(&mut byte)];
+    rustix::io::retry_on_intr(|| recvmsg(socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    let mut messages = control.drain();
+    Ok(messages.find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    }))
+}
+
+impl Attached {
+    /// The device number that the mount's files show.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Takes the mount out of the tree, wherever it was moved or bound to; nothing where that is done already.
+    ///
+    /// # Errors
+    /// Where the kernel or the helper refuses.
+    pub(super) fn detach(&self) -> io::Result<Unmounted> {
+        let mut outcome = Unmounted::Gone;
+        // Those that came last lie on top.
+        for mount in mounts(|mount| mount.device == self.device)?.iter().rev() {
+            // Somebody may have unmounted it meanwhile, or mounted something else over it.
+            let on_top = mount_of(&mount.path).is_ok_and(|on_top| on_top.id == mount.id);
+            if !on_top {
+                let covered = mount.path == self.path;
+                if covered && mounts(|other| other.id == mount.id)?.len() == 1 {
+                    return Err(io::Error::from(Errno::EBUSY));
+                }
+                continue;
+            }
+            if detach_path(&mount.path)? == Unmounted::Detached {
+                outcome = Unmounted::Detached;
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            log::warn!("{}: not unmounted: {error}", self.path.display());
+        }
+    }
+}
+
+/// Unmounts what lies on top of `path`; one that is in use leaves the tree at once.
+fn detach_path(path: &Path) -> io::Result<Unmounted> {
+    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(Unmounted::Gone),
+        Err(Errno::EBUSY) => {
+            umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?;
+            Ok(Unmounted::Detached)
+        }
+        Err(Errno::EPERM) => detach_by_helper(path),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn detach_by_helper(path: &Path) -> io::Result<Unmounted> {
+    let run = |flags: &[&str]| {
+        run_helper(|command| {
+            command
+                .args(flags)
+                .arg("--")
+                .arg(path)
+                .stdin(Stdio::null())
+                .output()
+        })
+    };
+    if run(&["-u"])?.status.success() {
+        return Ok(Unmounted::Gone);
+    }
+    let output = run(&["-u", "-z"])?;
+    if output.status.success() {
+        return Ok(Unmounted::Detached);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(
+        said.lines().next().unwrap_or_default().to_owned(),
+    ))
+}

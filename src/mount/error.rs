@@ -1,0 +1,68 @@
+//! Why there is no mount.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::linux::ProcFault;
+
+/// Why there is no mount, and what would help.
+#[derive(Debug, Error)]
+pub enum MountError {
+    /// The mount point is not there.
+    #[error("{0}: no such directory: create it first (mkdir -p {0})")]
+    Missing(PathBuf),
+    /// It is no directory.
+    #[error("{0}: not a directory: choose or create one")]
+    NotADirectory(PathBuf),
+    /// The daemon of a mount there is gone.
+    #[error(
+        "{0}: Transport endpoint is not connected: the daemon of what is mounted there has died: unmount it first (umount -l {0}, or fusermount3 -uz {0})"
+    )]
+    Dead(PathBuf),
+    /// The same is mounted there.
+    #[error(
+        "{0}: procmemfs is mounted there already: unmount it first (umount {0}) or choose another directory"
+    )]
+    Mounted(PathBuf),
+    /// It lies in a mount of this kind, whose directories come and go with processes.
+    #[error("{0}: lies inside a procmemfs mount: choose another directory")]
+    Inside(PathBuf),
+    /// Somebody else has it.
+    #[error("{0}: busy: something else is being mounted there")]
+    Busy(PathBuf),
+    /// No FUSE in the kernel, or in the container.
+    #[error(
+        "no /dev/fuse: load the module (modprobe fuse), or let the container have it (--device /dev/fuse)"
+    )]
+    NoDevice(#[source] io::Error),
+    /// `/dev/fuse` is not for this user.
+    #[error(
+        "/dev/fuse may not be opened: ask root for 'chmod 0666 /dev/fuse' (which is udev's default), or mount as root"
+    )]
+    DeviceDenied(#[source] io::Error),
+    /// A plain user without the helper.
+    #[error(
+        "mounting needs root or the helper fusermount3: install the package fuse3, or mount as root"
+    )]
+    NoHelper(#[source] io::Error),
+    /// The kernel or the helper said no.
+    #[error("{0}: may not be mounted on by this user: {1}")]
+    Denied(PathBuf, String),
+    /// `/proc` is of no use.
+    #[error(transparent)]
+    Proc(#[from] ProcFault),
+    /// What is mounted where cannot be read.
+    #[error("/proc/self/mountinfo does not tell what is mounted on {0}")]
+    MountInfo(PathBuf, #[source] io::Error),
+    /// Without its own device it could be made to read its own files, and wait for itself.
+    #[error("{0}: the new mount cannot be found, and was taken away again")]
+    Lost(PathBuf, #[source] io::Error),
+    /// Another page size.
+    #[error("this kernel's pages have {0} bytes, and procmemfs knows pages of 4096 only")]
+    PageSize(u64),
+    /// Something else.
+    #[error("{0}: {1}")]
+    Other(PathBuf, String, #[source] io::Error),
+}

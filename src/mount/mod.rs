@@ -1,0 +1,193 @@
+//! Mounting, serving and unmounting.
+
+mod attach;
+mod error;
+mod options;
+mod point;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fuser::{Config, Session, SessionACL};
+
+pub use error::MountError;
+
+use attach::{Attached, attach};
+use options::AttachOptions;
+
+use crate::cache::{Freshness, PageCache};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Mode, MountConfig};
+use crate::fs::{FileSystem, FsOptions, Services};
+use crate::fuse::{Adapter, Jobs, Outdated};
+use crate::linux::{
+    LiveSource, LiveThreads, SourceOptions, check_page_size, raise_descriptor_limit,
+};
+use crate::mapping::Device;
+use crate::metrics::Metrics;
+use crate::patience::{Limits, Patience};
+
+/// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
+/// the other is waited for. More would not be faster, and waste more around what lies scattered.
+const READAHEAD_KIB: &str = "2048";
+
+/// A mount that answers once it is [started](Self::start).
+#[derive(Debug)]
+pub struct Mount {
+    session: Session<Adapter>,
+    jobs: Jobs,
+    patience: Arc<Patience>,
+    attached: Arc<Attached>,
+}
+
+impl Mount {
+    /// Mounts. No thread is started yet, so that the caller may still `fork`;
+    /// whoever comes to the mount meanwhile waits.
+    ///
+    /// # Errors
+    /// See [`MountError`].
+    pub fn new(config: &MountConfig, mountpoint: &Path) -> Result<Self, MountError> {
+        check_page_size().map_err(MountError::PageSize)?;
+        let metrics = Arc::new(Metrics::default());
+        let source_options = SourceOptions {
+            writable: config.mode == Mode::Write,
+            only: config.only.clone(),
+            touch: config.touch,
+            without_scan: config.without_scan,
+        };
+        // Before anything else is asked of `/proc`.
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let source = LiveSource::new(source_options, Arc::clone(&clock), Arc::clone(&metrics))?;
+        let source = Arc::new(source);
+        let mountpoint = point::check(mountpoint)?;
+        raise_descriptor_limit();
+        let services = Services {
+            source: Arc::clone(&source) as _,
+            cache: Arc::new(PageCache::new(config.cache_size, Arc::clone(&metrics))),
+            freshness: Arc::new(Freshness::new(config.cache_ttl, Arc::clone(&clock))),
+            metrics,
+        };
+        let options = FsOptions {
+            writable: config.mode == Mode::Write,
+            read_only: config.mode == Mode::ReadOnly,
+            force: config.force,
+            faults: config.faults,
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+        };
+        let patience = Patience::new(
+            Arc::clone(&clock),
+            Arc::new(LiveThreads),
+            Limits::for_threads(config.threads),
+        );
+        let patience = Arc::new(patience);
+        let fs = FileSystem::new(services, options, clock);
+        let (outdated, jobs) = Outdated::new();
+        let (fuse, attached) = attach(&mountpoint, &AttachOptions::new(config))?;
+        source.set_own_device(attached.device());
+        raise_readahead(attached.device());
+        let mut session_config = Config::default();
+        session_config.n_threads = Some(config.threads);
+        session_config.clone_fd = true;
+        // `fuser` is given the connection alone: it would unmount by path, and that may be another's
+        // by then.
+        let adapter = Adapter::new(fs, outdated, Arc::clone(&patience));
+        let session = Session::from_fd(adapter, fuse, SessionACL::Owner, session_config).map_err(
+            |error| MountError::Other(mountpoint, "agreeing with FUSE".to_owned(), error),
+        )?;
+        Ok(Self {
+            session,
+            jobs,
+            patience,
+            attached: Arc::new(attached),
+        })
+    }
+
+    /// Starts the threads that answer.
+    ///
+    /// # Errors
+    /// Where the system has no thread left.
+    pub fn start(self) -> io::Result<Serving> {
+        self.jobs.serve(self.session.notifier())?;
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || self.patience.watch())?;
+        let unmounter = Unmounter(self.attached);
+        let session = self.session;
+        let thread = std::thread::Builder::new()
+            .name("session".to_owned())
+            .spawn(move || session.run())?;
+        Ok(Serving { thread, unmounter })
+    }
+}
+
+/// A mount that answers. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Serving {
+    thread: JoinHandle<io::Result<()>>,
+    unmounter: Unmounter,
+}
+
+impl Serving {
+    /// Waits until the mount is gone, and calls `ready` with what can end it before.
+    ///
+    /// # Errors
+    /// Where talking to the kernel failed.
+    pub fn wait(self, ready: impl FnOnce(Unmounter)) -> io::Result<()> {
+        ready(self.unmounter);
+        join(self.thread)
+    }
+
+    /// Unmounts, and waits until the mount is gone; one that is in use is only taken out of the tree.
+    ///
+    /// # Errors
+    /// Where the kernel or `fusermount3` refuses.
+    pub fn unmount(self) -> io::Result<()> {
+        match self.unmounter.unmount()? {
+            Unmounted::Gone => join(self.thread),
+            Unmounted::Detached => Ok(()),
+        }
+    }
+}
+
+fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("a thread that serves requests panicked")))
+}
+
+/// What came of unmounting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// The mount is gone.
+    Gone,
+    /// It was in use: it has left the tree, and goes when its last user or this process does.
+    Detached,
+}
+
+/// Ends a mount from any thread. Dropping it unmounts, too.
+#[derive(Debug)]
+pub struct Unmounter(Arc<Attached>);
+
+impl Unmounter {
+    /// Unmounts; nothing where that is done already.
+    ///
+    /// # Errors
+    /// Where the kernel or `fusermount3` refuses.
+    pub fn unmount(&self) -> io::Result<Unmounted> {
+        self.0.detach()
+    }
+}
+
+/// Lets the kernel read ahead in requests of the largest size; for root only, and nothing is lost without.
+fn raise_readahead(device: Device) {
+    let path = format!(
+        "/sys/class/bdi/{}:{}/read_ahead_kb",
+        device.major, device.minor
+    );
+    if let Err(error) = std::fs::write(&path, READAHEAD_KIB) {
+        log::debug!("{path} stays as it is: {error}");
+    }
+}
