@@ -11,6 +11,7 @@
 mod cache;
 mod cli;
 mod daemon;
+mod differential;
 mod edges;
 mod fsx;
 mod harmless;
@@ -53,6 +54,7 @@ fn main() {
         fsx::tests(),
         tools::tests(),
         cache::tests(),
+        differential::tests(),
         edges::tests(),
         cli::tests(),
         daemon::tests(),

@@ -1,5 +1,6 @@
 //! Memory and files at the edges: for each address the mount gives what `/proc/PID/mem` gives, or an error.
 
+mod changing;
 mod first_thread;
 mod huge;
 mod kernel_made;
@@ -7,6 +8,7 @@ mod lazy;
 mod leases;
 mod markers;
 mod overlay;
+mod private_fuse;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,6 +18,7 @@ use crate::support::{Footprint, Mount, PAGE, Region, Target, Test, assert_bytes,
 /// The tests of all these modules.
 pub(crate) fn tests() -> Vec<Test> {
     [
+        changing::tests(),
         first_thread::tests(),
         huge::tests(),
         kernel_made::tests(),
@@ -23,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         leases::tests(),
         markers::tests(),
         overlay::tests(),
+        private_fuse::tests(),
     ]
     .into_iter()
     .flatten()

@@ -49,6 +49,7 @@ impl Edges {
             ["poison", at, len] => self.last()?.poison(address(at), number(len))?,
             ["guard", at, len] => advise(address(at), number(len), GUARD_INSTALL)?,
             ["advise", at, len, advice] => advise(address(at), number(len), number(advice) as _)?,
+            ["come-and-go", at, len] => come_and_go(address(at), number(len)),
             ["huge", kind, len] => {
                 let start = self.huge(kind, number(len))?;
                 return Ok(format!("{start:x}-{:x}", start + number(len)));
@@ -102,6 +103,19 @@ impl Edges {
         pattern::fill(bytes, third as u64, self.generation);
         Ok(start as usize)
     }
+}
+
+/// Starts a thread that touches one page after the other, and gives all of them back, for ever.
+fn come_and_go(start: usize, len: usize) {
+    std::thread::spawn(move || {
+        loop {
+            for page in (start..start + len).step_by(PAGE) {
+                // SAFETY: the test names writable memory that nothing else uses.
+                unsafe { (page as *mut u8).write_volatile(b'x') };
+            }
+            let _ = advise(start, len, libc::MADV_DONTNEED);
+        }
+    });
 }
 
 fn advise(start: usize, len: usize, advice: libc::c_int) -> io::Result<()> {

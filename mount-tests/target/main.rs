@@ -225,7 +225,8 @@ impl Target {
                 odd::lease(self.shapes.file(name)?, libc::F_WRLCK).map(|()| String::new())
             }
             [
-                "register" | "write-protect" | "poison" | "guard" | "huge" | "ring" | "advise",
+                "come-and-go" | "register" | "write-protect" | "poison" | "guard" | "huge" | "ring"
+                | "advise",
                 ..,
             ] => self.edges.obey(words),
             _ => self.shapes.obey(words),

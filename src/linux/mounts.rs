@@ -38,7 +38,18 @@ pub struct MountPoint {
 /// # Errors
 /// Where `/proc/self/mountinfo` cannot be read.
 pub fn mounts(wanted: impl Fn(&MountPoint) -> bool) -> io::Result<Vec<MountPoint>> {
-    let text = BufReader::new(File::open("/proc/self/mountinfo")?);
+    mounts_in(File::open("/proc/self/mountinfo")?, wanted)
+}
+
+/// As [`mounts`], of the process whose `mountinfo` this is.
+///
+/// # Errors
+/// Where it cannot be read.
+pub(super) fn mounts_in(
+    mountinfo: File,
+    wanted: impl Fn(&MountPoint) -> bool,
+) -> io::Result<Vec<MountPoint>> {
+    let text = BufReader::new(mountinfo);
     let mut found = Vec::new();
     for line in text.split(b'\n') {
         match parse(&line?) {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::status::{FileId, status_of_descriptor, status_of_file};
 use crate::clock::Clock;
+use crate::linux::mounts::mounts_in;
 use crate::linux::pinned::Pinned;
+use crate::mapping::Device;
 
 /// How long a list of descriptors is believed: what was opened since is found by its name meanwhile.
 const LIFETIME: Duration = Duration::from_millis(100);
@@ -33,6 +36,8 @@ pub(super) struct Descriptors {
 #[derive(Debug)]
 struct List {
     numbers: HashMap<FileId, Vec<i32>>,
+    /// The device of each mount that the process sees, where some descriptor cannot be told without.
+    mounts: Option<HashMap<u64, Device>>,
     taken: Duration,
     cost: Duration,
 }
@@ -49,60 +54,93 @@ impl Descriptors {
     ///
     /// The copy shares its offset with the process: bytes must be read by `pread`, and nothing may seek.
     pub(super) fn copy(&self, pinned: &Pinned, wanted: FileId) -> Option<File> {
-        let numbers = self.numbers(pinned, wanted);
+        let mut list = self.list.lock();
+        let list = self.recent(&mut list, pinned);
+        let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();
         numbers.into_iter().find_map(|number| {
             let copy = pidfd_getfd(pinned.pidfd(), number, PidfdGetfdFlags::empty()).ok()?;
             let file = File::from(copy);
+            let id = match status_of_file(&file) {
+                Some(status) => FileId::of(&status),
+                None => list.id_by_info(pinned, &own_info(&file)?)?,
+            };
             // It may be on another file by now.
-            let same = FileId::of(&status_of_file(&file)?) == wanted;
-            (same && is_readable(&file)).then_some(file)
+            (id == wanted && is_readable(&file)).then_some(file)
         })
     }
 
-    fn numbers(&self, pinned: &Pinned, wanted: FileId) -> Vec<i32> {
-        let mut list = self.list.lock();
+    /// The list of a moment ago, or one of now.
+    fn recent<'a>(&self, list: &'a mut Option<List>, pinned: &Pinned) -> &'a mut List {
         let now = self.clock.now();
         let is_recent = |list: &List| {
             let lifetime = LIFETIME.max(list.cost * COST_FACTOR);
             now.saturating_sub(list.taken) <= lifetime
         };
-        let known = match list.take().filter(is_recent) {
-            Some(recent) => recent,
-            None => {
-                let numbers = read(pinned);
-                let cost = self.clock.now().saturating_sub(now);
-                List {
-                    numbers,
-                    taken: now,
-                    cost,
-                }
-            }
-        };
-        let found = known.numbers.get(&wanted).cloned().unwrap_or_default();
-        *list = Some(known);
-        found
+        if !list.as_ref().is_some_and(is_recent) {
+            *list = None;
+        }
+        list.get_or_insert_with(|| {
+            let mut fresh = List {
+                numbers: HashMap::new(),
+                mounts: None,
+                taken: now,
+                cost: Duration::ZERO,
+            };
+            fresh.fill(pinned);
+            fresh.cost = self.clock.now().saturating_sub(now);
+            fresh
+        })
     }
 }
 
-fn read(pinned: &Pinned) -> HashMap<FileId, Vec<i32>> {
-    let mut numbers: HashMap<FileId, Vec<i32>> = HashMap::new();
-    let Ok(directory) = pinned.open_directory("fd") else {
-        return numbers;
-    };
-    let path = format!("/proc/{}/fd", pinned.task().number());
-    let entries = std::fs::read_dir(path).into_iter().flatten();
-    for entry in entries.map_while(Result::ok).take(MOST) {
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some(number) = number
-            && let Some(status) = status_of_descriptor(&directory, number)
-        {
-            numbers.entry(FileId::of(&status)).or_default().push(number);
+impl List {
+    fn fill(&mut self, pinned: &Pinned) {
+        let Ok(directory) = pinned.open_directory("fd") else {
+            return;
+        };
+        let task = pinned.task().number();
+        let entries = std::fs::read_dir(format!("/proc/{task}/fd"));
+        let entries = entries.into_iter().flatten().map_while(Result::ok);
+        for entry in entries.take(MOST) {
+            let name = entry.file_name();
+            let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let id = match status_of_descriptor(&directory, number) {
+                Some(status) => Some(FileId::of(&status)),
+                // A FUSE file system of a user lets root see nothing of its files.
+                None => std::fs::read(format!("/proc/{task}/fdinfo/{number}"))
+                    .ok()
+                    .and_then(|info| self.id_by_info(pinned, &info)),
+            };
+            if let Some(id) = id {
+                self.numbers.entry(id).or_default().push(number);
+            }
         }
     }
-    numbers
+
+    /// The file of an open descriptor by its `fdinfo`, with the device that `maps` shows (proc_pid_fdinfo(5)).
+    fn id_by_info(&mut self, pinned: &Pinned, info: &[u8]) -> Option<FileId> {
+        let field = |name: &str| {
+            let mut lines = info.split(|byte| *byte == b'\n');
+            let value = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+            std::str::from_utf8(value).ok()?.trim().parse::<u64>().ok()
+        };
+        let (mount, inode) = (field("mnt_id:")?, field("ino:")?);
+        let read = || {
+            let mountinfo = pinned.open_file("mountinfo").ok();
+            let mounts = mountinfo.and_then(|file| mounts_in(file, |_| true).ok());
+            let mounts = mounts.into_iter().flatten();
+            mounts.map(|mount| (mount.id, mount.device)).collect()
+        };
+        let mounts: &HashMap<_, _> = self.mounts.get_or_insert_with(read);
+        let device = *mounts.get(&mount)?;
+        Some(FileId { device, inode })
+    }
+}
+
+fn own_info(file: &File) -> Option<Vec<u8>> {
+    std::fs::read(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()
 }
 
 /// Whether `pread` of any offset and length works: not for `O_PATH`, `O_WRONLY`, `O_DIRECT`.

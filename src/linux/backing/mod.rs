@@ -62,7 +62,7 @@ pub(super) struct OpenFile {
     /// Whether less of it is allocated than it is long.
     is_sparse: bool,
     /// The time of its last change, in seconds and nanoseconds.
-    changed: (i64, u32),
+    changed: Option<(i64, u32)>,
     kind: FileSystemKind,
 }
 
@@ -161,7 +161,7 @@ impl BackingFiles {
             Some(_) => return Backing::Closed,
         }
         if let Some(copy) = self.descriptors.copy(pinned, wanted)
-            && let Some(found) = checked(copy, true, place)
+            && let Some(found) = checked(copy, wanted, true, place)
         {
             return found;
         }
@@ -205,13 +205,17 @@ fn open_if_same(found: &File, wanted: FileId, place: Place<'_>) -> Option<Backin
         );
         return Some(Backing::Closed);
     }
-    checked(reopen(found)?, false, place)
+    checked(reopen(found)?, wanted, false, place)
 }
 
 /// What an opened file is, if it is the one that is mapped.
-fn checked(file: File, is_copy: bool, place: Place<'_>) -> Option<Backing> {
-    let status = status_of_file(&file)?;
-    if file_type(&status) != FileType::RegularFile {
+fn checked(file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Backing> {
+    // Not there where the file system of a user lets root see nothing of its files.
+    let status = status_of_file(&file);
+    if status
+        .as_ref()
+        .is_some_and(|status| file_type(status) != FileType::RegularFile)
+    {
         return None;
     }
     let kind = FileSystemKind::of(&file);
@@ -219,7 +223,8 @@ fn checked(file: File, is_copy: bool, place: Place<'_>) -> Option<Backing> {
     let is_same = match kind {
         FileSystemKind::Plain | FileSystemKind::Huge => true,
         FileSystemKind::Stacked => {
-            is_older_than_mappings(&status, place.pinned) || frames() == Some(true)
+            let is_older = |status| is_older_than_mappings(status, place.pinned);
+            status.as_ref().is_some_and(is_older) || frames() == Some(true)
         }
         FileSystemKind::Served => frames() != Some(false),
     };
@@ -234,9 +239,11 @@ fn checked(file: File, is_copy: bool, place: Place<'_>) -> Option<Backing> {
     Some(Backing::File(OpenFile {
         file,
         is_copy,
-        id: FileId::of(&status),
-        is_sparse: status.stx_blocks * 512 < status.stx_size,
-        changed: sameness::last_change(&status),
+        id,
+        is_sparse: status
+            .as_ref()
+            .is_some_and(|status| status.stx_blocks * 512 < status.stx_size),
+        changed: status.as_ref().map(sameness::last_change),
         kind,
     }))
 }
@@ -250,7 +257,7 @@ impl OpenFile {
         let read = content::read(&self.file, offset, buffer)?;
         // A file that was copied up since it was opened gives the bytes of the copy.
         let now = || status_of_file(&self.file).map(|status| sameness::last_change(&status));
-        if self.kind == FileSystemKind::Stacked && now() != Some(self.changed) {
+        if self.kind == FileSystemKind::Stacked && now() != self.changed {
             return Err(Errno::ESTALE);
         }
         Ok(read)
