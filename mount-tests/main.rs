@@ -8,9 +8,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod cache;
 mod cli;
+mod clients;
 mod daemon;
+mod directories;
 mod fsx;
 mod harmless;
 mod hostile;
@@ -45,6 +48,7 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        backup::tests(),
         stuck::tests(),
         selfmap::tests(),
         harmless::tests(),
@@ -53,6 +57,8 @@ fn main() {
         tools::tests(),
         cache::tests(),
         cli::tests(),
+        clients::tests(),
+        directories::tests(),
         daemon::tests(),
         hostile::tests(),
         identity::tests(),
