@@ -8,10 +8,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod cache;
 mod cli;
+mod clients;
 mod daemon;
 mod differential;
+mod directories;
 mod edges;
 mod fsx;
 mod harmless;
@@ -47,6 +50,7 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        backup::tests(),
         stuck::tests(),
         selfmap::tests(),
         harmless::tests(),
@@ -57,6 +61,8 @@ fn main() {
         differential::tests(),
         edges::tests(),
         cli::tests(),
+        clients::tests(),
+        directories::tests(),
         daemon::tests(),
         hostile::tests(),
         identity::tests(),

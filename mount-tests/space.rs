@@ -38,7 +38,7 @@ const REGIONS: [&str; 9] = [
     "heap",
 ];
 
-fn space(mount: &Mount, pid: u32) -> PathBuf {
+pub(crate) fn space(mount: &Mount, pid: u32) -> PathBuf {
     mount.path("mem").join(pid.to_string())
 }
 
@@ -281,8 +281,17 @@ fn writes_obey_the_mappings() {
     assert_eq!(target.read(readonly.start, 1), b"x");
 }
 
-/// A file in memory that goes with the test.
-struct InMemory(PathBuf);
+/// A file in memory that goes with the test: other file systems take no 128 TiB.
+pub(crate) struct InMemory(pub(crate) PathBuf);
+
+impl InMemory {
+    /// A name that no other test uses at the same time.
+    pub(crate) fn new(mount: &Mount, name: &str) -> Self {
+        let shm = Path::new("/dev/shm");
+        let dir = if shm.is_dir() { shm } else { mount.outside() };
+        Self(dir.join(format!("procmemfs-test-{}-{name}", mount.daemon())))
+    }
+}
 
 impl Drop for InMemory {
     fn drop(&mut self) {
@@ -298,13 +307,7 @@ fn cp_makes_a_sparse_copy_of_a_whole_process() {
     let before = Footprint::of(target.pid());
     let mount = Mount::new("");
     let path = space(&mount, target.pid());
-    let shm = Path::new("/dev/shm");
-    let dir = if shm.is_dir() { shm } else { mount.outside() };
-    let copy = InMemory(dir.join(format!(
-        "procmemfs-test-{}-{}",
-        std::process::id(),
-        target.pid()
-    )));
+    let copy = InMemory::new(&mount, "space");
     let mut cp = Command::new("cp");
     cp.arg("--sparse=always").args([&path, &copy.0]);
     timed("cp of an address space", Duration::from_secs(20), &mut cp)

@@ -24,7 +24,16 @@ tests![
 ];
 
 const OF_MAPPINGS: &[&str] = &[
-    "start", "end", "perms", "offset", "dev", "inode", "path", "rss", "swap",
+    "start",
+    "end",
+    "perms",
+    "offset",
+    "dev",
+    "inode",
+    "path",
+    "rss",
+    "swap",
+    "unreadable_bytes",
 ];
 const OF_PROCESSES: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
 
@@ -41,7 +50,7 @@ fn value(path: &Path, name: &str) -> Vec<u8> {
 }
 
 #[track_caller]
-fn text(path: &Path, name: &str) -> String {
+pub(crate) fn text(path: &Path, name: &str) -> String {
     String::from_utf8(value(path, name)).unwrap()
 }
 

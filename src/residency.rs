@@ -15,14 +15,18 @@ pub enum Content {
     /// In the file or the shared memory object behind the mapping; this
     /// process has not mapped them.
     File,
-    /// Nowhere, and there is no memory either: unmapped, or behind the end of the file.
+    /// Nowhere, and there is no memory either: unmapped, beyond the end of the file, or not to be read.
     Nothing,
 }
 
 impl Content {
-    /// Whether a reader of a sparse file must look at the stretch: all but what is known to be zeros.
+    /// Whether a reader of a sparse file has something to read there. Zeros are a hole, and so is
+    /// what cannot be read: a sparse copy asks for data alone, and an error would end it half-way.
     pub fn is_data(self) -> bool {
-        self != Self::Zero
+        match self {
+            Self::Resident | Self::Swapped | Self::File => true,
+            Self::Zero | Self::Nothing => false,
+        }
     }
 }
 
@@ -73,6 +77,21 @@ mod tests {
 
     fn range(start: u64, end: u64) -> AddressRange {
         AddressRange::new(Address::new(start), Address::new(end)).unwrap()
+    }
+
+    /// SEMANTICS: what cannot be read is a hole.
+    #[test]
+    fn data_is_what_can_be_read_and_may_differ_from_zeros() {
+        let kinds = [
+            (Content::Resident, true),
+            (Content::Swapped, true),
+            (Content::File, true),
+            (Content::Zero, false),
+            (Content::Nothing, false),
+        ];
+        for (content, is_data) in kinds {
+            assert_eq!(content.is_data(), is_data, "{content:?}");
+        }
     }
 
     #[test]

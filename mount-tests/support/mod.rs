@@ -2,6 +2,7 @@
 
 mod abort;
 mod cgroup;
+mod client;
 mod footprint;
 mod mount;
 mod needs;
@@ -18,6 +19,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) use cgroup::MemoryGroup;
+pub(crate) use client::{Client, Width, build_client};
 pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, seek, timed};
 pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};

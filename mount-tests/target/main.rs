@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod churn;
 mod edges;
 mod odd;
 mod pattern;
@@ -176,6 +177,11 @@ impl Target {
             ["counter"] => {
                 count(self.regions.region("counter").start);
                 Ok(String::new())
+            }
+            ["churn", len] => {
+                let start = self.regions.map("churn", number(len), None, true)?;
+                churn::start(start, number(len));
+                Ok(format!("{start:x}-{:x}", start + number(len)))
             }
             ["threads", count] => {
                 for _ in 0..number(count) {

@@ -18,6 +18,10 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 /// Stretches that one look takes in: a sparse copy asks for one at a time.
 const AT_MOST: usize = 1024;
 
+/// Stretches that are kept of all mappings of one address space: how many there are is a target's
+/// to decide. The look that was taken last is always kept.
+const KEPT_STRETCHES: usize = 4 * AT_MOST;
+
 /// What one look saw: stretches without a gap.
 #[derive(Debug)]
 struct Look {
@@ -53,14 +57,31 @@ impl Looked {
             return Ok(stretches);
         }
         let rest = AddressRange::new(range.start(), mapping.range().end()).unwrap_or(range);
+        let mut stretches = memory.contents(mapping, rest, AT_MOST.max(at_most))?;
+        // A look may end early: who asks goes on from there.
+        stretches.truncate(AT_MOST.max(at_most));
+        stretches.shrink_to_fit();
         let look = Look {
             epoch: epoch.number(),
-            stretches: memory.contents(mapping, rest, AT_MOST.max(at_most))?,
+            stretches,
         };
         let part = look.part(range, at_most).unwrap_or_default();
-        self.0.lock().put(start, look);
+        let mut known = self.0.lock();
+        known.put(start, look);
+        while known.len() > 1 && stretches_of(&known) > KEPT_STRETCHES {
+            known.pop_lru();
+        }
         Ok(part)
     }
+
+    /// Forgets all that was seen.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+fn stretches_of(known: &LruCache<Address, Look>) -> usize {
+    known.iter().map(|(_, look)| look.stretches.len()).sum()
 }
 
 impl Look {
@@ -128,5 +149,30 @@ mod tests {
         assert_eq!(ask(0, 100), before, "within the bound");
         freshness.end_all();
         assert_eq!(ask(0, 100), bare(0, 100));
+    }
+
+    /// SEMANTICS: a target does not decide what the daemon holds.
+    #[test]
+    fn what_is_kept_is_bounded_however_many_stretches_there_are() {
+        const PAGES: u64 = 4 * AT_MOST as u64;
+        const STEP: u64 = PAGES * PAGE_SIZE;
+        let freshness = Freshness::new(Duration::from_secs(1), Arc::new(ManualClock::new()));
+        let epoch = freshness.current(&freshness.new_space());
+        let process = FakeProcess::new(7, b"fake");
+        let (memory, looked) = (process.open(), Looked::default());
+        for mapping in 1..=8 {
+            process.reserve(mapping * STEP, PAGES as usize);
+            for page in (0..PAGES).step_by(2) {
+                process.map(mapping * STEP + page * PAGE_SIZE, b"data");
+            }
+            let mapping = fake::mapping(mapping * STEP, PAGES);
+            let ask =
+                |at_most| looked.contents(&*memory, epoch, &mapping, mapping.range(), at_most);
+            assert_eq!(ask(3).unwrap().len(), 3);
+            assert!(stretches_of(&looked.0.lock()) <= KEPT_STRETCHES);
+        }
+        assert_eq!(looked.0.lock().len(), KEPT_STRETCHES / AT_MOST);
+        looked.clear();
+        assert_eq!(stretches_of(&looked.0.lock()), 0);
     }
 }

@@ -118,6 +118,7 @@ impl ProcessMemory for CachedMemory {
     }
 
     fn rest(&self) {
+        self.looked.clear();
         self.inner.rest();
     }
 

@@ -8,7 +8,8 @@ use crate::address::AddressRange;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::process::ProcessInfo;
-use crate::tree::{Inode, Kind, Node, OpenProcess};
+use crate::residency::Content;
+use crate::tree::{Inode, Kind, LISTING_VALID, Node, OpenProcess};
 use crate::view::SPACE_SIZE;
 
 /// What `stat` shows, and how long it holds.
@@ -16,6 +17,8 @@ use crate::view::SPACE_SIZE;
 pub struct Attributes {
     /// The inode's number.
     pub inode: Inode,
+    /// What tells it from others that have had the same number.
+    pub generation: u32,
     /// The kind of file.
     pub kind: Kind,
     /// Permission bits.
@@ -100,6 +103,7 @@ impl FileSystem {
         let freshness = &self.services.freshness;
         let plain = Attributes {
             inode,
+            generation: self.inodes.generation(node),
             kind: node.kind(),
             mode: match node.kind() {
                 Kind::Directory => 0o555,
@@ -110,11 +114,27 @@ impl FileSystem {
             blocks: 0,
             modified: self.mounted,
             changed: self.mounted,
-            links: if node.kind() == Kind::Directory { 2 } else { 1 },
+            // A directory with two is taken for one without directories in it (`find`, `File::Find`
+            // of Perl); one says that they were not counted, as on btrfs.
+            links: 1,
             uid: self.options.uid,
             gid: self.options.gid,
             valid: freshness.lendable(),
         };
+        let shown = self.describe_kind(node, plain, counted);
+        if node.kind() != Kind::Directory {
+            return shown;
+        }
+        Attributes {
+            // What is in it can change at any moment, and nobody tells us: who lists it again
+            // because of its time must never miss a name.
+            modified: freshness.clock().wall(),
+            valid: shown.valid.min(LISTING_VALID),
+            ..shown
+        }
+    }
+
+    fn describe_kind(&self, node: &Node, plain: Attributes, counted: &Counted) -> Attributes {
         match node {
             Node::Root | Node::SelfLink | Node::Spaces | Node::Names | Node::Command(_) => plain,
             Node::CommandLink(_) => Attributes {
@@ -123,7 +143,7 @@ impl FileSystem {
             },
             Node::Stats => Attributes {
                 size: self.services.metrics.render().len() as u64,
-                modified: freshness.clock().wall(),
+                modified: self.services.freshness.clock().wall(),
                 valid: Duration::ZERO,
                 ..plain
             },
@@ -150,18 +170,13 @@ impl FileSystem {
         }
     }
 
-    /// Memory that `shown` holds, in blocks; `None` where that cannot be known.
-    /// `hidden` says whether there may be bytes that the process does not hold.
+    /// Memory that a mapping holds, in blocks; `None` where that cannot be known.
     ///
     /// A file of no block at all is archived as one large hole by `tar -S`
-    /// without a look. So one that has bytes elsewhere shows a block at least.
-    fn blocks(
-        &self,
-        info: &ProcessInfo,
-        shown: AddressRange,
-        hidden: bool,
-        counted: &Counted,
-    ) -> Option<u64> {
+    /// without a look. So one that may have bytes elsewhere shows a block at least.
+    fn blocks(&self, info: &ProcessInfo, mapping: &Mapping, counted: &Counted) -> Option<u64> {
+        let shown = shown(mapping);
+        let hidden = mapping.has_file() || mapping.is_special();
         if shown.is_empty() {
             return Some(0);
         }
@@ -172,7 +187,26 @@ impl FileSystem {
                 self.held.of(&*process.memory, shown).ok()?
             }
         };
+        if held.total() >= shown.len() && self.is_unreadable(info, mapping) {
+            return Some(0);
+        }
         Some((held.total() / BLOCK).max(u64::from(hidden)))
+    }
+
+    /// Whether memory that is held is none that can be read, as pages of this mount's own files.
+    /// Tools look for holes only where blocks are missing, so such a file shows none.
+    fn is_unreadable(&self, info: &ProcessInfo, mapping: &Mapping) -> bool {
+        let is_suspect = mapping.has_file() || info.identity.pid.get() == std::process::id();
+        let Some(process) = is_suspect.then(|| self.process(info)).flatten() else {
+            return false;
+        };
+        let shown = shown(mapping);
+        let first = process.memory.contents(mapping, shown, 1);
+        first.is_ok_and(|stretches| {
+            stretches
+                .first()
+                .is_some_and(|stretch| stretch.content == Content::Nothing)
+        })
     }
 
     /// Counts the memory that the nodes of one listing hold, all of it together.
@@ -238,8 +272,7 @@ impl FileSystem {
         counted: &Counted,
     ) -> Attributes {
         let size = mapping.size();
-        let hidden = mapping.has_file() || mapping.is_special();
-        let blocks = self.blocks(info, shown(mapping), hidden, counted);
+        let blocks = self.blocks(info, mapping, counted);
         // Last: counting blocks can take long, and time runs.
         let (modified, valid) = self.modified(info);
         Attributes {

@@ -8,7 +8,7 @@ use super::{Attributes, Counted, FileSystem};
 use crate::error::{Error, Result};
 use crate::mapping::sanitized;
 use crate::process::{ProcessId, ProcessInfo};
-use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Listing, Node};
+use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Listing, Node, OpenDirectory};
 use crate::tree::{ProcessTable, Snapshot, WellKnown};
 
 const SELF: &str = "self";
@@ -62,24 +62,26 @@ impl FileSystem {
     /// `NotADirectory`, and what listing the processes or reading `maps` says.
     pub fn open_directory(&self, inode: Inode) -> Result<u64> {
         let node = self.inodes.get(inode)?;
-        let parent = match &node {
-            Node::Command(_) => Node::Names,
-            _ => Node::Root,
-        };
-        let entries = vec![entry(".", node.clone()), entry("..", parent)];
-        let listing = self.list(&node, entries)?;
-        Ok(self.handles.open(Handle::Directory(Arc::new(listing))))
+        let taken = self.services.freshness.clock().now();
+        let listing = self.list(&node)?;
+        let open = OpenDirectory::new(node, listing, taken);
+        Ok(self.handles.open(Handle::Directory(Arc::new(open))))
     }
 
-    /// The entries of an open directory, `.` and `..` first.
+    /// The entries of an open directory, `.` and `..` first, for who reads them from `position`
+    /// on: as they are now where a walk begins, and else as they were when it began.
     ///
     /// # Errors
-    /// `BadHandle`.
-    pub fn read_directory(&self, handle: u64) -> Result<Arc<Listing>> {
-        match self.handles.get(handle)? {
-            Handle::Directory(listing) => Ok(listing),
-            Handle::Memory(_) | Handle::Text(_) => Err(Error::BadHandle),
+    /// `BadHandle`, and as [`open_directory`](Self::open_directory).
+    pub fn read_directory(&self, handle: u64, position: u64) -> Result<Arc<Listing>> {
+        let Handle::Directory(open) = self.handles.get(handle)? else {
+            return Err(Error::BadHandle);
+        };
+        let now = self.services.freshness.clock().now();
+        if let Some(listing) = open.listing(position, now) {
+            return Ok(listing);
         }
+        Ok(open.begin(self.list(open.node())?, now))
     }
 
     /// Where a link leads, for the thread `caller`.
@@ -167,7 +169,12 @@ impl FileSystem {
             .ok_or(Error::NoEntry)
     }
 
-    fn list(&self, directory: &Node, mut entries: Vec<DirectoryEntry>) -> Result<Listing> {
+    fn list(&self, directory: &Node) -> Result<Listing> {
+        let parent = match directory {
+            Node::Command(_) => Node::Names,
+            _ => Node::Root,
+        };
+        let mut entries = vec![entry(".", directory.clone()), entry("..", parent)];
         match directory {
             Node::Root => {
                 entries.push(entry(NAMES, Node::Names));

@@ -117,7 +117,7 @@ impl FileSystem {
             Handle::Memory(open) => match &open.view {
                 OpenView::Mapping(file) => file.read_at(offset, buffer, open.short)?,
                 OpenView::Space(info) => {
-                    let file = self.space(&open, info)?;
+                    let file = self.space(&open.process, info)?;
                     file.read_at(offset, buffer, open.short)?
                 }
             },
@@ -143,7 +143,9 @@ impl FileSystem {
         let mode = open.write.ok_or(Error::BadHandle)?;
         let bytes = match &open.view {
             OpenView::Mapping(file) => file.write_at(offset, data, mode)?,
-            OpenView::Space(info) => self.space(&open, info)?.write_at(offset, data, mode)?,
+            OpenView::Space(info) => self
+                .space(&open.process, info)?
+                .write_at(offset, data, mode)?,
         };
         self.services.metrics.written_bytes.add(bytes as u64);
         Ok(Written {
@@ -168,7 +170,7 @@ impl FileSystem {
         let open = self.open_file(handle)?;
         match &open.view {
             OpenView::Mapping(file) => file.seek(offset, whence),
-            OpenView::Space(info) => self.space(&open, info)?.seek(offset, whence),
+            OpenView::Space(info) => self.space(&open.process, info)?.seek(offset, whence),
         }
     }
 
@@ -180,13 +182,17 @@ impl FileSystem {
     }
 
     /// The address space as it is now, or was a moment ago.
-    fn space(&self, open: &OpenMemory, info: &Arc<ProcessInfo>) -> Result<SpaceFile> {
+    pub(super) fn space(
+        &self,
+        process: &OpenProcess,
+        info: &Arc<ProcessInfo>,
+    ) -> Result<SpaceFile> {
         let snapshot = self.processes.fresh(info).map_err(|error| match error {
             Error::NoProcess(pid) => Error::Ended(pid),
             error => error,
         })?;
         Ok(SpaceFile::new(
-            Arc::clone(&open.process.memory),
+            Arc::clone(&process.memory),
             Arc::clone(snapshot.mappings()),
             self.options.faults,
         ))

@@ -12,6 +12,8 @@ use crate::process::fake::{FakeProcess, FakeSource};
 use crate::tree::{Inode, Kind, ROOT};
 use crate::view::{SPACE_SIZE, Seek};
 
+mod views;
+
 const TTL: Duration = Duration::from_millis(100);
 pub(crate) const HEAP: &str = "000000010000-000000012000.rw-p.heap";
 const TEXT: &str = "000000020000-000000021000.r-xp.bin";
@@ -89,7 +91,7 @@ impl Bench {
             .fs
             .open_directory(self.find(path).unwrap().inode)
             .unwrap();
-        let entries = self.fs.read_directory(handle).unwrap();
+        let entries = self.fs.read_directory(handle, 0).unwrap();
         self.fs.release(handle);
         entries.iter().map(|entry| entry.name.clone()).collect()
     }
@@ -382,7 +384,7 @@ fn handles_are_good_for_what_they_were_given_for() {
     assert_eq!(bench.fs.write(directory, 0, b"x"), Err(Error::BadHandle));
     let file = bench.open("stats", READ).unwrap();
     assert!(matches!(
-        bench.fs.read_directory(file.handle),
+        bench.fs.read_directory(file.handle, 0),
         Err(Error::BadHandle)
     ));
     bench.fs.release(file.handle);
@@ -473,10 +475,11 @@ fn extended_attributes_are_as_designed() {
         names.trim_end_matches('\0').replace('\0', " ")
     };
     let (text, vvar) = (format!("7/{TEXT}"), format!("7/{VVAR}"));
-    let of_mapping = "start end perms offset dev inode path rss swap";
+    let of_mapping = "start end perms offset dev inode path rss swap unreadable_bytes";
     assert_eq!(names(&text), of_mapping);
     assert_eq!(names(&vvar), format!("{of_mapping} unreadable"));
     assert_eq!(names("7"), "comm exe cmdline uid state rss");
+    assert_eq!(names("mem/7"), "unreadable_bytes");
     assert_eq!(names("stats"), "");
     let table = [
         ("start", "000000020000"),
@@ -488,6 +491,7 @@ fn extended_attributes_are_as_designed() {
         ("path", "/usr/bin/bin"),
         ("rss", "4096"),
         ("swap", "0"),
+        ("unreadable_bytes", "0"),
     ];
     for (name, expected) in table {
         assert_eq!(value(&text, name).unwrap(), expected, "{name}");

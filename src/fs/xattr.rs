@@ -1,10 +1,13 @@
 //! Extended attributes: what a script would otherwise parse out of names and of `/proc`.
 
+use std::sync::Arc;
+
 use super::FileSystem;
 use crate::error::{Error, Result};
 use crate::mapping::{Barrier, Extent, Mapping};
 use crate::process::ProcessInfo;
 use crate::tree::{Inode, Node};
+use crate::view::{MappingFile, Unreadable};
 
 const PREFIX: &str = "user.procmemfs.";
 
@@ -14,8 +17,27 @@ const MOST: usize = 64 << 10;
 
 /// Attributes of a mapping, in the order of their listing.
 const MAPPING: &[&str] = &[
-    "start", "end", "perms", "offset", "dev", "inode", "path", "rss", "swap",
+    "start",
+    "end",
+    "perms",
+    "offset",
+    "dev",
+    "inode",
+    "path",
+    "rss",
+    "swap",
+    UNREADABLE_BYTES,
 ];
+
+/// Attributes of an address space.
+const SPACE: &[&str] = &[UNREADABLE_BYTES];
+
+/// Bytes that cannot be read now, so that a copy can be known to lack something.
+const UNREADABLE_BYTES: &str = "unreadable_bytes";
+
+/// Stretches that one count of unreadable bytes looks at: more than four processes have mappings
+/// by default (`vm.max_map_count`), and done within a fraction of a second.
+const COUNTED_STRETCHES: usize = 1 << 18;
 
 /// The attribute of a mapping that nobody can read: why.
 const UNREADABLE: &str = "unreadable";
@@ -39,6 +61,7 @@ impl FileSystem {
         let name = name.strip_prefix(PREFIX).ok_or(Error::NoAttribute)?;
         let mut value = match self.inodes.get(inode)? {
             Node::Mapping(info, mapping) => self.of_mapping(&info, &mapping, name),
+            Node::Space(info) if name == UNREADABLE_BYTES => self.unreadable_in_space(&info),
             Node::Process(info) => self.of_process(&info, name),
             _ => Err(Error::NoAttribute),
         }?;
@@ -65,13 +88,19 @@ impl FileSystem {
                 }
             }
             Node::Process(_) => PROCESS.iter().for_each(|name| add(name)),
+            Node::Space(_) => SPACE.iter().for_each(|name| add(name)),
             _ => (),
         }
         debug_assert!(names.len() <= MOST, "the kernel passes on no more");
         Ok(names)
     }
 
-    fn of_mapping(&self, info: &ProcessInfo, mapping: &Mapping, name: &str) -> Result<Vec<u8>> {
+    fn of_mapping(
+        &self,
+        info: &ProcessInfo,
+        mapping: &Arc<Mapping>,
+        name: &str,
+    ) -> Result<Vec<u8>> {
         let device = mapping.device();
         let text = match name {
             "start" => mapping.range().start().to_string(),
@@ -83,6 +112,7 @@ impl FileSystem {
             "path" => return Ok(mapping.path().to_vec()),
             "rss" => self.held_by(info, mapping)?.resident.to_string(),
             "swap" => self.held_by(info, mapping)?.swapped.to_string(),
+            UNREADABLE_BYTES => return self.unreadable_in_mapping(info, mapping),
             UNREADABLE => unreadable(mapping).ok_or(Error::NoAttribute)?.to_owned(),
             _ => return Err(Error::NoAttribute),
         };
@@ -92,6 +122,19 @@ impl FileSystem {
     fn held_by(&self, info: &ProcessInfo, mapping: &Mapping) -> Result<crate::residency::Held> {
         let process = self.opened.open(&info.identity)?;
         self.held.of(&*process.memory, mapping.range())
+    }
+
+    fn unreadable_in_mapping(&self, info: &ProcessInfo, mapping: &Arc<Mapping>) -> Result<Vec<u8>> {
+        let memory = Arc::clone(&self.opened.open(&info.identity)?.memory);
+        let file = MappingFile::new(memory, Arc::clone(mapping), self.options.faults);
+        Ok(counted(file.unreadable(COUNTED_STRETCHES)?))
+    }
+
+    fn unreadable_in_space(&self, info: &Arc<ProcessInfo>) -> Result<Vec<u8>> {
+        let process = self.opened.open(&info.identity)?;
+        Ok(counted(
+            self.space(&process, info)?.unreadable(COUNTED_STRETCHES)?,
+        ))
     }
 
     fn of_process(&self, info: &ProcessInfo, name: &str) -> Result<Vec<u8>> {
@@ -106,6 +149,12 @@ impl FileSystem {
             _ => Err(Error::NoAttribute),
         }
     }
+}
+
+/// A count that stopped before all was looked at ends in `+`: there are at least so many.
+fn counted(unreadable: Unreadable) -> Vec<u8> {
+    let mark = if unreadable.is_all { "" } else { "+" };
+    format!("{}{mark}", unreadable.bytes).into_bytes()
 }
 
 fn unreadable(mapping: &Mapping) -> Option<&'static str> {

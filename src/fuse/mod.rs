@@ -16,12 +16,14 @@ use fuser::{
     AccessFlags, BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::address::PAGE_SIZE;
 use crate::contained::contained;
 use crate::error::Error;
 use crate::fs::{Change, FileSystem};
+use crate::mapping::MAX_NAME;
 use crate::metrics::Operation;
 use crate::patience::Patience;
 use crate::tree::Inode;
@@ -284,8 +286,16 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
+        let inode = Inode(inode.0);
         let shared = self.count(Operation::ReadDirectory);
-        contained(|| shared.list_directory(Inode(inode.0), handle.0, offset, reply));
+        shared.guarded(
+            Operation::ReadDirectory,
+            inode,
+            reply,
+            move |shared, slot| {
+                shared.list_directory(inode, handle.0, offset, slot);
+            },
+        );
     }
 
     fn readdirplus(
@@ -318,6 +328,20 @@ impl Filesystem for Adapter {
     ) {
         contained(|| self.shared.fs.release(handle.0));
         reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+        // As `/proc`: no space to be counted.
+        reply.statfs(
+            0,
+            0,
+            0,
+            0,
+            0,
+            PAGE_SIZE as u32,
+            MAX_NAME as u32,
+            PAGE_SIZE as u32,
+        );
     }
 
     fn getxattr(

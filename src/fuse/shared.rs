@@ -27,9 +27,6 @@ use crate::tree::Inode;
 /// bound: programs end and others start under the same number.
 const NAME_VALID: Duration = Duration::from_secs(1);
 
-/// Nothing here is ever created under an inode number that was used before.
-const GENERATION: Generation = Generation(0);
-
 /// Entries that are put together for one answer to `readdirplus`, at first and at the most.
 const ENTRIES: (usize, usize) = (32, 512);
 
@@ -110,7 +107,7 @@ impl Shared {
             Ok(found) => {
                 let name_valid = found.valid.min(NAME_VALID);
                 let attributes = convert::attributes(found);
-                reply.entry_with_ttls(&found.valid, &name_valid, &attributes, GENERATION);
+                reply.entry_with_ttls(&found.valid, &name_valid, &attributes, generation(found));
             }
             Err(error) => reply.error(self.fail_at(Operation::Lookup, parent, Some(name), error)),
         });
@@ -239,19 +236,22 @@ impl Shared {
         inode: Inode,
         handle: u64,
         offset: u64,
-        mut reply: ReplyDirectory,
+        slot: &Slot<ReplyDirectory>,
     ) {
-        let listing = match self.fs.read_directory(handle) {
-            Ok(listing) => listing,
-            Err(error) => return reply.error(self.fail(Operation::ReadDirectory, inode, &error)),
-        };
-        for (next, entry) in listing.from_position(offset) {
-            let number = INodeNo(self.fs.inode_of(&entry.node).0);
-            if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
-                break;
+        // Before the reply is taken: a walk that begins lists the directory, which can take long.
+        let listing = self.fs.read_directory(handle, offset);
+        slot.answer(|mut reply| match listing {
+            Ok(listing) => {
+                for (next, entry) in listing.from_position(offset) {
+                    let number = INodeNo(self.fs.inode_of(&entry.node).0);
+                    if reply.add(number, next, convert::kind(entry.node.kind()), &entry.name) {
+                        break;
+                    }
+                }
+                reply.ok();
             }
-        }
-        reply.ok();
+            Err(error) => reply.error(self.fail(Operation::ReadDirectory, inode, &error)),
+        });
     }
 
     /// Names with attributes, which are looked up before the reply is taken: that can take long.
@@ -262,7 +262,7 @@ impl Shared {
         offset: u64,
         slot: &Slot<ReplyDirectoryPlus>,
     ) {
-        let listing = match self.fs.read_directory(handle) {
+        let listing = match self.fs.read_directory(handle, offset) {
             Ok(listing) => listing,
             Err(error) => {
                 slot.answer(|reply| {
@@ -294,7 +294,14 @@ impl Shared {
             for (next, entry, found) in &entries {
                 let attributes = convert::attributes(found);
                 let (name, valid) = (&entry.name, &found.valid.min(NAME_VALID));
-                if reply.add(attributes.ino, *next, name, valid, &attributes, GENERATION) {
+                if reply.add(
+                    attributes.ino,
+                    *next,
+                    name,
+                    valid,
+                    &attributes,
+                    generation(found),
+                ) {
                     break;
                 }
                 taken += 1;
@@ -329,4 +336,8 @@ impl Shared {
             Err(error) => reply.error(self.fail(Operation::ExtendedAttribute, inode, &error)),
         });
     }
+}
+
+fn generation(found: &Attributes) -> Generation {
+    Generation(found.generation.into())
 }

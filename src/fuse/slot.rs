@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use fuser::{
-    ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite,
-    ReplyXattr,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyWrite, ReplyXattr,
 };
 use parking_lot::Mutex;
 
@@ -27,6 +27,7 @@ macro_rules! refuse {
 refuse!(
     ReplyAttr,
     ReplyData,
+    ReplyDirectory,
     ReplyDirectoryPlus,
     ReplyEntry,
     ReplyLseek,

@@ -1,10 +1,11 @@
 //! What every [`ProcessMemory`](super::ProcessMemory) keeps to; the same checks run on fakes, on the
 //! cache over them, and on live processes.
 
-use crate::address::{Address, PAGE_SIZE};
+use crate::address::{Address, AddressRange, PAGE_SIZE};
 use crate::error::Error;
 use crate::mapping::Mapping;
 use crate::process::{ProcessMemory, ReadSegment, WriteMode};
+use crate::residency::Content;
 
 /// Three pages: two hold `first` and `second`, the one behind them nothing.
 #[derive(Debug)]
@@ -80,6 +81,8 @@ pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
         Err(Error::Unreachable(hole))
     );
 
+    check_contents(memory, layout);
+
     let patch = [0xa5; 5];
     let seam = start.plus(PAGE_SIZE - 2);
     assert_eq!(memory.write(seam, &patch, WriteMode::Obey), Ok(5));
@@ -106,4 +109,27 @@ pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
         Ok(2),
         "a hole ends the write"
     );
+}
+
+/// What cannot be read is said to be nowhere, and all else to be somewhere, however many stretches
+/// are asked for at a time.
+fn check_contents(memory: &dyn ProcessMemory, layout: &Layout) {
+    let (start, hole) = (layout.start, layout.start.plus(2 * PAGE_SIZE));
+    let all = AddressRange::new(start, hole.plus(PAGE_SIZE)).expect("three pages");
+    for at_most in [1, 2, 100] {
+        let mut at = start;
+        while at < all.end() {
+            let rest = AddressRange::new(at, all.end()).expect("a part of them");
+            let stretches = memory.contents(&layout.mapping, rest, at_most).unwrap();
+            assert!(!stretches.is_empty(), "nothing is said of {at}");
+            for stretch in stretches {
+                assert_eq!(stretch.range.start(), at, "in order and without a gap");
+                assert!(!stretch.range.is_empty() && stretch.range.end() <= all.end());
+                let is_hole = stretch.content == Content::Nothing;
+                assert_eq!(is_hole, at >= hole, "{stretch:?}");
+                at = stretch.range.end();
+            }
+        }
+        assert_eq!(at, all.end());
+    }
 }

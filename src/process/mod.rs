@@ -103,7 +103,8 @@ pub trait ProcessMemory: Debug + Send + Sync {
     /// Where the bytes of `range`, a part of `mapping`, are; touches none of them.
     ///
     /// The stretches lie in order and without a gap from the start of the
-    /// range on. They may end before the range does: then ask again from there.
+    /// range on. They may end before the range does, and do after about `at_most` of them, since a
+    /// target decides how many there are: then ask again from there.
     ///
     /// # Errors
     /// `Ended`, `Replaced`, and `System` where the kernel does not say.

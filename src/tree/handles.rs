@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{Inode, Listing};
+use super::{Inode, OpenDirectory};
 use crate::cache::SpaceEpoch;
 use crate::error::{Error, Result};
 use crate::process::{ProcessInfo, ProcessMemory, WriteMode};
@@ -71,8 +71,8 @@ pub enum Handle {
     Memory(Arc<OpenMemory>),
     /// A text, as it was when it was opened.
     Text(Arc<str>),
-    /// A directory, as it was when it was opened, its own inode first and its parent's next.
-    Directory(Arc<Listing>),
+    /// A directory.
+    Directory(Arc<OpenDirectory>),
 }
 
 /// All that is open.

@@ -24,6 +24,9 @@ impl fmt::Display for Inode {
 /// The mount point's inode (`FUSE_ROOT_ID`).
 pub const ROOT: Inode = Inode(1);
 
+/// The lowest number that is not the root's.
+const LOWEST: u32 = 2;
+
 #[derive(Debug)]
 struct Known {
     node: Node,
@@ -37,6 +40,11 @@ struct Known {
 /// costs no memory here, a name has the same number each time, and nobody can
 /// make two objects collide on purpose. Where two do, the later one gets the
 /// next free number.
+///
+/// Numbers fit into 32 bits: a program of 32 bits without large-file support gets `EOVERFLOW`
+/// from `stat` and `readdir` for others (`cp_new_stat` of `fs/stat.c`, glibc's `getdents`). The
+/// other half of the hash is the generation, so that a file handle of an object that is gone
+/// never opens another one.
 ///
 /// A tree, since it grows by small steps: a hash table of the same nodes would
 /// be copied as a whole now and then, and keep its size when they are gone.
@@ -75,6 +83,11 @@ impl InodeTable {
     /// The number of a node, whether or not the kernel holds it.
     pub fn number(&self, node: &Node) -> Inode {
         self.place(&self.known.read(), node.key())
+    }
+
+    /// What tells the objects apart that have the same number one after the other.
+    pub fn generation(&self, node: &Node) -> u32 {
+        (self.hasher.hash_one(node.key()) >> 32) as u32
     }
 
     /// Counts a reference that the kernel is about to get, and returns its number.
@@ -131,14 +144,14 @@ impl InodeTable {
         if key == NodeKey::Root {
             return ROOT;
         }
-        let mut inode = Inode(self.hasher.hash_one(key).max(ROOT.0 + 1));
+        let mut number = (self.hasher.hash_one(key) as u32).max(LOWEST);
         while known
-            .get(&inode)
+            .get(&Inode(number.into()))
             .is_some_and(|other| other.node.key() != key)
         {
-            inode = Inode(inode.0.checked_add(1).unwrap_or(ROOT.0 + 1));
+            number = number.checked_add(1).unwrap_or(LOWEST);
         }
-        inode
+        Inode(number.into())
     }
 }
 
@@ -187,6 +200,21 @@ mod tests {
         assert_eq!(table.number(&link(5)), next);
         assert!(matches!(table.get(inode), Ok(Node::CommandLink(pid)) if pid.get() == 6));
         assert!(matches!(table.get(next), Ok(Node::CommandLink(pid)) if pid.get() == 5));
+    }
+
+    /// SEMANTICS: inode numbers fit into 32 bits.
+    #[test]
+    fn numbers_fit_into_32_bits_and_the_generation_is_the_rest() {
+        let table = InodeTable::default();
+        let mut generations = std::collections::BTreeSet::new();
+        for pid in 1..1000 {
+            let number = table.remember(&link(pid)).0;
+            assert!((u64::from(LOWEST)..=u64::from(u32::MAX)).contains(&number));
+            generations.insert(table.generation(&link(pid)));
+        }
+        assert_eq!(table.len(), 1000, "no two have the same number");
+        assert!(generations.len() > 990, "{}", generations.len());
+        assert_eq!(table.generation(&link(5)), table.generation(&link(5)));
     }
 
     #[test]

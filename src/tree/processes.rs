@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use lru::LruCache;
 
+use super::LISTING_VALID;
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -205,12 +206,13 @@ impl ProcessTable {
         }
     }
 
-    /// The processes, no older than the freshness bound: for the listings that repeat the root's.
+    /// The processes, no older than the freshness bound or [`LISTING_VALID`]: for the listings that repeat the root's.
     ///
     /// # Errors
     /// What the source says.
     pub fn fresh_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
-        match self.known_list(|list| self.is_fresh(list.taken)) {
+        let age = |list: &List| self.clock.now().saturating_sub(list.taken);
+        match self.known_list(|list| age(list) < self.bound.min(LISTING_VALID)) {
             Some(processes) => Ok(processes),
             None => self.list(),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::range::{self, Manner, Seek};
+use super::range::{self, Manner, Seek, Unreadable};
 use super::{FaultPolicy, Short};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -101,6 +101,17 @@ impl MappingFile {
             (None, Seek::Hole) => Ok(size),
             (None, Seek::Data) => Err(Error::NoMoreData),
         }
+    }
+
+    /// Counts the bytes of the mapping that cannot be read now, those past the end of the file
+    /// included; looks at `at_most` stretches.
+    ///
+    /// # Errors
+    /// Whatever the memory says.
+    pub fn unreadable(&self, at_most: usize) -> Result<Unreadable> {
+        let mappings = std::slice::from_ref(&self.mapping);
+        let end = self.mapping.range().end();
+        range::unreadable(&*self.memory, mappings, end, at_most)
     }
 
     fn address(&self, offset: u64) -> Address {
@@ -309,11 +320,69 @@ mod tests {
         }
     }
 
-    /// SEMANTICS: bytes that are nowhere are never called a hole.
+    /// SEMANTICS: what cannot be read is a hole.
     #[test]
-    fn what_cannot_be_read_counts_as_data() {
-        let file = file(FaultPolicy::Error);
-        assert_eq!(file.seek(2 * PAGE_SIZE, Seek::Data), Ok(2 * PAGE_SIZE));
-        assert_eq!(file.seek(0, Seek::Hole), Ok(4 * PAGE_SIZE));
+    fn what_cannot_be_read_is_a_hole_and_is_counted() {
+        let (bad, behind, size) = (2 * PAGE_SIZE, 3 * PAGE_SIZE, 4 * PAGE_SIZE);
+        for faults in [FaultPolicy::Error, FaultPolicy::Zero] {
+            let file = file(faults);
+            assert_eq!(file.seek(0, Seek::Hole), Ok(bad));
+            assert_eq!(file.seek(bad + 5, Seek::Hole), Ok(bad + 5));
+            assert_eq!(file.seek(bad, Seek::Data), Ok(behind));
+            assert_eq!(file.seek(behind, Seek::Hole), Ok(size));
+            let all = Unreadable {
+                bytes: PAGE_SIZE,
+                is_all: true,
+            };
+            assert_eq!(file.unreadable(100), Ok(all));
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_was_unmapped_has_no_data() {
+        let process = process();
+        for page in [0x1000, 0x2000, 0x4000] {
+            process.unmap(page);
+        }
+        let file = MappingFile::new(process.open(), Arc::new(mapping()), FaultPolicy::Error);
+        assert_eq!(file.seek(0, Seek::Data), Err(Error::NoMoreData));
+        assert_eq!(file.seek(0, Seek::Hole), Ok(0));
+        assert_eq!(file.unreadable(1).unwrap().bytes, 4 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn what_lies_past_the_end_of_the_file_is_counted_as_unreadable() {
+        let process = FakeProcess::new(7, b"fake");
+        process.map(0x1000, &[1; 4 * PAGE]);
+        let count = |extent| {
+            let mut mapping = mapping();
+            mapping.set_extent(extent);
+            let mapping = Arc::new(mapping);
+            let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
+            file.unreadable(100).unwrap().bytes
+        };
+        assert_eq!(count(Extent::Whole), 0);
+        assert_eq!(count(Extent::UpTo(PAGE_SIZE)), 3 * PAGE_SIZE);
+        assert_eq!(count(Extent::Nothing(Barrier::Kernel)), 4 * PAGE_SIZE);
+    }
+
+    /// SEMANTICS: a target does not decide what a request costs.
+    #[test]
+    fn a_count_looks_at_so_many_stretches_only() {
+        let process = FakeProcess::new(7, b"fake");
+        process.reserve(0x1000, 200);
+        for page in (0..200).step_by(2) {
+            process.unmap(0x1000 + page * PAGE_SIZE);
+        }
+        let mapping = Arc::new(fake::mapping(0x1000, 200));
+        let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
+        let count = |at_most| file.unreadable(at_most).unwrap();
+        let part = |pages, is_all| Unreadable {
+            bytes: pages * PAGE_SIZE,
+            is_all,
+        };
+        assert_eq!(count(200), part(100, true));
+        assert_eq!(count(50), part(25, false));
+        assert_eq!(count(0), part(0, false));
     }
 }

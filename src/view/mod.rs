@@ -5,7 +5,7 @@ mod range;
 mod space_file;
 
 pub use mapping_file::MappingFile;
-pub use range::Seek;
+pub use range::{Seek, Unreadable};
 pub use space_file::{SPACE_SIZE, SpaceFile};
 
 /// What becomes of bytes that cannot be read.

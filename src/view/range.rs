@@ -7,6 +7,7 @@ use crate::address::{Address, AddressRange};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::process::{ProcessMemory, ReadSegment};
+use crate::residency::Content;
 
 /// Mappings in a row, lowest address first, none of them overlapping.
 pub(super) type Mappings = [Arc<Mapping>];
@@ -124,14 +125,17 @@ fn segments<'a>(
 /// What `lseek` looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
-    /// `SEEK_DATA`: bytes that are not known to be zeros.
+    /// `SEEK_DATA`: bytes that are not known to be zeros, and not known to be unreadable.
     Data,
-    /// `SEEK_HOLE`: zeros, or the end.
+    /// `SEEK_HOLE`: zeros, what cannot be read, or the end.
     Hole,
 }
 
-/// Stretches that one look takes in at the most: few, since a sparse copy asks again for the next one.
+/// Stretches that one look takes in at most: few, since a sparse copy asks again for the next one.
 const AT_MOST: usize = 16;
+
+/// Stretches that one look takes in where all of them are counted.
+const COUNTED_AT_ONCE: usize = 1024;
 
 /// The first address at or behind `start` and before `end` that holds what is
 /// looked for. A gap between mappings is a hole; `None` where all of the rest is.
@@ -175,4 +179,61 @@ pub(super) fn seek(
         }
     }
     Ok(None)
+}
+
+/// Bytes that are known to be unreadable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// How many were found.
+    pub bytes: u64,
+    /// Whether that is all there are: one count looks at so many stretches only.
+    pub is_all: bool,
+}
+
+/// Counts the bytes of `mappings` before `end` that cannot be read, and touches none. Looks at
+/// `at_most` stretches, since a target decides how many it has.
+///
+/// # Errors
+/// Whatever the memory says.
+pub(super) fn unreadable(
+    memory: &dyn ProcessMemory,
+    mappings: &Mappings,
+    end: Address,
+    at_most: usize,
+) -> Result<Unreadable> {
+    let mut found = Unreadable {
+        bytes: 0,
+        is_all: true,
+    };
+    let mut left = at_most;
+    for mapping in mappings {
+        let whole = AddressRange::new(mapping.range().start(), mapping.range().end().min(end));
+        let Some(whole) = whole else {
+            break;
+        };
+        let shown = whole.truncated(mapping.size());
+        found.bytes += whole.len() - shown.len();
+        let mut at = shown.start();
+        while let Some(rest) = AddressRange::new(at, shown.end()).filter(|rest| !rest.is_empty()) {
+            if left == 0 {
+                found.is_all = false;
+                return Ok(found);
+            }
+            let stretches = memory.contents(mapping, rest, left.min(COUNTED_AT_ONCE))?;
+            left = left.saturating_sub(stretches.len().max(1));
+            let nothing = stretches
+                .iter()
+                .filter(|stretch| stretch.content == Content::Nothing);
+            found.bytes += nothing.map(|stretch| stretch.range.len()).sum::<u64>();
+            match stretches.last() {
+                Some(last) if last.range.end() > at => at = last.range.end(),
+                // Nothing was said of the rest.
+                _ => {
+                    found.is_all = false;
+                    break;
+                }
+            }
+        }
+    }
+    Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::range::{self, Manner, Seek};
+use super::range::{self, Manner, Seek, Unreadable};
 use super::{FaultPolicy, Short};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -115,6 +115,16 @@ impl SpaceFile {
             (None, Seek::Data) => Err(Error::NoMoreData),
         }
     }
+
+    /// Counts the bytes of the mappings in this file that cannot be read now; gaps between
+    /// mappings are none. Looks at `at_most` stretches.
+    ///
+    /// # Errors
+    /// Whatever the memory says.
+    pub fn unreadable(&self, at_most: usize) -> Result<Unreadable> {
+        let end = Address::new(SPACE_SIZE);
+        range::unreadable(&*self.memory, &self.mappings, end, at_most)
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +195,22 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
         assert_eq!(file.seek(0x22_000, Seek::Data), Err(Error::NoMoreData));
         assert_eq!(file.seek(0x22_000, Seek::Hole), Ok(0x22_000));
         assert_eq!(file.seek(SPACE_SIZE, Seek::Hole), Err(Error::NoMoreData));
+    }
+
+    /// SEMANTICS: what cannot be read is a hole, in whatever mapping it lies.
+    #[test]
+    fn what_cannot_be_read_is_a_hole_and_is_counted() {
+        let process = FakeProcess::new(7, b"fake");
+        let file = file(&process, FaultPolicy::Error);
+        let count = || file.unreadable(100).unwrap();
+        // The mapping that no offset reaches does not count.
+        assert_eq!((count().bytes, count().is_all), (0, true));
+        process.unmap(0x11_000).unmap(0x20_000);
+        assert_eq!(file.seek(0x10_005, Seek::Hole), Ok(0x11_000));
+        assert_eq!(file.seek(0x11_000, Seek::Data), Ok(0x21_000));
+        assert_eq!(count().bytes, 2 * PAGE_SIZE);
+        assert_eq!(file.unreadable(2).unwrap().bytes, PAGE_SIZE);
+        assert!(!file.unreadable(2).unwrap().is_all);
     }
 
     #[test]
