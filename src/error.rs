@@ -50,6 +50,9 @@ pub enum Error {
     /// A read or a write starts on a byte that nobody can reach.
     #[error("nothing to reach at {0}: unmapped, behind the end of its file, or a device")]
     Unreachable(Address),
+    /// A page that is not in memory, and whose bytes cannot be known without harm.
+    #[error("what is at {0} is not known: {1}")]
+    Unknown(Address, Unknown),
     /// The daemon's own memory, or a mapping of this mount's own files: reading it could wait for itself.
     #[error("memory of this daemon or of its own mount is never read")]
     OwnMemory,
@@ -99,7 +102,37 @@ pub enum Error {
     },
 }
 
+/// Why the bytes of a page that is not in memory cannot be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Unknown {
+    /// `userfaultfd(2)` with missing or minor faults.
+    #[error("a userfaultfd handler of the process fills it in when it is touched")]
+    Lazy,
+    /// fcntl(2), `F_SETLEASE`.
+    #[error("its file is not opened, since that would break a lease on it")]
+    Leased,
+    /// overlayfs after a copy-up, FUSE passthrough.
+    #[error(
+        "the file that opens under its name need not be the one that is mapped (overlayfs): \
+         mount with -o touch to read it through the process"
+    )]
+    OtherFile,
+    /// Without the rights to open it, and the process has no descriptor of it.
+    #[error(
+        "its file cannot be opened by this user: mount with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
+    )]
+    Closed,
+    /// Not a file: a device, a socket, a ring.
+    #[error("what is mapped is no regular file, and only the process itself can touch it")]
+    NoFile,
+}
+
 impl Error {
+    /// Whether it speaks of the bytes at one address, while others may be read.
+    pub fn is_of_bytes(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Unknown(..))
+    }
+
     /// The errno that the caller sees, as `docs/SEMANTICS.md` lists them.
     pub fn errno(&self) -> Errno {
         match self {
@@ -109,6 +142,7 @@ impl Error {
             Self::Ended(_) => Errno::ESRCH,
             Self::Replaced(_) => Errno::ESTALE,
             Self::Unreachable(_)
+            | Self::Unknown(..)
             | Self::OwnMemory
             | Self::WrongProc
             | Self::Incomplete(_)
@@ -151,6 +185,7 @@ mod tests {
             (Error::Ended(pid), Errno::ESRCH),
             (Error::Replaced(pid), Errno::ESTALE),
             (Error::Unreachable(Address::new(0)), Errno::EIO),
+            (Error::Unknown(Address::new(0), Unknown::Lazy), Errno::EIO),
             (Error::Incomplete(Address::new(0)), Errno::EIO),
             (Error::OwnMemory, Errno::EIO),
             (Error::WrongProc, Errno::EIO),

@@ -39,6 +39,7 @@ fn absent_pages_under_a_userfaultfd_are_unknown() {
             let path = mount.mapping(target.pid(), region.start, region.end);
             let place = (5 * PAGE as u64, 6 * PAGE as u64);
             assert_eq!(extents(&open(&path)), [place], "{mode} {shape}");
+            assert!(mount.log().contains("userfaultfd"), "{}", mount.log());
         }
     }
 }

@@ -83,6 +83,7 @@ fn a_lease_of_somebody_else_is_not_broken() {
             .is_some_and(|bytes| bytes.starts_with(b"changed"))
     );
     assert_eq!(found.iter().flatten().count(), 1);
+    assert!(mount.log().contains("lease"), "{}", mount.log());
     assert!(holds_lease(holder.pid()));
     holder.ask("read 100000000000 8");
     holder.ask("release leased");

@@ -112,6 +112,12 @@ fn a_file_that_was_copied_up_is_not_mistaken() {
                 assert_bytes("what is mapped", bytes, &[b'L'; PAGE]);
             }
             assert_eq!(found[2].is_some(), touched, "resident pages are read");
+            let says_why = mount.log().contains("-o touch");
+            assert!(touched || says_why, "{}", mount.log());
+            let touching = Mount::new("touch");
+            let file = touching.mapping(target.pid(), region.start, region.end);
+            let bytes = std::fs::read(file).unwrap();
+            assert_bytes("with touch", &bytes, &[b'L'; LEN]);
         }
     }
 }

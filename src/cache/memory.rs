@@ -100,7 +100,7 @@ impl ProcessMemory for CachedMemory {
         match answer {
             Ok(None) => Ok(wanted),
             Ok(Some(position)) if position > 0 => Ok(position),
-            Err(Error::Unreachable(_)) if first_position > 0 => Ok(first_position),
+            Err(error) if error.is_of_bytes() && first_position > 0 => Ok(first_position),
             Ok(Some(_)) | Err(Error::Unreachable(_)) => Err(Error::Unreachable(first_address)),
             Err(error) => Err(error),
         }

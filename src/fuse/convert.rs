@@ -75,6 +75,7 @@ pub(super) fn level(error: &Error) -> log::Level {
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }
+        Error::Unknown(..) => log::Level::Info,
         Error::NoEntry
         | Error::NoProcess(_)
         | Error::Ended(_)

@@ -239,13 +239,16 @@ impl LiveMemory {
                         Ok(read) => (read, Errno::EFAULT),
                         Err(errno) => (0, errno),
                     },
-                    Backing::Zeros | Backing::Closed => (0, Errno::EFAULT),
+                    Backing::Zeros | Backing::Closed(_) => (0, Errno::EFAULT),
                 },
                 Origin::Vdso(offset) => (
                     self.read_vdso(piece.mapping, *offset, piece.address, piece.buffer),
                     Errno::EFAULT,
                 ),
                 Origin::OwnMount => return (done, Some(Error::OwnMemory)),
+                Origin::Unknown(why) => {
+                    return (done, Some(Error::Unknown(piece.address, *why)));
+                }
                 Origin::Nothing => (0, Errno::EFAULT),
             };
             done += read;

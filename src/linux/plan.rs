@@ -11,6 +11,7 @@ use super::pinned::Pinned;
 use super::smaps::RecentSmaps;
 use super::vma::{Maps, Vma};
 use crate::address::{Address, AddressRange, PAGE_SIZE};
+use crate::error::Unknown;
 use crate::mapping::{Device, Mapping};
 use crate::residency::{Content, Held, Stretch, push};
 
@@ -34,6 +35,8 @@ pub(super) enum Origin {
     Vdso(u64),
     /// A file of this mount: not to be touched.
     OwnMount,
+    /// Nobody can tell without touching them.
+    Unknown(Unknown),
     /// Nowhere.
     Nothing,
 }
@@ -216,7 +219,7 @@ impl Planner {
                 Origin::Process(PageState::Swapped) => Content::Swapped,
                 Origin::Process(_) | Origin::Vdso(_) => Content::Resident,
                 Origin::Zeros => Content::Zero,
-                Origin::Nothing | Origin::OwnMount => Content::Nothing,
+                Origin::Nothing | Origin::Unknown(_) | Origin::OwnMount => Content::Nothing,
                 Origin::File(backing, offset) => {
                     let (range, all) = (step.range, &mut stretches);
                     let end = backing::add_stretches(&backing, offset, range, at_most, all);
@@ -392,7 +395,7 @@ impl Look<'_> {
             return Origin::OwnMount;
         }
         if planner.is_lazy(vma) {
-            return Origin::Nothing;
+            return Origin::Unknown(Unknown::Lazy);
         }
         if vma.is_anonymous() {
             return Origin::Zeros;
@@ -405,7 +408,7 @@ impl Look<'_> {
         });
         match &*backing {
             Backing::Zeros => Origin::Zeros,
-            Backing::Closed => Origin::Nothing,
+            Backing::Closed(why) => Origin::Unknown(*why),
             Backing::File(_) => Origin::File(backing, vma.offset + since_start),
         }
     }

@@ -50,6 +50,7 @@ pub(super) fn read(
     let wanted = buffer.len();
     let mut done = 0;
     while done < wanted {
+        let mut cause = None;
         let at = start.plus(done as u64);
         let mut segments = segments(mappings, at, &mut buffer[done..]);
         let asked: usize = segments.iter().map(|segment| segment.buffer.len()).sum();
@@ -66,7 +67,7 @@ pub(super) fn read(
                 continue;
             }
             Ok(read) => done += read,
-            Err(Error::Unreachable(_)) => (),
+            Err(error) if error.is_of_bytes() => cause = Some(error),
             Err(error) => return Err(error),
         }
         let fault = start.plus(done as u64);
@@ -78,7 +79,9 @@ pub(super) fn read(
                 buffer[done..done + bad].fill(0);
                 done += bad;
             }
-            (FaultPolicy::Error, _) if done == 0 => return Err(Error::Unreachable(fault)),
+            (FaultPolicy::Error, _) if done == 0 => {
+                return Err(cause.unwrap_or(Error::Unreachable(fault)));
+            }
             (FaultPolicy::Error, Short::Allowed) => break,
             (FaultPolicy::Error, Short::Refused) => return Err(Error::Incomplete(fault)),
         }

@@ -28,6 +28,7 @@ use super::pinned::Pinned;
 use super::vma::Vma;
 use crate::address::{Address, AddressRange};
 use crate::clock::Clock;
+use crate::error::Unknown;
 use crate::mapping::Mapping;
 use crate::residency::{Content, Stretch, push};
 
@@ -49,7 +50,7 @@ pub(super) enum Backing {
     /// `/dev/zero`: anonymous memory.
     Zeros,
     /// What cannot be read by anybody else than the process, or not by this user, or not without harm.
-    Closed,
+    Closed(Unknown),
 }
 
 /// An open file whose bytes are those of a mapping.
@@ -158,7 +159,7 @@ impl BackingFiles {
             Some((FileType::CharacterDevice, status)) if is_dev_zero(status) => {
                 return Backing::Zeros;
             }
-            Some(_) => return Backing::Closed,
+            Some(_) => return Backing::Closed(Unknown::NoFile),
         }
         if let Some(copy) = self.descriptors.copy(pinned, wanted)
             && let Some(found) = checked(copy, wanted, true, place)
@@ -180,7 +181,7 @@ impl BackingFiles {
         by_link()
             .or_else(by_path)
             .and_then(|place_of_file| open_if_same(&place_of_file, wanted, place))
-            .unwrap_or(Backing::Closed)
+            .unwrap_or(Backing::Closed(Unknown::Closed))
     }
 }
 
@@ -193,17 +194,13 @@ fn open_if_same(found: &File, wanted: FileId, place: Place<'_>) -> Option<Backin
     match file_type(&status) {
         FileType::RegularFile => (),
         FileType::CharacterDevice if is_dev_zero(&status) => return Some(Backing::Zeros),
-        _ => return Some(Backing::Closed),
+        _ => return Some(Backing::Closed(Unknown::NoFile)),
     }
     let Place { vma, .. } = place;
     // Of a stacked file the one below is opened, too, which has another device.
     let any_device = vma.device.major == 0;
     if leases::would_break(vma.device, vma.inode, any_device) {
-        log::info!(
-            "process {}: a file is not opened, since that would break a lease on it",
-            place.pinned.identity().pid
-        );
-        return Some(Backing::Closed);
+        return Some(Backing::Closed(Unknown::Leased));
     }
     checked(reopen(found)?, wanted, false, place)
 }
@@ -229,12 +226,7 @@ fn checked(file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Ba
         FileSystemKind::Served => frames() != Some(false),
     };
     if !is_same {
-        log::debug!(
-            "process {}: it is not known whether the file at {} is the one that is mapped",
-            place.pinned.identity().pid,
-            place.vma.range.start()
-        );
-        return Some(Backing::Closed);
+        return Some(Backing::Closed(Unknown::OtherFile));
     }
     Some(Backing::File(OpenFile {
         file,
@@ -306,7 +298,7 @@ pub(super) fn add_stretches(
 ) -> Address {
     match backing {
         Backing::File(file) => file.stretches(offset, range, at_most, all),
-        Backing::Zeros | Backing::Closed => {
+        Backing::Zeros | Backing::Closed(_) => {
             push(all, range, Content::Nothing);
             range.end()
         }
