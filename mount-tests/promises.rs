@@ -24,7 +24,7 @@ fn every_test_that_semantics_names_exists() {
         }
         let path = match module.strip_prefix("src::") {
             Some(module) => root.join("src").join(module.replace("::", "/")),
-            None => root.join("mount-tests").join(module),
+            None => root.join("mount-tests").join(module.replace("::", "/")),
         };
         let source = [path.with_extension("rs"), path.join("mod.rs")]
             .iter()

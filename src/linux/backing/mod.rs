@@ -221,7 +221,8 @@ fn checked(file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Ba
         FileSystemKind::Plain | FileSystemKind::Huge => true,
         FileSystemKind::Stacked => {
             let is_older = |status| is_older_than_mappings(status, place.pinned);
-            status.as_ref().is_some_and(is_older) || frames() == Some(true)
+            // The frames first: the other goes by a clock that somebody may have set.
+            frames().unwrap_or_else(|| status.as_ref().is_some_and(is_older))
         }
         FileSystemKind::Served => frames() != Some(false),
     };

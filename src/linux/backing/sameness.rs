@@ -4,10 +4,10 @@
 //! on its name opens the copy, while what was mapped before still maps the lower file (`ovl_mmap`,
 //! `backing_file_mmap`). `maps`, `stat` and `map_files` show the same numbers for both. Two things prove more:
 //!
+//! - A page frame belongs to one file. If a page of the mapping has the same frame as that page of
+//!   the opened file, both are one, and otherwise they are two.
 //! - The copy's `ctime` is the time of copying. If that lies before any mapping of the process
 //!   can have been made, the file has not been copied since.
-//! - A page frame belongs to one file. If a page of the mapping has the same frame as that page of
-//!   the opened file, both are one.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -30,7 +30,7 @@ const CLOCK_TICK: Duration = Duration::from_millis(10);
 const MOST_TRIES: usize = 4;
 
 /// Whether the status of the file has not changed since before the process can have mapped anything, by
-/// the time of day. A clock that was set back meanwhile can deceive it.
+/// the time of day. A clock that was set forward meanwhile can deceive it.
 pub(in crate::linux) fn is_older_than_mappings(status: &Statx, pinned: &Pinned) -> bool {
     let (Some(boot), Some(earliest)) = (boot_time(), earliest_mapping(pinned.identity().pid))
     else {
