@@ -101,7 +101,7 @@ fn bar_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[AddressRan
     let smaps = Smaps::read(pinned);
     let is_device = |range: AddressRange| match &smaps {
         // Who is not there any more has no bytes to give.
-        Ok(smaps) => smaps.of(range).is_none_or(|vma| vma.is_device),
+        Ok(smaps) => smaps.at(range.start()).is_none_or(|vma| vma.is_device),
         Err(_) => true,
     };
     let mut suspects = suspects.iter().copied().peekable();

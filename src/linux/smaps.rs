@@ -46,15 +46,10 @@ impl Smaps {
         Ok(smaps)
     }
 
-    /// The mapping that lies just there.
-    pub(super) fn of(&self, range: AddressRange) -> Option<&VmaDetails> {
-        let found = self
-            .0
-            .binary_search_by_key(&range.start(), |vma| vma.range.start());
-        found
-            .ok()
-            .map(|index| &self.0[index])
-            .filter(|vma| vma.range == range)
+    /// The mapping at an address.
+    pub(super) fn at(&self, address: Address) -> Option<&VmaDetails> {
+        let index = self.0.partition_point(|vma| vma.range.end() <= address);
+        self.0.get(index).filter(|vma| vma.range.contains(address))
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -116,7 +111,7 @@ impl RecentSmaps {
         }
     }
 
-    /// What it says of the mapping that lies at `range`; `None` where that is not there any more.
+    /// What it says of the mapping that was seen at `range` just now; `None` where there is none any more.
     ///
     /// # Errors
     /// As [`Smaps::read`].
@@ -124,12 +119,15 @@ impl RecentSmaps {
         let now = self.clock.now();
         if let Some(recent) = &*self.recent.lock()
             && now.saturating_sub(recent.taken) <= recent.cost * COST_FACTOR
-            && let Some(found) = recent.smaps.of(range)
+            && let Some(found) = recent.smaps.at(range.start())
+            // Else it may be another one by now.
+            && found.range == range
         {
             return Ok(Some(*found));
         }
         let smaps = Arc::new(Smaps::read(pinned)?);
-        let found = smaps.of(range).copied();
+        // It may have grown meanwhile.
+        let found = smaps.at(range.start()).copied();
         let taken = now;
         let cost = self.clock.now().saturating_sub(now);
         *self.recent.lock() = Some(Recent { smaps, taken, cost });
@@ -168,12 +166,10 @@ VmFlags: rd pf\n";
         assert_eq!(devices, [true, false, false, true]);
         let lazy: Vec<bool> = smaps.0.iter().map(|vma| vma.is_lazy).collect();
         assert_eq!(lazy, [false, false, true, false]);
-        assert_eq!(smaps.of(range(0x5000, 0x6000)).unwrap().swapped, 12 << 10);
-        assert_eq!(smaps.of(range(0x6000, 0x9000)).unwrap().swapped, 0);
-        assert_eq!(
-            smaps.of(range(0x5000, 0x7000)),
-            None,
-            "another mapping by now"
-        );
+        let at = |address| smaps.at(Address::new(address));
+        assert_eq!(at(0x5000).unwrap().swapped, 12 << 10);
+        assert_eq!(at(0x8fff).unwrap().swapped, 0);
+        assert_eq!(at(0x8fff).unwrap().range, range(0x6000, 0x9000));
+        assert_eq!([at(0), at(0x2000), at(0x9000)], [None; 3]);
     }
 }
