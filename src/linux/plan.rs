@@ -241,7 +241,8 @@ impl Planner {
         vma.device.major == 0
             && kernel::may_have_userfaultfd()
             && match self.smaps.of(&self.pinned, vma.range) {
-                Ok(details) => details.is_none_or(|details| details.is_lazy),
+                // What is gone since was plain absent memory a moment ago, as far as anybody can tell.
+                Ok(details) => details.is_some_and(|details| details.is_lazy),
                 Err(_) => true,
             }
     }
