@@ -8,14 +8,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod cache;
 mod cli;
 mod daemon;
 mod fsx;
 mod harmless;
+mod host;
 mod hostile;
 mod identity;
+mod log;
 mod namespace;
+mod options;
 mod plain;
 mod promises;
 mod read;
@@ -51,12 +55,16 @@ fn main() {
         tree::tests(),
         fsx::tests(),
         tools::tests(),
+        bounds::tests(),
         cache::tests(),
         cli::tests(),
         daemon::tests(),
+        host::tests(),
         hostile::tests(),
         identity::tests(),
+        log::tests(),
         namespace::tests(),
+        options::tests(),
         promises::tests(),
         read::tests(),
         unreadable::tests(),

@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod command_line;
 mod odd;
 mod pattern;
 mod regions;
@@ -170,6 +171,8 @@ impl Target {
                 odd::register_userfault(start, len)?;
                 Ok(format!("{start:x}-{:x}", start + len))
             }
+            ["command-line", place, len] => command_line::lay(place, number(len)),
+            ["title", len] => command_line::retitle(number(len)).map(|()| String::new()),
             ["zombie"] => {
                 let child = std::process::Command::new("/bin/true").spawn()?;
                 let pid = child.id();

@@ -16,7 +16,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::options::AttachOptions;
 use super::{MountError, Unmounted};
-use crate::linux::{SUBTYPE, mount_of, mounts};
+use crate::linux::{SUBTYPE, device_at, mount_of, mounts};
 use crate::mapping::Device;
 
 const DEVICE: &str = "/dev/fuse";
@@ -49,9 +49,10 @@ pub(super) fn attach(
         Some(fuse) => fuse,
         None => attach_by_helper(path, options)?,
     };
-    let found = mount_of(path).and_then(|mount| match mount.is_ours {
-        true => Ok(mount.device),
-        false => Err(io::Error::other("something else was mounted over it")),
+    let found = mount_of(path).and_then(|mount| match mount {
+        Some(mount) if mount.is_ours => Ok(mount.device),
+        Some(_) => Err(io::Error::other("something else was mounted over it")),
+        None => Err(io::Error::other("/proc/self/mountinfo does not list it")),
     });
     match found {
         Ok(device) => {
@@ -182,20 +183,22 @@ impl Attached {
     /// # Errors
     /// Where the kernel or the helper refuses.
     pub(super) fn detach(&self) -> io::Result<Unmounted> {
+        let ours = match mounts(|mount| mount.device == self.device) {
+            Ok(ours) => ours,
+            // Without `/proc`: where it was made, if it still lies there.
+            Err(_) if device_at(&self.path)? == self.device => return detach_path(&self.path),
+            Err(error) => return Err(error),
+        };
         let mut outcome = Unmounted::Gone;
         // Those that came last lie on top.
-        for mount in mounts(|mount| mount.device == self.device)?.iter().rev() {
-            // Somebody may have unmounted it meanwhile, or mounted something else over it.
-            let on_top = mount_of(&mount.path).is_ok_and(|on_top| on_top.id == mount.id);
-            if !on_top {
-                let covered = mount.path == self.path;
-                if covered && mounts(|other| other.id == mount.id)?.len() == 1 {
-                    return Err(io::Error::from(Errno::EBUSY));
+        for mount in ours.iter().rev() {
+            let on_top = mount_of(&mount.path)?;
+            if on_top.is_some_and(|on_top| on_top.id == mount.id) {
+                if detach_path(&mount.path)? == Unmounted::Detached {
+                    outcome = Unmounted::Detached;
                 }
-                continue;
-            }
-            if detach_path(&mount.path)? == Unmounted::Detached {
-                outcome = Unmounted::Detached;
+            } else if mount.path == self.path && !mounts(|other| other.id == mount.id)?.is_empty() {
+                return Err(io::Error::other("something else is mounted over it"));
             }
         }
         Ok(outcome)
