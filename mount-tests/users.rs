@@ -15,6 +15,7 @@ tests![
     a_plain_user_without_fusermount3_is_told: [Need::PlainUser],
     a_fusermount3_that_may_not_be_run_is_named: [Need::PlainUser],
     a_plain_user_cannot_mount_on_a_directory_of_root: [Need::PlainUser],
+    a_mount_that_is_not_found_is_an_error: [Need::PlainUser, Need::Tool("python3")],
 ];
 
 /// The user `nobody`: `fusermount3` wants one that has a name.
@@ -164,4 +165,31 @@ fn a_plain_user_cannot_mount_on_a_directory_of_root() {
     );
     let output = run(&mut as_user(&point, "", &script)).failure();
     output.one_line(&[point.path().to_str().unwrap()]);
+}
+
+/// Where the new mount is not found among the mounts, its own device is not known: it is given up. Here
+/// the helper hands over a connection and mounts nothing.
+fn a_mount_that_is_not_found_is_an_error() {
+    let point = users_point();
+    let helpers = point.outside().join("helpers");
+    std::fs::create_dir(&helpers).unwrap();
+    let helper = helpers.join("fusermount3");
+    std::fs::write(
+        &helper,
+        "#!/usr/bin/env python3\n\
+         import os, socket\n\
+         fuse = os.open('/dev/fuse', os.O_RDWR)\n\
+         there = socket.socket(fileno=int(os.environ['_FUSE_COMMFD']))\n\
+         socket.send_fds(there, [b' '], [fuse])\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&helper, Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "PATH={helpers}:$PATH exec {daemon} {point}",
+        helpers = quote(&helpers),
+        daemon = quote(&public_daemon(&point)),
+        point = quote(point.path()),
+    );
+    let output = run(&mut as_user(&point, "", &script)).failure();
+    output.one_line(&[point.path().to_str().unwrap(), "cannot be found"]);
 }

@@ -49,22 +49,25 @@ pub(super) fn attach(
         Some(fuse) => fuse,
         None => attach_by_helper(path, options)?,
     };
-    let found = mount_of(path).and_then(|mount| match mount {
-        Some(mount) if mount.is_ours => Ok(mount.device),
-        Some(_) => Err(io::Error::other("something else was mounted over it")),
-        None => Err(io::Error::other("/proc/self/mountinfo does not list it")),
-    });
-    match found {
-        Ok(device) => {
-            let path = path.to_path_buf();
-            Ok((fuse, Attached { path, device }))
+    let lost = |error| MountError::Lost(path.to_path_buf(), error);
+    match mount_of(path) {
+        Ok(Some(mount)) if mount.is_ours => {
+            let attached = Attached {
+                path: path.to_path_buf(),
+                device: mount.device,
+            };
+            Ok((fuse, attached))
         }
-        Err(error) => {
-            // Nobody has it yet but for this process: closing its descriptor ends the connection.
+        // That is somebody else's, and stays. Ours below it, if there is any, ends with its descriptor.
+        Ok(Some(_)) => Err(lost(io::Error::other("something else lies there"))),
+        unknown => {
+            let error = unknown.err();
             if let Err(error) = detach_path(path) {
-                log::error!("{}: {error}", path.display());
+                log::error!("{}: not unmounted: {error}", path.display());
             }
-            Err(MountError::Lost(path.to_path_buf(), error))
+            Err(lost(error.unwrap_or_else(|| {
+                io::Error::other("/proc/self/mountinfo does not list it")
+            })))
         }
     }
 }
