@@ -59,10 +59,9 @@ fn a_command_line_of_untouched_memory_is_left_untouched() {
     }
 }
 
-/// Where a `userfaultfd` that nobody answers holds the pages back, `/proc/PID/cmdline` waits for ever.
+/// Nobody waits for the pages of a command line that only a `userfaultfd` could bring, and that nobody brings.
 fn a_command_line_that_a_userfaultfd_holds_back_is_given_at_once() {
     let mount = Mount::new("");
-    // Ends before the mount does: until then whoever reads its command line elsewhere waits.
     let mut target = Target::new();
     target.ask("command-line userfault 65536");
     let started = Instant::now();

@@ -56,7 +56,7 @@ pub(crate) fn end_with_us(command: &mut Command, signal: Signal) -> &mut Command
 }
 
 /// The daemons whose command line names `point`. Other processes' command lines are left alone: to
-/// read one can change the process, or wait for it.
+/// read one can fault pages of it in, and another test may be counting them.
 pub(crate) fn daemons_on(point: &Path) -> Vec<u32> {
     let point = point.as_os_str().as_encoded_bytes();
     let pids = std::fs::read_dir("/proc").unwrap();
