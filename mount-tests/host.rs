@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use nix::sys::signal::Signal;
 
 use crate::support::{
     Mount, MountPoint, Output, Target, daemon_binary, eventually, is_mounted, open, quote, run, sh,
@@ -23,6 +26,8 @@ tests![
     mount_points_by_other_paths,
     a_mount_point_inside_a_mount_is_refused,
     a_mount_that_came_later_is_not_unmounted: [Need::Root],
+    the_next_mount_of_the_same_device_is_not_unmounted: [Need::Root],
+    an_aborted_mount_is_unmounted: [Need::Root],
     copies_of_the_mount_go_with_it: [Need::Root],
 ];
 
@@ -295,6 +300,49 @@ fn a_mount_that_came_later_is_not_unmounted() {
     assert_eq!(first.log(), "");
 }
 
+/// The kernel gives the device number of a mount that is gone to the next one: a daemon that ends then leaves
+/// that alone.
+fn the_next_mount_of_the_same_device_is_not_unmounted() {
+    let mut first = Mount::new("");
+    let device = first.point().metadata().unwrap().dev();
+    first.signal(Signal::SIGSTOP);
+    run(Command::new("umount").arg("-l").arg(first.point())).success();
+    // Others mount, too: one of these will get the number.
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(Mount::new(""));
+        let last = others.last().unwrap().point();
+        if last.metadata().unwrap().dev() == device {
+            break;
+        }
+    }
+    first.signal(Signal::SIGCONT);
+    assert_eq!(first.wait().code(), Some(0), "{}", first.log());
+    for other in &others {
+        assert!(other.path("self/stack").exists(), "{}", other.log());
+    }
+}
+
+/// Where somebody has aborted the connection, the daemon ends and its mount goes, too.
+fn an_aborted_mount_is_unmounted() {
+    let mut mount = Mount::new("");
+    let device = mount.point().metadata().unwrap().dev();
+    let abort = format!("/sys/fs/fuse/connections/{device}/abort");
+    let connections = MountPoint::new();
+    let mut abort_path = PathBuf::from(&abort);
+    if !abort_path.exists() {
+        let mut control = Command::new("mount");
+        run(control
+            .args(["-t", "fusectl", "none"])
+            .arg(connections.path()))
+        .success();
+        abort_path = connections.path().join(device.to_string()).join("abort");
+    }
+    std::fs::write(abort_path, "1").unwrap();
+    mount.wait();
+    assert!(!is_mounted(mount.point()), "{}", mount.log());
+}
+
 /// A mount that is bound to other places, too, leaves all of them.
 fn copies_of_the_mount_go_with_it() {
     let mut mount = Mount::new("");
@@ -306,7 +354,7 @@ fn copies_of_the_mount_go_with_it() {
         .arg(&copy))
     .success();
     assert!(copy.join("self/stack").exists());
-    mount.signal(nix::sys::signal::Signal::SIGTERM);
+    mount.signal(Signal::SIGTERM);
     let status = mount.wait();
     let left = is_mounted(&copy);
     if left {

@@ -1,7 +1,6 @@
 //! A plain user: mounts with `fusermount3`, sees what is theirs.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,9 +23,15 @@ pub(crate) const USER: u32 = 65_534;
 /// A copy of the daemon where a plain user can run it.
 pub(crate) fn public_daemon(point: &MountPoint) -> PathBuf {
     let path = point.outside().join("procmemfs");
-    std::fs::copy(daemon_binary(), &path).unwrap();
-    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    install(daemon_binary(), &path);
     path
+}
+
+/// Copies a program. Were it written by this process, another test that is just starting a program would
+/// have it open for writing, too, and nobody could run it ("Text file busy").
+fn install(program: &Path, path: &Path) {
+    let mut command = Command::new("install");
+    run(command.args(["-m", "0755"]).arg(program).arg(path)).success();
 }
 
 /// A script of the shell, as the plain user, in a mount namespace in which
@@ -173,9 +178,9 @@ fn a_mount_that_is_not_found_is_an_error() {
     let point = users_point();
     let helpers = point.outside().join("helpers");
     std::fs::create_dir(&helpers).unwrap();
-    let helper = helpers.join("fusermount3");
+    let source = point.outside().join("helper");
     std::fs::write(
-        &helper,
+        &source,
         "#!/usr/bin/env python3\n\
          import os, socket\n\
          fuse = os.open('/dev/fuse', os.O_RDWR)\n\
@@ -183,7 +188,7 @@ fn a_mount_that_is_not_found_is_an_error() {
          socket.send_fds(there, [b' '], [fuse])\n",
     )
     .unwrap();
-    std::fs::set_permissions(&helper, Permissions::from_mode(0o755)).unwrap();
+    install(&source, &helpers.join("fusermount3"));
     let script = format!(
         "PATH={helpers}:$PATH exec {daemon} {point}",
         helpers = quote(&helpers),

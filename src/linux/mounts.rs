@@ -55,12 +55,21 @@ pub fn mounts(wanted: impl Fn(&MountPoint) -> bool) -> io::Result<Vec<MountPoint
 /// # Errors
 /// Where there is no such path.
 pub fn device_at(path: &Path) -> io::Result<Device> {
-    Ok(device_of(&look(path)?))
+    Ok(device_of(&look(path, StatxFlags::empty())?))
 }
 
-fn look(path: &Path) -> io::Result<Statx> {
+/// The number of the mount at `path` that no other mount ever gets; `None` before Linux 6.8.
+pub fn unique_id(path: &Path) -> Option<u64> {
+    /// `STATX_MNT_ID_UNIQUE` of `include/uapi/linux/stat.h`.
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+    let status = look(path, UNIQUE).ok()?;
+    (status.stx_mask & UNIQUE.bits() != 0).then_some(status.stx_mnt_id)
+}
+
+fn look(path: &Path, wanted: StatxFlags) -> io::Result<Statx> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    Ok(statx(CWD, path, flags, StatxFlags::MNT_ID)?)
+    Ok(statx(CWD, path, flags, wanted)?)
 }
 
 fn device_of(status: &Statx) -> Device {
@@ -76,7 +85,7 @@ fn device_of(status: &Statx) -> Device {
 /// # Errors
 /// Where there is no such path, and as [`mounts`].
 pub fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
-    let status = look(path)?;
+    let status = look(path, StatxFlags::MNT_ID)?;
     let device = device_of(&status);
     let has_id = status.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     let mut found = mounts(|mount| match has_id {

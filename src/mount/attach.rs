@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::options::AttachOptions;
 use super::{MountError, Unmounted};
-use crate::linux::{SUBTYPE, device_at, mount_of, mounts};
+use crate::linux::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::mapping::Device;
 
 const DEVICE: &str = "/dev/fuse";
@@ -34,6 +35,10 @@ const HELPERS: [&str; 4] = [
 pub(super) struct Attached {
     path: PathBuf,
     device: Device,
+    /// The number of the mount that no other ever gets (Linux 6.8).
+    id: Option<u64>,
+    /// Tells whether it is still there.
+    fuse: OwnedFd,
 }
 
 /// Mounts on `path`, and returns the connection to answer on. The mount is known by its device
@@ -55,6 +60,8 @@ pub(super) fn attach(
             let attached = Attached {
                 path: path.to_path_buf(),
                 device: mount.device,
+                id: unique_id(path),
+                fuse: fuse.try_clone().map_err(lost)?,
             };
             Ok((fuse, attached))
         }
@@ -186,6 +193,14 @@ impl Attached {
     /// # Errors
     /// Where the kernel or the helper refuses.
     pub(super) fn detach(&self) -> io::Result<Unmounted> {
+        // Once the last of it is gone its device number is given to the next mount.
+        if !self.is_connected() {
+            return match unique_id(&self.path) {
+                // The connection was aborted.
+                Some(id) if Some(id) == self.id => detach_path(&self.path),
+                _ => Ok(Unmounted::Gone),
+            };
+        }
         let ours = match mounts(|mount| mount.device == self.device) {
             Ok(ours) => ours,
             // Without `/proc`: where it was made, if it still lies there.
@@ -205,6 +220,18 @@ impl Attached {
             }
         }
         Ok(outcome)
+    }
+
+    /// Whether the file system is there: `poll` gives an error where it is not (`fuse_dev_poll` in `fs/fuse/dev.c`).
+    fn is_connected(&self) -> bool {
+        let mut polled = [PollFd::new(self.fuse.as_fd(), PollFlags::empty())];
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Ok(_) => !polled[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLERR)),
+            // A signal: that is no answer, and unmounting what is gone does nothing.
+            Err(_) => true,
+        }
     }
 }
 
