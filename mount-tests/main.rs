@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup;
+mod bounds;
 mod cache;
 mod cli;
 mod clients;
@@ -18,9 +19,12 @@ mod directories;
 mod edges;
 mod fsx;
 mod harmless;
+mod host;
 mod hostile;
 mod identity;
+mod log;
 mod namespace;
+mod options;
 mod plain;
 mod promises;
 mod read;
@@ -57,6 +61,7 @@ fn main() {
         tree::tests(),
         fsx::tests(),
         tools::tests(),
+        bounds::tests(),
         cache::tests(),
         differential::tests(),
         edges::tests(),
@@ -64,9 +69,12 @@ fn main() {
         clients::tests(),
         directories::tests(),
         daemon::tests(),
+        host::tests(),
         hostile::tests(),
         identity::tests(),
+        log::tests(),
         namespace::tests(),
+        options::tests(),
         promises::tests(),
         read::tests(),
         unreadable::tests(),

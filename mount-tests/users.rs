@@ -1,7 +1,6 @@
 //! A plain user: mounts with `fusermount3`, sees what is theirs.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +14,7 @@ tests![
     a_plain_user_without_fusermount3_is_told: [Need::PlainUser],
     a_fusermount3_that_may_not_be_run_is_named: [Need::PlainUser],
     a_plain_user_cannot_mount_on_a_directory_of_root: [Need::PlainUser],
+    a_mount_that_is_not_found_is_an_error: [Need::PlainUser, Need::Tool("python3")],
 ];
 
 /// The user `nobody`: `fusermount3` wants one that has a name.
@@ -23,9 +23,15 @@ pub(crate) const USER: u32 = 65_534;
 /// A copy of the daemon where a plain user can run it.
 pub(crate) fn public_daemon(point: &MountPoint) -> PathBuf {
     let path = point.outside().join("procmemfs");
-    std::fs::copy(daemon_binary(), &path).unwrap();
-    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    install(daemon_binary(), &path);
     path
+}
+
+/// Copies a program. Were it written by this process, another test that is just starting a program would
+/// have it open for writing, too, and nobody could run it ("Text file busy").
+fn install(program: &Path, path: &Path) {
+    let mut command = Command::new("install");
+    run(command.args(["-m", "0755"]).arg(program).arg(path)).success();
 }
 
 /// A script of the shell, as the plain user, in a mount namespace in which
@@ -164,4 +170,31 @@ fn a_plain_user_cannot_mount_on_a_directory_of_root() {
     );
     let output = run(&mut as_user(&point, "", &script)).failure();
     output.one_line(&[point.path().to_str().unwrap()]);
+}
+
+/// Where the new mount is not found among the mounts, its own device is not known: it is given up. Here
+/// the helper hands over a connection and mounts nothing.
+fn a_mount_that_is_not_found_is_an_error() {
+    let point = users_point();
+    let helpers = point.outside().join("helpers");
+    std::fs::create_dir(&helpers).unwrap();
+    let source = point.outside().join("helper");
+    std::fs::write(
+        &source,
+        "#!/usr/bin/env python3\n\
+         import os, socket\n\
+         fuse = os.open('/dev/fuse', os.O_RDWR)\n\
+         there = socket.socket(fileno=int(os.environ['_FUSE_COMMFD']))\n\
+         socket.send_fds(there, [b' '], [fuse])\n",
+    )
+    .unwrap();
+    install(&source, &helpers.join("fusermount3"));
+    let script = format!(
+        "PATH={helpers}:$PATH exec {daemon} {point}",
+        helpers = quote(&helpers),
+        daemon = quote(&public_daemon(&point)),
+        point = quote(point.path()),
+    );
+    let output = run(&mut as_user(&point, "", &script)).failure();
+    output.one_line(&[point.path().to_str().unwrap(), "cannot be found"]);
 }

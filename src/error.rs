@@ -30,6 +30,9 @@ pub enum Error {
         "/proc is gone, or of another PID namespace now: mount this one's own over it (mount -t proc proc /proc)"
     )]
     WrongProc,
+    /// More mappings than are held of one process.
+    #[error("process {0} has more than {1} mappings, more than are held of one process")]
+    TooManyMappings(ProcessId, usize),
     /// A file was opened for writing whose mapping has no `w`.
     #[error(
         "the mapping is not writable: mount with -o write,force to write in spite of its protection"
@@ -138,6 +141,7 @@ impl Error {
         match self {
             Self::NoEntry | Self::NoProcess(_) => Errno::ENOENT,
             Self::ProcessDenied(_) | Self::Protected | Self::WriteOff => Errno::EACCES,
+            Self::TooManyMappings(..) => Errno::EFBIG,
             Self::ReadOnlyMount => Errno::EROFS,
             Self::Ended(_) => Errno::ESRCH,
             Self::Replaced(_) => Errno::ESTALE,
@@ -189,6 +193,7 @@ mod tests {
             (Error::Incomplete(Address::new(0)), Errno::EIO),
             (Error::OwnMemory, Errno::EIO),
             (Error::WrongProc, Errno::EIO),
+            (Error::TooManyMappings(pid, 1), Errno::EFBIG),
             (Error::NoMoreData, Errno::ENXIO),
             (Error::TimedOut(pid), Errno::ETIMEDOUT),
             (Error::NotSupported, Errno::EOPNOTSUPP),

@@ -55,12 +55,17 @@ pub(crate) fn end_with_us(command: &mut Command, signal: Signal) -> &mut Command
     unsafe { command.pre_exec(end) }
 }
 
-/// The processes whose command line names `point`: its daemons.
+/// The daemons whose command line names `point`. Other processes' command lines are left alone: to
+/// read one can fault pages of it in, and another test may be counting them.
 pub(crate) fn daemons_on(point: &Path) -> Vec<u32> {
     let point = point.as_os_str().as_encoded_bytes();
     let pids = std::fs::read_dir("/proc").unwrap();
     pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &u32| {
+            let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name == b"procmemfs\n"
+        })
+        .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|byte| *byte == 0).any(|word| word == point)
         })

@@ -71,6 +71,12 @@ impl Program {
         }
     }
 
+    /// Any program that prints a line when it is ready, and ends when its input does.
+    #[track_caller]
+    pub(crate) fn of(command: Command) -> Self {
+        Self::talking(command)
+    }
+
     /// A shell that holds the secret in a variable and waits.
     #[track_caller]
     pub(crate) fn shell() -> Self {

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod churn;
+mod command_line;
 mod edges;
 mod odd;
 mod pattern;
@@ -218,6 +219,8 @@ impl Target {
                 odd::wait_until_zombie(child as u32)?;
                 Ok(String::new())
             }
+            ["command-line", place, len] => command_line::lay(place, number(len)),
+            ["title", len] => command_line::retitle(number(len)).map(|()| String::new()),
             ["zombie"] => {
                 let child = std::process::Command::new("/bin/true").spawn()?;
                 let pid = child.id();

@@ -71,7 +71,9 @@ pub(super) fn seek(offset: i64, whence: i32) -> Result<(u64, Seek)> {
 pub(super) fn level(error: &Error) -> log::Level {
     match error {
         Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,
-        Error::OwnMemory | Error::WrongProc | Error::TimedOut(_) => log::Level::Warn,
+        Error::OwnMemory | Error::WrongProc | Error::TooManyMappings(..) | Error::TimedOut(_) => {
+            log::Level::Warn
+        }
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }

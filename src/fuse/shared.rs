@@ -94,7 +94,7 @@ impl Shared {
     pub(super) fn tell_rest(&self) {
         for ((operation, errno), count) in self.failures.rest() {
             log::info!(
-                "{count} more failures of {} with {:?} were not logged",
+                "failures of {} with {:?} that were not logged: {count}",
                 operation.name(),
                 Errno::from_raw(errno)
             );

@@ -1,8 +1,8 @@
 //! The command line of a process, read without touching what is not there.
 //!
 //! `/proc/PID/cmdline` faults the pages in that it shows, and a process may point it anywhere and make
-//! it as long as it likes (`PR_SET_MM` in prctl(2)): whoever reads it all allocates memory in the
-//! process, may wait for a `userfaultfd`, and holds terabytes. So where it lies is taken from `stat`,
+//! it as long as it likes (`PR_SET_MM` in prctl(2)): whoever reads it all makes page tables in the
+//! process, and holds terabytes. So where it lies is taken from `stat`,
 //! and the bytes as those of any other memory. What they mean is as in `get_mm_cmdline` of `fs/proc/base.c`.
 
 use procfs::process::Stat;

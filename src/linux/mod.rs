@@ -18,7 +18,7 @@ mod vdso;
 mod vm;
 mod vma;
 
-pub use mounts::{MountPoint, SUBTYPE, mount_of, mounts};
+pub use mounts::{MountPoint, SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub use namespace::ProcFault;
 pub use source::{LiveSource, SourceOptions};
 pub use threads::LiveThreads;

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 
 use crate::mapping::Device;
 
@@ -61,29 +61,50 @@ pub(super) fn mounts_in(
     Ok(found)
 }
 
-/// The mount that `path` lies on, without asking its file system, which may not answer.
+/// The device number that files at `path` show, without asking their file system, which may not answer.
 ///
 /// # Errors
-/// Where there is no such path, and as [`mounts`]; `NotFound` where `mountinfo` does not list it.
-pub fn mount_of(path: &Path) -> io::Result<MountPoint> {
+/// Where there is no such path.
+pub fn device_at(path: &Path) -> io::Result<Device> {
+    Ok(device_of(&look(path, StatxFlags::empty())?))
+}
+
+/// The number of the mount at `path` that no other mount ever gets; `None` before Linux 6.8.
+pub fn unique_id(path: &Path) -> Option<u64> {
+    /// `STATX_MNT_ID_UNIQUE` of `include/uapi/linux/stat.h`.
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+    let status = look(path, UNIQUE).ok()?;
+    (status.stx_mask & UNIQUE.bits() != 0).then_some(status.stx_mnt_id)
+}
+
+fn look(path: &Path, wanted: StatxFlags) -> io::Result<Statx> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let status = statx(CWD, path, flags, StatxFlags::MNT_ID)?;
-    let device = Device {
+    Ok(statx(CWD, path, flags, wanted)?)
+}
+
+fn device_of(status: &Statx) -> Device {
+    Device {
         major: status.stx_dev_major,
         minor: status.stx_dev_minor,
-    };
+    }
+}
+
+/// The mount that `path` lies on, without asking its file system, which may not answer; `None` where
+/// `mountinfo` does not list it, as with the mount that lies around a chroot(2).
+///
+/// # Errors
+/// Where there is no such path, and as [`mounts`].
+pub fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
+    let status = look(path, StatxFlags::MNT_ID)?;
+    let device = device_of(&status);
     let has_id = status.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     let mut found = mounts(|mount| match has_id {
         true => mount.id == status.stx_mnt_id,
         // Linux before 5.8.
         false => mount.device == device && path.starts_with(&mount.path),
     })?;
-    found.pop().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            "/proc/self/mountinfo does not list it",
-        )
-    })
+    Ok(found.pop())
 }
 
 /// Reads a line: ID, parent, device, root, mount point, options, any number of optional fields, `-`, type, ...
@@ -231,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_mount_of_a_path_is_found() {
-        let proc = mount_of(Path::new("/proc/self")).unwrap();
+        let proc = mount_of(Path::new("/proc/self")).unwrap().unwrap();
         assert_eq!(proc.path, Path::new("/proc"));
         assert!(!proc.is_ours);
         let all = mounts(|_| true).unwrap();

@@ -54,6 +54,36 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 /// out step by step, and each step makes it another one.
 const MOST_TRIES: u32 = 64;
 
+/// Mappings of one process that are held, at some 150 bytes each: those that the kernel allows where
+/// `vm.max_map_count` is 1048576, as some distributions have it, and a few more. It can be 2000 times that.
+const MOST_MAPPINGS: usize = (1 << 20) + (1 << 10);
+
+/// Counts the mappings of a process while they are read.
+#[derive(Debug)]
+struct Lines {
+    pid: ProcessId,
+    most: usize,
+    left: usize,
+}
+
+impl Lines {
+    fn of(pid: ProcessId, most: usize) -> Self {
+        Self {
+            pid,
+            most,
+            left: most,
+        }
+    }
+
+    /// # Errors
+    /// `TooManyMappings`.
+    fn count(&mut self) -> Result<()> {
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or(Error::TooManyMappings(self.pid, self.most))?;
+        Ok(())
+    }
+}
+
 /// The processes that `/proc` shows.
 #[derive(Debug)]
 pub struct LiveSource {
@@ -269,7 +299,9 @@ impl ProcessSource for LiveSource {
         let pinned = self.pin_same(identity)?;
         self.metrics.maps_reads.increment();
         let mut maps = MapsReader::default();
+        let mut lines = Lines::of(pid, MOST_MAPPINGS);
         pinned.lines("maps", |line| {
+            lines.count()?;
             maps.line(line).map_err(|error| {
                 if let Some(left_out) = self.warnings.admit("maps") {
                     log::warn!("process {pid}: {error}{left_out}");
@@ -354,4 +386,27 @@ fn boot_time() -> u64 {
     now.saturating_sub(since_boot)
         .try_into()
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_mappings_are_held_and_no_more() {
+        let pid = ProcessId::new(7).unwrap();
+        let mut lines = Lines::of(pid, 2);
+        assert_eq!(lines.count(), Ok(()));
+        assert_eq!(lines.count(), Ok(()));
+        for _ in 0..2 {
+            assert_eq!(lines.count(), Err(Error::TooManyMappings(pid, 2)));
+        }
+    }
+
+    /// Its clocks and `/proc/stat` tell the same, but for what `/proc/stat` rounds.
+    #[test]
+    fn the_boot_time_is_known_without_proc() {
+        let said = procfs::boot_time_secs().unwrap();
+        assert!(boot_time().abs_diff(said) <= 1);
+    }
 }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::options::AttachOptions;
 use super::{MountError, Unmounted};
-use crate::linux::{SUBTYPE, mount_of, mounts};
+use crate::linux::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::mapping::Device;
 
 const DEVICE: &str = "/dev/fuse";
@@ -34,6 +35,10 @@ const HELPERS: [&str; 4] = [
 pub(super) struct Attached {
     path: PathBuf,
     device: Device,
+    /// The number of the mount that no other ever gets (Linux 6.8).
+    id: Option<u64>,
+    /// Tells whether it is still there.
+    fuse: OwnedFd,
 }
 
 /// Mounts on `path`, and returns the connection to answer on. The mount is known by its device
@@ -49,21 +54,27 @@ pub(super) fn attach(
         Some(fuse) => fuse,
         None => attach_by_helper(path, options)?,
     };
-    let found = mount_of(path).and_then(|mount| match mount.is_ours {
-        true => Ok(mount.device),
-        false => Err(io::Error::other("something else was mounted over it")),
-    });
-    match found {
-        Ok(device) => {
-            let path = path.to_path_buf();
-            Ok((fuse, Attached { path, device }))
+    let lost = |error| MountError::Lost(path.to_path_buf(), error);
+    match mount_of(path) {
+        Ok(Some(mount)) if mount.is_ours => {
+            let attached = Attached {
+                path: path.to_path_buf(),
+                device: mount.device,
+                id: unique_id(path),
+                fuse: fuse.try_clone().map_err(lost)?,
+            };
+            Ok((fuse, attached))
         }
-        Err(error) => {
-            // Nobody has it yet but for this process: closing its descriptor ends the connection.
+        // That is somebody else's, and stays. Ours below it, if there is any, ends with its descriptor.
+        Ok(Some(_)) => Err(lost(io::Error::other("something else lies there"))),
+        unknown => {
+            let error = unknown.err();
             if let Err(error) = detach_path(path) {
-                log::error!("{}: {error}", path.display());
+                log::error!("{}: not unmounted: {error}", path.display());
             }
-            Err(MountError::Lost(path.to_path_buf(), error))
+            Err(lost(error.unwrap_or_else(|| {
+                io::Error::other("/proc/self/mountinfo does not list it")
+            })))
         }
     }
 }
@@ -182,23 +193,45 @@ impl Attached {
     /// # Errors
     /// Where the kernel or the helper refuses.
     pub(super) fn detach(&self) -> io::Result<Unmounted> {
+        // Once the last of it is gone its device number is given to the next mount.
+        if !self.is_connected() {
+            return match unique_id(&self.path) {
+                // The connection was aborted.
+                Some(id) if Some(id) == self.id => detach_path(&self.path),
+                _ => Ok(Unmounted::Gone),
+            };
+        }
+        let ours = match mounts(|mount| mount.device == self.device) {
+            Ok(ours) => ours,
+            // Without `/proc`: where it was made, if it still lies there.
+            Err(_) if device_at(&self.path)? == self.device => return detach_path(&self.path),
+            Err(error) => return Err(error),
+        };
         let mut outcome = Unmounted::Gone;
         // Those that came last lie on top.
-        for mount in mounts(|mount| mount.device == self.device)?.iter().rev() {
-            // Somebody may have unmounted it meanwhile, or mounted something else over it.
-            let on_top = mount_of(&mount.path).is_ok_and(|on_top| on_top.id == mount.id);
-            if !on_top {
-                let covered = mount.path == self.path;
-                if covered && mounts(|other| other.id == mount.id)?.len() == 1 {
-                    return Err(io::Error::from(Errno::EBUSY));
+        for mount in ours.iter().rev() {
+            let on_top = mount_of(&mount.path)?;
+            if on_top.is_some_and(|on_top| on_top.id == mount.id) {
+                if detach_path(&mount.path)? == Unmounted::Detached {
+                    outcome = Unmounted::Detached;
                 }
-                continue;
-            }
-            if detach_path(&mount.path)? == Unmounted::Detached {
-                outcome = Unmounted::Detached;
+            } else if mount.path == self.path && !mounts(|other| other.id == mount.id)?.is_empty() {
+                return Err(io::Error::other("something else is mounted over it"));
             }
         }
         Ok(outcome)
+    }
+
+    /// Whether the file system is there: `poll` gives an error where it is not (`fuse_dev_poll` in `fs/fuse/dev.c`).
+    fn is_connected(&self) -> bool {
+        let mut polled = [PollFd::new(self.fuse.as_fd(), PollFlags::empty())];
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Ok(_) => !polled[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLERR)),
+            // A signal: that is no answer, and unmounting what is gone does nothing.
+            Err(_) => true,
+        }
     }
 }
 

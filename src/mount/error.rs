@@ -57,7 +57,7 @@ pub enum MountError {
     #[error("/proc/self/mountinfo does not tell what is mounted on {0}")]
     MountInfo(PathBuf, #[source] io::Error),
     /// Without its own device it could be made to read its own files, and wait for itself.
-    #[error("{0}: the new mount cannot be found, and was taken away again")]
+    #[error("{0}: the new mount cannot be found, so it was given up")]
     Lost(PathBuf, #[source] io::Error),
     /// Another page size.
     #[error("this kernel's pages have {0} bytes, and procmemfs knows pages of 4096 only")]

@@ -114,12 +114,12 @@ impl Mount {
         std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || self.patience.watch())?;
-        let unmounter = Unmounter(self.attached);
+        let attached = self.attached;
         let session = self.session;
         let thread = std::thread::Builder::new()
             .name("session".to_owned())
             .spawn(move || session.run())?;
-        Ok(Serving { thread, unmounter })
+        Ok(Serving { thread, attached })
     }
 }
 
@@ -127,7 +127,7 @@ impl Mount {
 #[derive(Debug)]
 pub struct Serving {
     thread: JoinHandle<io::Result<()>>,
-    unmounter: Unmounter,
+    attached: Arc<Attached>,
 }
 
 impl Serving {
@@ -136,8 +136,10 @@ impl Serving {
     /// # Errors
     /// Where talking to the kernel failed.
     pub fn wait(self, ready: impl FnOnce(Unmounter)) -> io::Result<()> {
-        ready(self.unmounter);
-        join(self.thread)
+        ready(Unmounter(Arc::clone(&self.attached)));
+        let served = join(self.thread);
+        // Where it is the connection that has ended, the mount is still there, and dead.
+        self.attached.detach().and(served)
     }
 
     /// Unmounts, and waits until the mount is gone; one that is in use is only taken out of the tree.
@@ -145,7 +147,7 @@ impl Serving {
     /// # Errors
     /// Where the kernel or `fusermount3` refuses.
     pub fn unmount(self) -> io::Result<()> {
-        match self.unmounter.unmount()? {
+        match self.attached.detach()? {
             Unmounted::Gone => join(self.thread),
             Unmounted::Detached => Ok(()),
         }

@@ -22,10 +22,10 @@ pub(super) fn check(mountpoint: &Path) -> Result<PathBuf, MountError> {
         .canonicalize()
         .map_err(|error| fault(mountpoint, error))?;
     let below = mount_of(&path).map_err(|error| MountError::MountInfo(given(), error))?;
-    match below.is_ours {
-        true if below.path == path => Err(MountError::Mounted(given())),
-        true => Err(MountError::Inside(given())),
-        false => Ok(path),
+    match below.filter(|below| below.is_ours) {
+        Some(ours) if ours.path == path => Err(MountError::Mounted(given())),
+        Some(_) => Err(MountError::Inside(given())),
+        None => Ok(path),
     }
 }
 
