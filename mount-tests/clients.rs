@@ -34,6 +34,7 @@ tests![
     other_tools_end_well: [
         Need::Tool("python3"), Need::Tool("perl"), Need::Tool("file"), Need::Tool("strings")
     ],
+    owners_modes_and_times_cannot_be_changed,
     watches_are_set: [Need::Tool("inotifywait")],
 ];
 
@@ -585,6 +586,44 @@ fn other_tools_end_well() {
         &target.bytes("private")[..4003],
     );
     assert!(held(&private) > 0);
+}
+
+/// `chmod`, `chown` and `touch` are refused, of files, directories and links.
+fn owners_modes_and_times_cannot_be_changed() {
+    let target = Target::new();
+    for options in ["", "rw"] {
+        let mount = Mount::new(options);
+        let process = mount.process(target.pid());
+        for path in [
+            mount.file(&target, "private"),
+            mount.path("mem").join(target.pid().to_string()),
+            mount.point().to_owned(),
+            process,
+        ] {
+            let what = format!("{path:?}, {options:?}");
+            let refused = |result: rustix::io::Result<()>| {
+                expect_errno(&what, result.map_err(std::io::Error::from), libc::EPERM);
+            };
+            refused(sys::chmod(&path, Mode::RUSR));
+            let nobody = rustix::fs::Uid::from_raw(1);
+            refused(sys::chownat(
+                sys::CWD,
+                &path,
+                Some(nobody),
+                None,
+                AtFlags::empty(),
+            ));
+            let time = sys::Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
+            let times = sys::Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            refused(sys::utimensat(sys::CWD, &path, &times, AtFlags::empty()));
+        }
+    }
 }
 
 /// Watches can be set on files and directories; what processes do with their memory is no event.

@@ -286,15 +286,11 @@ impl Filesystem for Adapter {
         reply: ReplyDirectory,
     ) {
         let inode = Inode(inode.0);
-        let shared = self.count(Operation::ReadDirectory);
-        shared.guarded(
-            Operation::ReadDirectory,
-            inode,
-            reply,
-            move |shared, slot| {
-                shared.list_directory(inode, handle.0, offset, slot);
-            },
-        );
+        let operation = Operation::ReadDirectory;
+        let shared = self.count(operation);
+        shared.guarded(operation, inode, reply, move |shared, slot| {
+            shared.list_directory(inode, handle.0, offset, slot);
+        });
     }
 
     fn readdirplus(
