@@ -9,7 +9,10 @@ mod xattr;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::cache::{Freshness, PageCache};
+use crate::mapping::Device;
 use crate::metrics::Metrics;
 use crate::process::ProcessSource;
 use crate::tree::{HandleTable, InodeTable, ProcessTable};
@@ -60,6 +63,8 @@ pub struct FileSystem {
     processes: ProcessTable,
     opened: OpenProcesses,
     held: HeldMemory,
+    /// The device of a file whose pages could be read when it was last asked for.
+    readable_device: Mutex<Device>,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: std::time::SystemTime,
 }
@@ -84,6 +89,7 @@ impl FileSystem {
             opened: OpenProcesses::new(services.clone()),
             services,
             options,
+            readable_device: Mutex::new(Device::default()),
             mounted,
         }
     }
