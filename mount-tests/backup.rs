@@ -27,6 +27,7 @@ tests![
     sparse_copies_by_a_plain_user_are_complete: [
         Need::PlainUser, Need::Tool("cp"), Need::Tool("tar"), Need::Tool("getfattr")
     ],
+    data_in_very_many_stretches_is_copied: [Need::Root, Need::Tool("cp"), Need::Tool("tar")],
     unreadable_bytes_are_counted,
     with_fault_zero_every_tool_goes_to_the_end: [
         Need::Tool("cat"), Need::Tool("rsync"), Need::Tool("dd"), Need::Tool("grep"),
@@ -282,6 +283,51 @@ fn sparse_copies_by_a_plain_user_are_complete() {
     assert!(counts[1] >= unmapped, "{counts:?}");
     let what = "cp always, cp auto, tar -S, the address space";
     assert_bytes(what, &output.stdout, &expected.repeat(4));
+}
+
+/// Pages that the target has mapped, and pages that are in the object behind the mapping alone, by
+/// turns, more of them than one `lseek` passes over: no page is lost.
+fn data_in_very_many_stretches_is_copied() {
+    const PAGES: usize = 4000;
+    let mut target = Target::new();
+    let len = PAGES * PAGE;
+    let region = Region::parse(&target.ask(&format!("object odd {len}"))).unwrap();
+    target.ask(&format!("put odd {:x} 0 {len}", region.start));
+    for page in (0..PAGES).step_by(2) {
+        target.ask(&format!("fill {:x} {PAGE}", region.start + page * PAGE));
+    }
+    let expected = pattern::bytes(region.start as u64, len, target.generation());
+    for options in ["", "cache_ttl=0"] {
+        let mount = Mount::new(options);
+        let path = mount.mapping(target.pid(), region.start, region.end);
+        let found = extents(&open(&path));
+        let last = found
+            .iter()
+            .try_fold(0, |end, (from, to)| (*from == end).then_some(*to));
+        assert_eq!(last, Some(len as u64), "{options}: {found:?}");
+        assert!(found.len() > 1, "{options}: {found:?}");
+        let name = path.file_name().unwrap();
+        let (copy, archive) = (
+            mount.outside().join("copy"),
+            mount.outside().join("archive"),
+        );
+        let mut cp = Command::new("cp");
+        run(cp.arg("--sparse=always").args([&path, &copy]))
+            .success()
+            .quiet();
+        assert_bytes("cp", &std::fs::read(&copy).unwrap(), &expected);
+        let mut tar = Command::new("tar");
+        tar.arg("-Scf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(path.parent().unwrap());
+        run(tar.arg(name)).success().quiet();
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(&archive).arg("-C").arg(mount.outside());
+        run(&mut tar).success().quiet();
+        let unpacked = std::fs::read(mount.outside().join(name)).unwrap();
+        assert_bytes("tar", &unpacked, &expected);
+    }
 }
 
 /// The count is of what cannot be read now: that of an address space is the sum of its mappings'.

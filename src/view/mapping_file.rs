@@ -320,6 +320,47 @@ mod tests {
         }
     }
 
+    /// SEMANTICS: a target does not decide what a request costs.
+    #[test]
+    fn one_seek_passes_over_so_many_stretches_only_and_loses_none() {
+        const COUNT: u64 = 2500;
+        for (whence, back) in [(Seek::Data, Seek::Hole), (Seek::Hole, Seek::Data)] {
+            let process = FakeProcess::new(7, b"fake");
+            let pages = (COUNT + 1) as usize;
+            // Stretches of two kinds that look the same to `lseek`, and what is looked for at the end.
+            match whence {
+                Seek::Data => process.reserve(0x1000, pages),
+                Seek::Hole => process.map(0x1000, &vec![1; pages * PAGE]),
+            };
+            for page in (1..COUNT).step_by(2) {
+                let at = 0x1000 + page * PAGE_SIZE;
+                match whence {
+                    Seek::Data => process.unmap(at),
+                    Seek::Hole => process.swap_out(at),
+                };
+            }
+            let last = 0x1000 + COUNT * PAGE_SIZE;
+            match whence {
+                Seek::Data => process.map(last, b"data"),
+                Seek::Hole => process.reserve(last, 1),
+            };
+            let mapping = Arc::new(fake::mapping(0x1000, COUNT + 1));
+            let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
+            let (mut at, mut seeks) = (0, 0);
+            while at < COUNT * PAGE_SIZE {
+                let next = file.seek(at, whence).unwrap();
+                assert!(next > at && next - at <= 1030 * PAGE_SIZE, "{at} {next}");
+                at = next;
+                // What looks the other way stays where it is: nothing is lost.
+                if at < COUNT * PAGE_SIZE {
+                    assert_eq!(file.seek(at, back), Ok(at), "{back:?}");
+                }
+                seeks += 1;
+            }
+            assert_eq!((at, seeks), (COUNT * PAGE_SIZE, 3), "{whence:?}");
+        }
+    }
+
     /// SEMANTICS: what cannot be read is a hole.
     #[test]
     fn what_cannot_be_read_is_a_hole_and_is_counted() {
