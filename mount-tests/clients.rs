@@ -34,6 +34,7 @@ tests![
     other_tools_end_well: [
         Need::Tool("python3"), Need::Tool("perl"), Need::Tool("file"), Need::Tool("strings")
     ],
+    requests_that_are_seldom_made_are_known,
     owners_modes_and_times_cannot_be_changed,
     watches_are_set: [Need::Tool("inotifywait")],
 ];
@@ -586,6 +587,37 @@ fn other_tools_end_well() {
         &target.bytes("private")[..4003],
     );
     assert!(held(&private) > 0);
+}
+
+/// `poll`, `fsync` of a directory and `fallocate` are answered, without a word in the log.
+fn requests_that_are_seldom_made_are_known() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let target = Target::new();
+    let mount = Mount::new("rw");
+    let file = crate::support::open_rw(&mount.file(&target, "private")).unwrap();
+    let ready = PollFlags::POLLIN | PollFlags::POLLOUT;
+    let mut asked = [PollFd::new(file.as_fd(), ready)];
+    assert_eq!(poll(&mut asked, PollTimeout::from(1000_u16)), Ok(1));
+    assert_eq!(asked[0].revents(), Some(ready));
+    let dir = File::open(mount.process(target.pid())).unwrap();
+    dir.sync_all().unwrap();
+    dir.sync_data().unwrap();
+    file.sync_all().unwrap();
+    for flags in [
+        sys::FallocateFlags::empty(),
+        sys::FallocateFlags::PUNCH_HOLE | sys::FallocateFlags::KEEP_SIZE,
+    ] {
+        let result = sys::fallocate(&file, flags, 0, PAGE as u64);
+        let result = result.map_err(std::io::Error::from);
+        expect_errno(&format!("{flags:?}"), result, libc::EOPNOTSUPP);
+    }
+    let log = mount.log();
+    assert!(!log.contains("Not Implemented"), "{log}");
+    assert_bytes(
+        "unchanged",
+        &pread_all(&file, 0, 16 * PAGE),
+        &target.bytes("private"),
+    );
 }
 
 /// `chmod`, `chown` and `touch` are refused, of files, directories and links.
