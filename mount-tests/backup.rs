@@ -29,6 +29,9 @@ tests![
     ],
     data_in_very_many_stretches_is_copied: [Need::Root, Need::Tool("cp"), Need::Tool("tar")],
     unreadable_bytes_are_counted,
+    with_fault_zero_a_walk_has_nothing_to_complain_about: [
+        Need::Tool("grep"), Need::Tool("tar"), Need::Tool("rsync")
+    ],
     with_fault_zero_every_tool_goes_to_the_end: [
         Need::Tool("cat"), Need::Tool("rsync"), Need::Tool("dd"), Need::Tool("grep"),
         Need::Tool("tar")
@@ -392,6 +395,39 @@ fn with_fault_zero_every_tool_goes_to_the_end() {
     tar.args(["-chPf", "-", fd]);
     let archive = run_on(&file, &mut tar).success().quiet().stdout;
     assert_bytes("tar", &archive[512..][..expected.len()], &expected);
+}
+
+/// With `fault=zero` a walk over everything goes past files of this mount that the target maps, and
+/// past the daemon's own memory.
+fn with_fault_zero_a_walk_has_nothing_to_complain_about() {
+    for options in ["fault=zero", "fault=zero,cache_ttl=0"] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let own = map_own_mount(&mount, &mut target, "victim2");
+        let path = mount.mapping(target.pid(), own.start, own.end);
+        assert_bytes(options, &std::fs::read(path).unwrap(), &vec![0; own.len()]);
+        let process = mount.process(target.pid());
+        let mut tar = Command::new("tar");
+        tar.arg("-cPf").arg(mount.outside().join("archive"));
+        run(tar.arg(&process)).success().quiet();
+        let mut grep = Command::new("grep");
+        grep.args(["-r", "no such text in any memory"]);
+        run(grep.arg(&process)).code(1).quiet();
+        let mut rsync = Command::new("rsync");
+        rsync.arg("-rlS").arg(&process);
+        run(rsync.arg(mount.outside().join("copies")))
+            .success()
+            .quiet();
+        // Threads come and go, and mappings with them: those of the program stay.
+        for name in mount.names(mount.daemon()) {
+            if name.ends_with(".procmemfs") {
+                let path = mount.process(mount.daemon()).join(name);
+                let bytes = std::fs::read(&path).unwrap();
+                assert_bytes("the daemon", &bytes, &vec![0; bytes.len()]);
+                assert_eq!(bytes.len() as u64, path.metadata().unwrap().len());
+            }
+        }
+    }
 }
 
 /// `dd conv=noerror,sync` puts zeros in place of what cannot be read, and all else where it belongs.

@@ -130,6 +130,7 @@ mod tests {
     use super::*;
     use crate::address::PAGE_SIZE;
     use crate::mapping::{AddressSpace, Barrier};
+    use crate::process::WithheldMemory;
     use crate::process::fake::{self, Call, FakeProcess};
 
     const PAGE: usize = PAGE_SIZE as usize;
@@ -205,6 +206,21 @@ mod tests {
             read(&file, 2 * PAGE_SIZE + 9, 3, Short::Allowed).unwrap(),
             [0; 3]
         );
+    }
+
+    /// SEMANTICS: the daemon's own memory is never read, and zeros may stand for it.
+    #[test]
+    fn what_is_kept_back_is_an_error_or_zeros() {
+        let file = |faults| {
+            let memory = WithheldMemory::new(process().open());
+            MappingFile::new(Arc::new(memory), Arc::new(mapping()), faults)
+        };
+        for short in [Short::Allowed, Short::Refused] {
+            let error = read(&file(FaultPolicy::Error), 5, 2 * PAGE, short);
+            assert_eq!(error, Err(Error::OwnMemory));
+            let zeros = read(&file(FaultPolicy::Zero), 5, 2 * PAGE, short);
+            assert_eq!(zeros.unwrap(), vec![0; 2 * PAGE]);
+        }
     }
 
     /// SEMANTICS: a buffered read never ends early in silence.
