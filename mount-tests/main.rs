@@ -10,6 +10,7 @@
 
 mod backup;
 mod cache;
+mod calls;
 mod cli;
 mod clients;
 mod daemon;
@@ -57,6 +58,7 @@ fn main() {
         tools::tests(),
         cache::tests(),
         cli::tests(),
+        calls::tests(),
         clients::tests(),
         directories::tests(),
         daemon::tests(),
