@@ -27,7 +27,11 @@ tests![
     sparse_copies_by_a_plain_user_are_complete: [
         Need::PlainUser, Need::Tool("cp"), Need::Tool("tar"), Need::Tool("getfattr")
     ],
+    data_in_very_many_stretches_is_copied: [Need::Root, Need::Tool("cp"), Need::Tool("tar")],
     unreadable_bytes_are_counted,
+    with_fault_zero_a_walk_has_nothing_to_complain_about: [
+        Need::Tool("grep"), Need::Tool("tar"), Need::Tool("rsync")
+    ],
     with_fault_zero_every_tool_goes_to_the_end: [
         Need::Tool("cat"), Need::Tool("rsync"), Need::Tool("dd"), Need::Tool("grep"),
         Need::Tool("tar")
@@ -284,6 +288,51 @@ fn sparse_copies_by_a_plain_user_are_complete() {
     assert_bytes(what, &output.stdout, &expected.repeat(4));
 }
 
+/// Pages that the target has mapped, and pages that are in the object behind the mapping alone, by
+/// turns, more of them than one `lseek` passes over: no page is lost.
+fn data_in_very_many_stretches_is_copied() {
+    const PAGES: usize = 4000;
+    let mut target = Target::new();
+    let len = PAGES * PAGE;
+    let region = Region::parse(&target.ask(&format!("object odd {len}"))).unwrap();
+    target.ask(&format!("put odd {:x} 0 {len}", region.start));
+    for page in (0..PAGES).step_by(2) {
+        target.ask(&format!("fill {:x} {PAGE}", region.start + page * PAGE));
+    }
+    let expected = pattern::bytes(region.start as u64, len, target.generation());
+    for options in ["", "cache_ttl=0"] {
+        let mount = Mount::new(options);
+        let path = mount.mapping(target.pid(), region.start, region.end);
+        let found = extents(&open(&path));
+        let last = found
+            .iter()
+            .try_fold(0, |end, (from, to)| (*from == end).then_some(*to));
+        assert_eq!(last, Some(len as u64), "{options}: {found:?}");
+        assert!(found.len() > 1, "{options}: {found:?}");
+        let name = path.file_name().unwrap();
+        let (copy, archive) = (
+            mount.outside().join("copy"),
+            mount.outside().join("archive"),
+        );
+        let mut cp = Command::new("cp");
+        run(cp.arg("--sparse=always").args([&path, &copy]))
+            .success()
+            .quiet();
+        assert_bytes("cp", &std::fs::read(&copy).unwrap(), &expected);
+        let mut tar = Command::new("tar");
+        tar.arg("-Scf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(path.parent().unwrap());
+        run(tar.arg(name)).success().quiet();
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(&archive).arg("-C").arg(mount.outside());
+        run(&mut tar).success().quiet();
+        let unpacked = std::fs::read(mount.outside().join(name)).unwrap();
+        assert_bytes("tar", &unpacked, &expected);
+    }
+}
+
 /// The count is of what cannot be read now: that of an address space is the sum of its mappings'.
 fn unreadable_bytes_are_counted() {
     for options in ["", "cache_ttl=0"] {
@@ -346,6 +395,39 @@ fn with_fault_zero_every_tool_goes_to_the_end() {
     tar.args(["-chPf", "-", fd]);
     let archive = run_on(&file, &mut tar).success().quiet().stdout;
     assert_bytes("tar", &archive[512..][..expected.len()], &expected);
+}
+
+/// With `fault=zero` a walk over everything goes past files of this mount that the target maps, and
+/// past the daemon's own memory.
+fn with_fault_zero_a_walk_has_nothing_to_complain_about() {
+    for options in ["fault=zero", "fault=zero,cache_ttl=0"] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let own = map_own_mount(&mount, &mut target, "victim2");
+        let path = mount.mapping(target.pid(), own.start, own.end);
+        assert_bytes(options, &std::fs::read(path).unwrap(), &vec![0; own.len()]);
+        let process = mount.process(target.pid());
+        let mut tar = Command::new("tar");
+        tar.arg("-cPf").arg(mount.outside().join("archive"));
+        run(tar.arg(&process)).success().quiet();
+        let mut grep = Command::new("grep");
+        grep.args(["-r", "no such text in any memory"]);
+        run(grep.arg(&process)).code(1).quiet();
+        let mut rsync = Command::new("rsync");
+        rsync.arg("-rlS").arg(&process);
+        run(rsync.arg(mount.outside().join("copies")))
+            .success()
+            .quiet();
+        // Threads come and go, and mappings with them: those of the program stay.
+        for name in mount.names(mount.daemon()) {
+            if name.ends_with(".procmemfs") {
+                let path = mount.process(mount.daemon()).join(name);
+                let bytes = std::fs::read(&path).unwrap();
+                assert_bytes("the daemon", &bytes, &vec![0; bytes.len()]);
+                assert_eq!(bytes.len() as u64, path.metadata().unwrap().len());
+            }
+        }
+    }
 }
 
 /// `dd conv=noerror,sync` puts zeros in place of what cannot be read, and all else where it belongs.

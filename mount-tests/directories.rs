@@ -15,7 +15,6 @@ tests![
     a_walk_of_32_bits_keeps_its_positions: [Need::Tool("cc"), Need::Cc32],
     times_of_directories_move_and_their_ctime_stays,
     find_newer_sees_that_processes_came: [Need::Tool("find")],
-    updatedb_finds_new_processes: [Need::Tool("updatedb"), Need::Tool("locate")],
     tar_finds_new_processes_for_an_incremental_archive: [Need::Tool("tar")],
 ];
 
@@ -175,31 +174,6 @@ fn find_newer_sees_that_processes_came() {
         (found.lines().count() == dirs.len()).then_some(())
     });
     assert!(mount.process(target.pid()).is_dir());
-}
-
-/// `updatedb` lists again only what has another time than before.
-fn updatedb_finds_new_processes() {
-    let mount = Mount::new("");
-    let database = mount.outside().join("database");
-    let found = |pid: u32| {
-        let mut updatedb = Command::new("updatedb");
-        updatedb.args(["--require-visibility", "no", "--prunefs", ""]);
-        updatedb.args(["--prunepaths", "", "--prunenames", ""]);
-        updatedb.args(["--prune-bind-mounts", "no"]);
-        updatedb.arg("-o").arg(&database);
-        run(updatedb.arg("-U").arg(mount.point())).success();
-        let mut locate = Command::new("locate");
-        locate.arg("-c").arg("-d").arg(&database);
-        let pattern = format!("{}/", mount.process(pid).display());
-        run(locate.arg(pattern)).text().trim() != "0"
-    };
-    let first = Program::sleep();
-    assert!(found(first.pid()));
-    // What is young is listed again in any case.
-    std::thread::sleep(std::time::Duration::from_secs(4));
-    assert!(found(first.pid()));
-    let second = Program::sleep();
-    assert!(found(second.pid()), "a process that came since");
 }
 
 /// `tar -g` archives processes that came since, and says nothing of changes.

@@ -11,6 +11,7 @@
 mod backup;
 mod bounds;
 mod cache;
+mod calls;
 mod cli;
 mod clients;
 mod daemon;
@@ -66,6 +67,7 @@ fn main() {
         differential::tests(),
         edges::tests(),
         cli::tests(),
+        calls::tests(),
         clients::tests(),
         directories::tests(),
         daemon::tests(),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::process::ProcessInfo;
 use crate::residency::Content;
-use crate::tree::{Inode, Kind, LISTING_VALID, Node, OpenProcess};
+use crate::tree::{Generation, Inode, Kind, LISTING_VALID, Node, OpenProcess};
 use crate::view::SPACE_SIZE;
 
 /// What `stat` shows, and how long it holds.
@@ -17,8 +17,8 @@ use crate::view::SPACE_SIZE;
 pub struct Attributes {
     /// The inode's number.
     pub inode: Inode,
-    /// What tells it from others that have had the same number.
-    pub generation: u32,
+    /// Its generation, where the kernel gets a reference to it.
+    pub generation: Generation,
     /// The kind of file.
     pub kind: Kind,
     /// Permission bits.
@@ -103,7 +103,7 @@ impl FileSystem {
         let freshness = &self.services.freshness;
         let plain = Attributes {
             inode,
-            generation: self.inodes.generation(node),
+            generation: Generation::default(),
             kind: node.kind(),
             mode: match node.kind() {
                 Kind::Directory => 0o555,
@@ -196,17 +196,26 @@ impl FileSystem {
     /// Whether memory that is held is none that can be read, as pages of this mount's own files.
     /// Tools look for holes only where blocks are missing, so such a file shows none.
     fn is_unreadable(&self, info: &ProcessInfo, mapping: &Mapping) -> bool {
-        let is_suspect = mapping.has_file() || info.identity.pid.get() == std::process::id();
-        let Some(process) = is_suspect.then(|| self.process(info)).flatten() else {
+        let is_own = info.identity.pid.get() == std::process::id();
+        let device = mapping.device();
+        // Files of one device are all of this mount, or none is.
+        let is_known = *self.readable_device.lock() == device;
+        if !is_own && (is_known || !mapping.has_file()) {
+            return false;
+        }
+        let Some(process) = self.process(info) else {
             return false;
         };
-        let shown = shown(mapping);
-        let first = process.memory.contents(mapping, shown, 1);
-        first.is_ok_and(|stretches| {
+        let first = process.memory.contents(mapping, shown(mapping), 1);
+        let is_unreadable = first.is_ok_and(|stretches| {
             stretches
                 .first()
                 .is_some_and(|stretch| stretch.content == Content::Nothing)
-        })
+        });
+        if !is_own && !is_unreadable {
+            *self.readable_device.lock() = device;
+        }
+        is_unreadable
     }
 
     /// Counts the memory that the nodes of one listing hold, all of it together.

@@ -31,8 +31,11 @@ impl FileSystem {
 
     /// Attributes of a node for the kernel to keep, which takes a reference.
     pub fn remember(&self, node: &Node, counted: &Counted) -> Attributes {
-        let inode = self.inodes.remember(node);
-        self.describe(inode, node, counted)
+        let (inode, generation) = self.inodes.remember(node);
+        Attributes {
+            generation,
+            ..self.describe(inode, node, counted)
+        }
     }
 
     /// Attributes of a node that are only to be shown, without a reference to it.

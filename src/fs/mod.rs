@@ -10,7 +10,10 @@ mod xattr;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::cache::{Freshness, PageCache};
+use crate::mapping::Device;
 use crate::metrics::Metrics;
 use crate::process::ProcessSource;
 use crate::tree::{HandleTable, InodeTable, ProcessTable};
@@ -64,6 +67,8 @@ pub struct FileSystem {
     opened: OpenProcesses,
     held: HeldMemory,
     clock: Arc<dyn crate::clock::Clock>,
+    /// The device of a file whose pages could be read when it was last asked for.
+    readable_device: Mutex<Device>,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: std::time::SystemTime,
 }
@@ -89,6 +94,7 @@ impl FileSystem {
             services,
             options,
             clock,
+            readable_device: Mutex::new(Device::default()),
             mounted,
         }
     }

@@ -35,9 +35,9 @@ const SPACE: &[&str] = &[UNREADABLE_BYTES];
 /// Bytes that cannot be read now, so that a copy can be known to lack something.
 const UNREADABLE_BYTES: &str = "unreadable_bytes";
 
-/// Stretches that one count of unreadable bytes looks at: more than four processes have mappings
-/// by default (`vm.max_map_count`), and done within a fraction of a second.
-const COUNTED_STRETCHES: usize = 1 << 18;
+/// Stretches that one count of unreadable bytes looks at: as many as a process has mappings by
+/// default (`vm.max_map_count`), which takes about a second.
+const COUNTED_STRETCHES: usize = 1 << 16;
 
 /// The attribute of a mapping that nobody can read: why.
 const UNREADABLE: &str = "unreadable";

@@ -2,6 +2,7 @@
 
 mod convert;
 mod guard;
+mod negotiate;
 mod outdate;
 mod shared;
 mod slot;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::address::PAGE_SIZE;
@@ -28,42 +29,11 @@ use crate::metrics::Operation;
 use crate::patience::Patience;
 use crate::tree::Inode;
 
+pub use negotiate::{MAX_REQUEST, negotiate};
 pub use outdate::{Jobs, Outdated};
 
 use shared::Shared;
 use slot::Slot;
-
-/// The largest request, in bytes: what the kernel takes without more privileges (`fs.fuse.max_pages_limit`).
-pub const MAX_REQUEST: u32 = 1 << 20;
-
-/// Requests of readahead that may wait at a time.
-const MAX_BACKGROUND: u16 = 64;
-
-/// Agrees with the kernel on what it may do and how much it may ask for at a time.
-pub fn negotiate(config: &mut KernelConfig) {
-    for wish in [
-        // The kernel drops its pages when the mtime it is told moves.
-        InitFlags::FUSE_AUTO_INVAL_DATA,
-        InitFlags::FUSE_PARALLEL_DIROPS,
-        InitFlags::FUSE_DO_READDIRPLUS,
-        InitFlags::FUSE_READDIRPLUS_AUTO,
-        InitFlags::FUSE_ASYNC_DIO,
-    ] {
-        if config.add_capabilities(wish).is_err() {
-            log::debug!("the kernel does without {wish:?}");
-        }
-    }
-    // Each of these says the nearest value that it takes instead.
-    if let Err(nearest) = config.set_max_write(MAX_REQUEST) {
-        log::debug!("requests hold {nearest} bytes at the most");
-    }
-    if let Err(nearest) = config.set_max_readahead(MAX_REQUEST) {
-        log::debug!("readahead is {nearest} bytes at the most");
-    }
-    if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
-        log::debug!("{nearest} requests may wait at the most");
-    }
-}
 
 /// A [`FileSystem`] that answers to FUSE.
 #[derive(Debug)]
@@ -287,15 +257,11 @@ impl Filesystem for Adapter {
         reply: ReplyDirectory,
     ) {
         let inode = Inode(inode.0);
-        let shared = self.count(Operation::ReadDirectory);
-        shared.guarded(
-            Operation::ReadDirectory,
-            inode,
-            reply,
-            move |shared, slot| {
-                shared.list_directory(inode, handle.0, offset, slot);
-            },
-        );
+        let operation = Operation::ReadDirectory;
+        let shared = self.count(operation);
+        shared.guarded(operation, inode, reply, move |shared, slot| {
+            shared.list_directory(inode, handle.0, offset, slot);
+        });
     }
 
     fn readdirplus(
@@ -427,6 +393,44 @@ impl Filesystem for Adapter {
         shared.guarded(Operation::Seek, inode, reply, move |shared, slot| {
             shared.seek(inode, handle.0, offset, whence, slot);
         });
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Always ready, as any regular file; the kernel does not ask again after this.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::EOPNOTSUPP);
     }
 
     fn access(&self, _request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

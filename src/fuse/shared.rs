@@ -339,5 +339,5 @@ impl Shared {
 }
 
 fn generation(found: &Attributes) -> Generation {
-    Generation(found.generation.into())
+    Generation(found.generation.0.into())
 }

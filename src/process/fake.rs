@@ -32,6 +32,8 @@ struct State {
     pages: BTreeMap<u64, Vec<u8>>,
     /// Pages that the process has never written.
     zeros: BTreeSet<u64>,
+    /// Pages that are said to be in swap.
+    swapped: BTreeSet<u64>,
     alive: bool,
     denied: bool,
     calls: Vec<Call>,
@@ -69,6 +71,7 @@ impl FakeProcess {
                 maps: Vec::new(),
                 pages: BTreeMap::new(),
                 zeros: BTreeSet::new(),
+                swapped: BTreeSet::new(),
                 alive: true,
                 denied: false,
                 calls: Vec::new(),
@@ -108,6 +111,12 @@ impl FakeProcess {
     /// Takes the page at `address` away.
     pub fn unmap(&self, address: u64) -> &Self {
         self.state.lock().pages.remove(&address);
+        self
+    }
+
+    /// Says that the page at `address` is in swap.
+    pub fn swap_out(&self, address: u64) -> &Self {
+        self.state.lock().swapped.insert(address);
         self
     }
 
@@ -244,6 +253,7 @@ impl ProcessMemory for FakeMemory {
             let end = page.plus(PAGE_SIZE).min(range.end());
             let content = match state.pages.contains_key(&page.get()) {
                 true if state.zeros.contains(&page.get()) => Content::Zero,
+                true if state.swapped.contains(&page.get()) => Content::Swapped,
                 true => Content::Resident,
                 false => Content::Nothing,
             };

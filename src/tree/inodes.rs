@@ -21,6 +21,10 @@ impl fmt::Display for Inode {
     }
 }
 
+/// What tells objects apart that have the same number one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub u32);
+
 /// The mount point's inode (`FUSE_ROOT_ID`).
 pub const ROOT: Inode = Inode(1);
 
@@ -82,18 +86,15 @@ impl InodeTable {
 
     /// The number of a node, whether or not the kernel holds it.
     pub fn number(&self, node: &Node) -> Inode {
-        self.place(&self.known.read(), node.key())
+        let hash = self.hasher.hash_one(node.key());
+        place(&self.known.read(), node.key(), hash)
     }
 
-    /// What tells the objects apart that have the same number one after the other.
-    pub fn generation(&self, node: &Node) -> u32 {
-        (self.hasher.hash_one(node.key()) >> 32) as u32
-    }
-
-    /// Counts a reference that the kernel is about to get, and returns its number.
-    pub fn remember(&self, node: &Node) -> Inode {
+    /// Counts a reference that the kernel is about to get, and returns its number and generation.
+    pub fn remember(&self, node: &Node) -> (Inode, Generation) {
+        let hash = self.hasher.hash_one(node.key());
         let mut known = self.known.write();
-        let inode = self.place(&known, node.key());
+        let inode = place(&known, node.key(), hash);
         let node = node.clone();
         let former = match known.entry(inode) {
             Entry::Occupied(mut entry) => {
@@ -110,7 +111,7 @@ impl InodeTable {
         drop(known);
         // Outside the lock: this may be the last one to refer to a process or a mapping.
         drop(former);
-        inode
+        (inode, Generation((hash >> 32) as u32))
     }
 
     /// Takes references back.
@@ -139,20 +140,21 @@ impl InodeTable {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
-    fn place(&self, known: &BTreeMap<Inode, Known>, key: NodeKey<'_>) -> Inode {
-        if key == NodeKey::Root {
-            return ROOT;
-        }
-        let mut number = (self.hasher.hash_one(key) as u32).max(LOWEST);
-        while known
-            .get(&Inode(number.into()))
-            .is_some_and(|other| other.node.key() != key)
-        {
-            number = number.checked_add(1).unwrap_or(LOWEST);
-        }
-        Inode(number.into())
+/// The number of what has this key, by the hash of that.
+fn place(known: &BTreeMap<Inode, Known>, key: NodeKey<'_>, hash: u64) -> Inode {
+    if key == NodeKey::Root {
+        return ROOT;
     }
+    let mut number = (hash as u32).max(LOWEST);
+    while known
+        .get(&Inode(number.into()))
+        .is_some_and(|other| other.node.key() != key)
+    {
+        number = number.checked_add(1).unwrap_or(LOWEST);
+    }
+    Inode(number.into())
 }
 
 #[cfg(test)]
@@ -167,9 +169,9 @@ mod tests {
     #[test]
     fn a_node_lives_as_long_as_the_kernel_refers_to_it() {
         let table = InodeTable::default();
-        let inode = table.remember(&link(5));
-        assert_eq!(table.remember(&link(5)), inode);
-        assert_ne!(table.remember(&link(6)), inode);
+        let inode = table.remember(&link(5)).0;
+        assert_eq!(table.remember(&link(5)).0, inode);
+        assert_ne!(table.remember(&link(6)).0, inode);
         table.forget(inode, 1);
         assert!(table.get(inode).is_ok());
         table.forget(inode, 1);
@@ -189,13 +191,13 @@ mod tests {
     #[test]
     fn two_objects_never_have_one_number() {
         let table = InodeTable::default();
-        let inode = table.remember(&link(5));
+        let inode = table.remember(&link(5)).0;
         let other = Known {
             node: link(6),
             lookups: 1,
         };
         table.known.write().insert(inode, other);
-        let next = table.remember(&link(5));
+        let next = table.remember(&link(5)).0;
         assert_ne!(next, inode);
         assert_eq!(table.number(&link(5)), next);
         assert!(matches!(table.get(inode), Ok(Node::CommandLink(pid)) if pid.get() == 6));
@@ -208,13 +210,13 @@ mod tests {
         let table = InodeTable::default();
         let mut generations = std::collections::BTreeSet::new();
         for pid in 1..1000 {
-            let number = table.remember(&link(pid)).0;
-            assert!((u64::from(LOWEST)..=u64::from(u32::MAX)).contains(&number));
-            generations.insert(table.generation(&link(pid)));
+            let (number, generation) = table.remember(&link(pid));
+            assert!((u64::from(LOWEST)..=u64::from(u32::MAX)).contains(&number.0));
+            generations.insert(generation);
         }
         assert_eq!(table.len(), 1000, "no two have the same number");
         assert!(generations.len() > 990, "{}", generations.len());
-        assert_eq!(table.generation(&link(5)), table.generation(&link(5)));
+        assert_eq!(table.remember(&link(5)), table.remember(&link(5)));
     }
 
     #[test]
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn forgetting_too_much_does_no_harm() {
         let table = InodeTable::default();
-        let inode = table.remember(&link(5));
+        let inode = table.remember(&link(5)).0;
         table.forget(inode, 10);
         table.forget(inode, 1);
         assert!(matches!(table.get(inode), Err(Error::NoEntry)));

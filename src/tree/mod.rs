@@ -7,7 +7,7 @@ mod node;
 mod processes;
 
 pub use handles::{Handle, HandleTable, OpenMemory, OpenProcess, OpenView};
-pub use inodes::{Inode, InodeTable, ROOT};
+pub use inodes::{Generation, Inode, InodeTable, ROOT};
 pub use listing::{LISTING_VALID, Listing, OpenDirectory};
 pub use node::{Kind, Node, WellKnown};
 pub use processes::{ProcessTable, Snapshot};

@@ -130,6 +130,7 @@ mod tests {
     use super::*;
     use crate::address::PAGE_SIZE;
     use crate::mapping::{AddressSpace, Barrier};
+    use crate::process::WithheldMemory;
     use crate::process::fake::{self, Call, FakeProcess};
 
     const PAGE: usize = PAGE_SIZE as usize;
@@ -205,6 +206,21 @@ mod tests {
             read(&file, 2 * PAGE_SIZE + 9, 3, Short::Allowed).unwrap(),
             [0; 3]
         );
+    }
+
+    /// SEMANTICS: the daemon's own memory is never read, and zeros may stand for it.
+    #[test]
+    fn what_is_kept_back_is_an_error_or_zeros() {
+        let file = |faults| {
+            let memory = WithheldMemory::new(process().open());
+            MappingFile::new(Arc::new(memory), Arc::new(mapping()), faults)
+        };
+        for short in [Short::Allowed, Short::Refused] {
+            let error = read(&file(FaultPolicy::Error), 5, 2 * PAGE, short);
+            assert_eq!(error, Err(Error::OwnMemory));
+            let zeros = read(&file(FaultPolicy::Zero), 5, 2 * PAGE, short);
+            assert_eq!(zeros.unwrap(), vec![0; 2 * PAGE]);
+        }
     }
 
     /// SEMANTICS: a buffered read never ends early in silence.
@@ -317,6 +333,47 @@ mod tests {
             assert_eq!(file.seek(at, Seek::Data), Ok(page * PAGE_SIZE));
             at = file.seek(page * PAGE_SIZE, Seek::Hole).unwrap();
             assert_eq!(at, (page + 1) * PAGE_SIZE);
+        }
+    }
+
+    /// SEMANTICS: a target does not decide what a request costs.
+    #[test]
+    fn one_seek_passes_over_so_many_stretches_only_and_loses_none() {
+        const COUNT: u64 = 2500;
+        for (whence, back) in [(Seek::Data, Seek::Hole), (Seek::Hole, Seek::Data)] {
+            let process = FakeProcess::new(7, b"fake");
+            let pages = (COUNT + 1) as usize;
+            // Stretches of two kinds that look the same to `lseek`, and what is looked for at the end.
+            match whence {
+                Seek::Data => process.reserve(0x1000, pages),
+                Seek::Hole => process.map(0x1000, &vec![1; pages * PAGE]),
+            };
+            for page in (1..COUNT).step_by(2) {
+                let at = 0x1000 + page * PAGE_SIZE;
+                match whence {
+                    Seek::Data => process.unmap(at),
+                    Seek::Hole => process.swap_out(at),
+                };
+            }
+            let last = 0x1000 + COUNT * PAGE_SIZE;
+            match whence {
+                Seek::Data => process.map(last, b"data"),
+                Seek::Hole => process.reserve(last, 1),
+            };
+            let mapping = Arc::new(fake::mapping(0x1000, COUNT + 1));
+            let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
+            let (mut at, mut seeks) = (0, 0);
+            while at < COUNT * PAGE_SIZE {
+                let next = file.seek(at, whence).unwrap();
+                assert!(next > at && next - at <= 1030 * PAGE_SIZE, "{at} {next}");
+                at = next;
+                // What looks the other way stays where it is: nothing is lost.
+                if at < COUNT * PAGE_SIZE {
+                    assert_eq!(file.seek(at, back), Ok(at), "{back:?}");
+                }
+                seeks += 1;
+            }
+            assert_eq!((at, seeks), (COUNT * PAGE_SIZE, 3), "{whence:?}");
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) fn read(
             }
             Ok(read) => done += read,
             Err(error) if error.is_of_bytes() => cause = Some(error),
+            // Bytes that are kept back cannot be read either.
+            Err(Error::OwnMemory) if manner.faults == FaultPolicy::Zero => (),
             Err(error) => return Err(error),
         }
         let fault = start.plus(done as u64);
@@ -137,11 +139,18 @@ pub enum Seek {
 /// Stretches that one look takes in at most: few, since a sparse copy asks again for the next one.
 const AT_MOST: usize = 16;
 
+/// Stretches that one `lseek` passes over, besides one for each mapping: a target decides how many
+/// there are. Fewer would be dearer, since each `lseek` on an address space costs a look at `maps`.
+const PASSED_OVER: usize = 1024;
+
 /// Stretches that one look takes in where all of them are counted.
 const COUNTED_AT_ONCE: usize = 1024;
 
 /// The first address at or behind `start` and before `end` that holds what is
 /// looked for. A gap between mappings is a hole; `None` where all of the rest is.
+///
+/// After very many stretches ([`PASSED_OVER`]) it says the next place that passes for one: zeros for data, and
+/// the seam of two stretches of data for a hole of no length. Whoever goes on from there finds the rest.
 ///
 /// # Errors
 /// Whatever the memory says.
@@ -153,6 +162,7 @@ pub(super) fn seek(
     seek: Seek,
 ) -> Result<Option<Address>> {
     let mut at = start;
+    let mut left = PASSED_OVER + mappings.len();
     while at < end {
         let Some((mapping, held_end)) = covering(mappings, at) else {
             if seek == Seek::Hole {
@@ -168,9 +178,13 @@ pub(super) fn seek(
             return Ok(None);
         };
         for stretch in memory.contents(mapping, range, AT_MOST)? {
-            if stretch.content.is_data() == (seek == Seek::Data) {
+            let is_found = stretch.content.is_data() == (seek == Seek::Data);
+            // Not what cannot be read: it would be read.
+            let will_do = seek == Seek::Hole || stretch.content == Content::Zero;
+            if is_found || (will_do && left == 0) {
                 return Ok(Some(stretch.range.start()));
             }
+            left = left.saturating_sub(1);
             at = stretch.range.end();
         }
         if at == range.start() {

@@ -1,0 +1,35 @@
+//! What the kernel and this mount agree on when they meet.
+
+use fuser::{InitFlags, KernelConfig};
+
+/// The largest request, in bytes: what the kernel takes without more privileges (`fs.fuse.max_pages_limit`).
+pub const MAX_REQUEST: u32 = 1 << 20;
+
+/// Requests of readahead that may wait at a time.
+const MAX_BACKGROUND: u16 = 64;
+
+/// Agrees with the kernel on what it may do and how much it may ask for at a time.
+pub fn negotiate(config: &mut KernelConfig) {
+    for wish in [
+        // The kernel drops its pages when the mtime it is told moves.
+        InitFlags::FUSE_AUTO_INVAL_DATA,
+        InitFlags::FUSE_PARALLEL_DIROPS,
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_READDIRPLUS_AUTO,
+        InitFlags::FUSE_ASYNC_DIO,
+    ] {
+        if config.add_capabilities(wish).is_err() {
+            log::debug!("the kernel does without {wish:?}");
+        }
+    }
+    // Each of these says the nearest value that it takes instead.
+    if let Err(nearest) = config.set_max_write(MAX_REQUEST) {
+        log::debug!("requests hold {nearest} bytes at the most");
+    }
+    if let Err(nearest) = config.set_max_readahead(MAX_REQUEST) {
+        log::debug!("readahead is {nearest} bytes at the most");
+    }
+    if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
+        log::debug!("{nearest} requests may wait at the most");
+    }
+}
