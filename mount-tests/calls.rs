@@ -349,7 +349,7 @@ fn asynchronous_reads() {
 fn requests_that_are_seldom_made_are_known() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let target = Target::new();
-    let mount = Mount::new("rw");
+    let mount = Mount::new("write");
     let file = crate::support::open_rw(&mount.file(&target, "private")).unwrap();
     let ready = PollFlags::POLLIN | PollFlags::POLLOUT;
     let mut asked = [PollFd::new(file.as_fd(), ready)];
