@@ -379,7 +379,7 @@ fn requests_that_are_seldom_made_are_known() {
 /// `chmod`, `chown` and `touch` are refused, of files, directories and links.
 fn owners_modes_and_times_cannot_be_changed() {
     let target = Target::new();
-    for options in ["", "rw"] {
+    for options in ["", "write"] {
         let mount = Mount::new(options);
         let process = mount.process(target.pid());
         for path in [
