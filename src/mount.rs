@@ -1,28 +1,33 @@
 //! Mounting, serving and unmounting.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionUnmounter};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, access};
+use parking_lot::Mutex;
 use thiserror::Error;
 
+use crate::admission::{Admission, Duties, Limits};
 use crate::cache::{Freshness, PageCache};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
 use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::linux::{
-    LiveSource, LiveThreads, SUBTYPE, SourceOptions, check_page_size, mounts,
-    raise_descriptor_limit,
+    LiveSource, LiveTasks, SUBTYPE, SourceOptions, check_page_size, mounts, raise_descriptor_limit,
 };
 use crate::mapping::Device;
 use crate::metrics::Metrics;
-use crate::patience::{Limits, Patience};
+use crate::supervisor;
 
 /// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
 /// the other is waited for. More would not be faster, and waste more around what lies scattered.
@@ -84,7 +89,10 @@ pub enum MountError {
 pub struct Mount {
     session: Session<Adapter>,
     jobs: Jobs,
-    patience: Arc<Patience>,
+    fs: Arc<FileSystem>,
+    admission: Arc<Admission>,
+    connection: Connection,
+    device: Option<Device>,
     mountpoint: PathBuf,
 }
 
@@ -123,30 +131,45 @@ impl Mount {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };
-        let patience = Patience::new(
+        let admission = Admission::new(
             Arc::clone(&clock),
-            Arc::new(LiveThreads),
+            Arc::new(LiveTasks),
             Limits::for_threads(config.threads),
         );
-        let patience = Arc::new(patience);
-        let fs = FileSystem::new(services, options, clock);
+        let admission = Arc::new(admission);
+        let fs = Arc::new(FileSystem::new(services, options, clock));
         let (outdated, jobs) = Outdated::new();
         let session = Session::new(
-            Adapter::new(fs, outdated, Arc::clone(&patience)),
+            Adapter::new(Arc::clone(&fs), outdated, Arc::clone(&admission)),
             &mountpoint,
             &session_config(config),
         )
         .map_err(|error| explain(&mountpoint, error))?;
-        if let Some(device) = own_device(&mountpoint) {
+        let device = own_device(&mountpoint);
+        if let Some(device) = device {
             source.set_own_device(device);
             raise_readahead(device);
         }
+        let connection = Connection::of(&session).map_err(|error| explain(&mountpoint, error))?;
         Ok(Self {
             session,
             jobs,
-            patience,
+            fs,
+            admission,
+            connection,
+            device,
             mountpoint,
         })
+    }
+
+    /// Starts a process that ends the mount where this one is killed and cannot end. To be
+    /// called by the first thread.
+    ///
+    /// # Errors
+    /// Where this program cannot be run again.
+    pub fn supervise(&self) -> io::Result<()> {
+        let device = self.device.ok_or(io::ErrorKind::NotFound)?;
+        supervisor::start(device.minor, &self.mountpoint)
     }
 
     /// Starts the threads that answer.
@@ -155,25 +178,81 @@ impl Mount {
     /// Where the system has no thread left.
     pub fn start(mut self) -> io::Result<Serving> {
         self.jobs.serve(self.session.notifier())?;
+        let (ending, end) = channel();
+        let duties: Arc<dyn Duties> = Arc::new(Upkeep {
+            fs: self.fs,
+            connection: self.connection.clone(),
+            ending: Mutex::new(ending.clone()),
+        });
+        let admission = self.admission;
         std::thread::Builder::new()
-            .name("watch".to_owned())
-            .spawn(move || self.patience.watch())?;
+            .name("watchdog".to_owned())
+            .spawn(move || admission.watch(&duties))?;
         let unmounter = Unmounter {
             session: self.session.unmount_callable(),
+            connection: self.connection,
+            device: self.device,
             mountpoint: self.mountpoint,
         };
         let session = self.session;
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("session".to_owned())
-            .spawn(move || session.run())?;
-        Ok(Serving { thread, unmounter })
+            .spawn(move || {
+                let served = catch_unwind(AssertUnwindSafe(|| session.run()));
+                let panicked = |_| Err(io::Error::other("a thread that serves requests panicked"));
+                // Where nobody waits nobody is to be told.
+                let _ = ending.send(served.unwrap_or_else(panicked));
+            })?;
+        Ok(Serving { end, unmounter })
+    }
+}
+
+/// The kernel's connection to this daemon.
+#[derive(Clone, Debug)]
+struct Connection(Arc<OwnedFd>);
+
+impl Connection {
+    fn of(session: &Session<Adapter>) -> io::Result<Self> {
+        let device = session.as_fd().try_clone_to_owned()?;
+        Ok(Self(Arc::new(device)))
+    }
+
+    /// Whether requests can still come: the device is in error once the mount is gone (`fuse_dev_poll`).
+    fn is_alive(&self) -> bool {
+        let mut device = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let polled = poll(&mut device, PollTimeout::ZERO);
+        let found = device[0].revents().unwrap_or(PollFlags::empty());
+        polled.is_err() || !found.contains(PollFlags::POLLERR)
+    }
+}
+
+/// What the watchdog sees to.
+#[derive(Debug)]
+struct Upkeep {
+    fs: Arc<FileSystem>,
+    connection: Connection,
+    ending: Mutex<Sender<io::Result<()>>>,
+}
+
+impl Duties for Upkeep {
+    fn sweep(&self) -> Option<Duration> {
+        self.fs.close_unused()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connection.is_alive()
+    }
+
+    fn end(&self) {
+        // A thread that waits for a target is not waited for.
+        let _ = self.ending.lock().send(Ok(()));
     }
 }
 
 /// A mount that answers. Dropping it unmounts.
 #[derive(Debug)]
 pub struct Serving {
-    thread: JoinHandle<io::Result<()>>,
+    end: Receiver<io::Result<()>>,
     unmounter: Unmounter,
 }
 
@@ -184,25 +263,24 @@ impl Serving {
     /// Where talking to the kernel failed.
     pub fn wait(self, ready: impl FnOnce(Unmounter)) -> io::Result<()> {
         ready(self.unmounter);
-        join(self.thread)
+        ended(&self.end)
     }
 
-    /// Unmounts, and waits until the mount is gone; one that is in use is only taken out of the tree.
+    /// Unmounts, and waits until the mount is gone; whoever uses it gets errors from then on.
     ///
     /// # Errors
     /// Where the kernel or `fusermount3` refuses.
     pub fn unmount(mut self) -> io::Result<()> {
         match self.unmounter.unmount()? {
-            Unmounted::Gone => join(self.thread),
+            Unmounted::Gone => ended(&self.end),
             Unmounted::Detached => Ok(()),
         }
     }
 }
 
-fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
-    thread
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("a thread that serves requests panicked")))
+fn ended(end: &Receiver<io::Result<()>>) -> io::Result<()> {
+    end.recv()
+        .unwrap_or_else(|_| Err(io::Error::other("the threads that serve requests are gone")))
 }
 
 /// What came of unmounting.
@@ -210,7 +288,7 @@ fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
 pub enum Unmounted {
     /// The mount is gone.
     Gone,
-    /// It was in use: it has left the tree, and goes when its last user or this process does.
+    /// It was in use: it has left the tree, and its users get errors (`ECONNABORTED`, `ENOTCONN`).
     Detached,
 }
 
@@ -218,6 +296,8 @@ pub enum Unmounted {
 #[derive(Debug)]
 pub struct Unmounter {
     session: SessionUnmounter,
+    connection: Connection,
+    device: Option<Device>,
     mountpoint: PathBuf,
 }
 
@@ -228,9 +308,19 @@ impl Unmounter {
     /// Where the kernel or `fusermount3` refuses.
     pub fn unmount(&mut self) -> io::Result<Unmounted> {
         match self.session.unmount() {
+            // The helper of a plain user detaches what is in use.
+            Ok(()) if self.connection.is_alive() => {
+                if let Some(device) = self.device {
+                    supervisor::abort(device.minor);
+                }
+                Ok(Unmounted::Detached)
+            }
             Ok(()) => Ok(Unmounted::Gone),
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
-                umount2(&self.mountpoint, MntFlags::MNT_DETACH)?;
+                // By force: it answers all requests with an error first, so that nobody waits
+                // for a thread of ours that waits for something else.
+                let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
+                umount2(&self.mountpoint, flags)?;
                 Ok(Unmounted::Detached)
             }
             Err(error) => Err(error),

@@ -5,6 +5,7 @@ mod guard;
 mod outdate;
 mod shared;
 mod slot;
+mod survey;
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,12 +20,12 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::admission::Admission;
 use crate::contained::contained;
 use crate::error::Error;
 use crate::fs::{Change, FileSystem};
 use crate::metrics::Operation;
-use crate::patience::Patience;
-use crate::tree::Inode;
+use crate::tree::{Inode, Pass};
 
 pub use outdate::{Jobs, Outdated};
 
@@ -71,10 +72,10 @@ pub struct Adapter {
 
 impl Adapter {
     /// Puts `fs` behind FUSE; `outdated` takes what the kernel must not believe any more, and
-    /// `patience` bears with targets that do not answer.
-    pub fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
+    /// `admission` says what may wait for a target.
+    pub fn new(fs: Arc<FileSystem>, outdated: Outdated, admission: Arc<Admission>) -> Self {
         Self {
-            shared: Arc::new(Shared::new(fs, outdated, patience)),
+            shared: Arc::new(Shared::new(fs, outdated, admission)),
         }
     }
 
@@ -96,15 +97,17 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.shared.patience.end();
+        self.shared.admission.end();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (Inode(parent.0), name.to_owned());
         let shared = self.count(Operation::Lookup);
-        shared.guarded(Operation::Lookup, parent, reply, move |shared, slot| {
-            shared.lookup(parent, &name, slot);
-        });
+        let involves = shared.fs.name_involves(parent, &name);
+        let work = move |shared: &Shared, slot: &Slot<ReplyEntry>, pass: &Pass<'_>| {
+            shared.lookup(parent, &name, slot, pass);
+        };
+        shared.surveyed(Operation::Lookup, parent, involves, reply, work);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
@@ -222,7 +225,8 @@ impl Filesystem for Adapter {
         let work = move |shared: &Shared, slot: &Slot<ReplyWrite>, data: &[u8]| {
             shared.write(inode, handle.0, offset, data, is_mapped, slot);
         };
-        shared.guarded_with(Operation::Write, inode, reply, data, work);
+        let involves = shared.fs.involves(inode);
+        shared.guarded_with(Operation::Write, inode, involves, reply, data, work);
     }
 
     fn flush(
@@ -258,21 +262,18 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        contained(|| self.shared.fs.release(handle.0));
         reply.ok();
+        self.shared.released(handle.0);
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let inode = Inode(inode.0);
         let shared = self.count(Operation::OpenDirectory);
-        shared.guarded(
-            Operation::OpenDirectory,
-            inode,
-            reply,
-            move |shared, slot| {
-                shared.open_directory(inode, slot);
-            },
-        );
+        let involves = shared.fs.listing_involves(inode);
+        let work = move |shared: &Shared, slot: &Slot<ReplyOpen>, pass: &Pass<'_>| {
+            shared.open_directory(inode, slot, pass);
+        };
+        shared.surveyed(Operation::OpenDirectory, inode, involves, reply, work);
     }
 
     fn readdir(
@@ -315,8 +316,8 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        contained(|| self.shared.fs.release(handle.0));
         reply.ok();
+        self.shared.released(handle.0);
     }
 
     fn getxattr(

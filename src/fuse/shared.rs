@@ -14,11 +14,11 @@ use fuser::{
 use super::convert;
 use super::outdate::Outdated;
 use super::slot::Slot;
+use crate::admission::Admission;
 use crate::error::{Error, Result};
 use crate::fs::{Access, Attributes, FileSystem};
 use crate::metrics::Operation;
-use crate::patience::Patience;
-use crate::tree::Inode;
+use crate::tree::{Inode, Pass};
 
 /// How long the kernel may keep a name at the most, whatever the freshness
 /// bound: programs end and others start under the same number.
@@ -38,19 +38,19 @@ thread_local! {
 /// What a request needs.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) fs: FileSystem,
+    pub(super) fs: Arc<FileSystem>,
     pub(super) outdated: Outdated,
-    pub(super) patience: Arc<Patience>,
+    pub(super) admission: Arc<Admission>,
     /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
     entries: AtomicUsize,
 }
 
 impl Shared {
-    pub(super) fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
+    pub(super) fn new(fs: Arc<FileSystem>, outdated: Outdated, admission: Arc<Admission>) -> Self {
         Self {
             fs,
             outdated,
-            patience,
+            admission,
             entries: AtomicUsize::new(ENTRIES.0),
         }
     }
@@ -68,8 +68,14 @@ impl Shared {
         fuser::Errno::from_i32(errno as i32)
     }
 
-    pub(super) fn lookup(&self, parent: Inode, name: &OsStr, slot: &Slot<ReplyEntry>) {
-        let found = self.fs.lookup(parent, name);
+    pub(super) fn lookup(
+        &self,
+        parent: Inode,
+        name: &OsStr,
+        slot: &Slot<ReplyEntry>,
+        pass: &Pass<'_>,
+    ) {
+        let found = self.fs.lookup_on(parent, name, pass);
         let given = slot.answer(|reply| match &found {
             Ok(found) => {
                 let name_valid = found.valid.min(NAME_VALID);
@@ -114,8 +120,8 @@ impl Shared {
         self.answer_open(Operation::Open, inode, opened, slot);
     }
 
-    pub(super) fn open_directory(&self, inode: Inode, slot: &Slot<ReplyOpen>) {
-        let opened = self.fs.open_directory(inode);
+    pub(super) fn open_directory(&self, inode: Inode, slot: &Slot<ReplyOpen>, pass: &Pass<'_>) {
+        let opened = self.fs.open_directory_on(inode, pass);
         let opened = opened.map(|handle| (handle, FopenFlags::empty()));
         self.answer_open(Operation::OpenDirectory, inode, opened, slot);
     }
@@ -173,10 +179,10 @@ impl Shared {
             self.fs.write(handle, offset, data)
         };
         match (slot.take(), written) {
-            (Some(reply), Ok(written)) => self.outdated.answer(reply, written),
+            (Some(reply), Ok(written)) => self.outdated.answer(reply, &written),
             (Some(reply), Err(error)) => reply.error(self.fail(Operation::Write, inode, &error)),
             // Too late for the writer, but the bytes are there.
-            (None, Ok(written)) => self.outdated.tell(written),
+            (None, Ok(written)) => self.outdated.tell(&written),
             (None, Err(_)) => (),
         }
     }

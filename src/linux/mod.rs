@@ -15,7 +15,7 @@ mod vma;
 
 pub use mounts::{MountPoint, SUBTYPE, mounts};
 pub use source::{LiveSource, SourceOptions};
-pub use threads::LiveThreads;
+pub use threads::LiveTasks;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -46,12 +46,17 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    /// Pins the process that has the number `pid` now.
+    /// Pins the process that has the number `pid` now; only if it is `wanted`, where there is one.
     ///
     /// # Errors
     /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`;
-    /// `Replaced` where it begins to run a new program meanwhile.
-    pub(super) fn open(directory: Process, pid: ProcessId, writable: bool) -> Result<Self> {
+    /// `Replaced` where it is another one, or is about to run a new program.
+    pub(super) fn open(
+        directory: Process,
+        pid: ProcessId,
+        writable: bool,
+        wanted: Option<&ProcessIdentity>,
+    ) -> Result<Self> {
         let pidfd = pidfd(pid)?;
         let pidfd_inode = pidfd
             .metadata()
@@ -61,8 +66,15 @@ impl Pinned {
         let stat = directory
             .open_relative(format!("task/{pid}/stat"))
             .map_err(|error| from_proc(pid, "open of stat", &error))?;
-        // Before `mem`, which is denied to a plain user where there is no memory.
+        // Before `mem`, which is denied to a plain user where there is no memory. And which waits
+        // for an exec, without an end where that waits for a file system that does not answer.
         let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
+        if state.is_denied() {
+            return Err(Error::ProcessDenied(pid));
+        }
+        if state.is_in_exec() || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
+            return Err(Error::Replaced(pid));
+        }
         let (mem, writable) = open_mem(&directory, pid, writable)?;
         let pagemap = directory
             .open_relative("pagemap")
@@ -304,10 +316,33 @@ impl State {
         (!is_dead && size > 0).then_some(Self { start_time, layout })
     }
 
+    /// Whether it is in the middle of an exec: its new address space is there, and the kernel has yet to
+    /// fill it (`begin_new_exec` to `load_elf_binary`). No program's code starts at 0.
+    fn is_in_exec(&self) -> bool {
+        self.layout[0] == 0
+    }
+
+    /// Whether the kernel would not let us read its memory: then it does not say where that is
+    /// (`do_task_stat` in `fs/proc/array.c`).
+    fn is_denied(&self) -> bool {
+        self.layout == [1, 0]
+    }
+
     /// Whether it is the same process, and it runs the same program.
     fn is_of(&self, identity: &ProcessIdentity) -> bool {
         self.start_time == identity.start_time && self.layout == identity.layout
     }
+}
+
+/// When the process that has this number was started, in clock ticks since boot. Takes no lock of its.
+pub(super) fn start_time(pid: ProcessId) -> Option<u64> {
+    let stat = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let mut text = [0; 1024];
+    let len = stat.read_at(&mut text, 0).ok()?;
+    let command_end = text[..len].iter().rposition(|byte| *byte == b')')?;
+    let mut fields = text[command_end + 2..len].split(|byte| *byte == b' ');
+    // The third field is the first after the command.
+    decimal(fields.nth(22 - 3)?)
 }
 
 fn decimal(field: &[u8]) -> Option<u64> {

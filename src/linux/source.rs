@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use procfs::FromRead;
@@ -20,12 +20,14 @@ use super::plan::Planner;
 use super::vma::Maps;
 use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::mapping::{AddressSpace, Device, MapsReader};
 use crate::metrics::Metrics;
 use crate::process::{
     ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
 };
+use crate::recent::Recent;
 
 /// How live processes are to be seen.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,10 @@ pub struct SourceOptions {
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
+/// How long an exec is waited for: a little less than a request may take at all.
+const LONGEST_EXEC: Duration = Duration::from_millis(1800);
+const EXEC_PAUSE: Duration = Duration::from_millis(2);
+
 /// Looks at a process that runs a new program while it is looked at: an exec lays code and stack
 /// out step by step, and each step makes it another one.
 const MOST_TRIES: u32 = 64;
@@ -56,7 +62,8 @@ pub struct LiveSource {
     boot_time: u64,
     ticks_per_second: u64,
     own_device: OnceLock<Device>,
-    pinned: Mutex<LruCache<ProcessIdentity, Arc<Pinned>>>,
+    clock: SystemClock,
+    pinned: Mutex<Recent<ProcessIdentity, Arc<Pinned>>>,
 }
 
 impl LiveSource {
@@ -66,7 +73,8 @@ impl LiveSource {
     /// `System` where `/proc` is not mounted.
     pub fn new(options: SourceOptions, metrics: Arc<Metrics>) -> Result<Self> {
         Ok(Self {
-            pinned: Mutex::new(LruCache::new(KEPT)),
+            clock: SystemClock::new(),
+            pinned: Mutex::new(Recent::new(KEPT)),
             options,
             metrics,
             boot_time: procfs::boot_time_secs()
@@ -93,14 +101,20 @@ impl LiveSource {
         Process::new(pid.as_pid_t()).map_err(|error| from_proc(pid, "open of /proc/PID", &error))
     }
 
-    fn pin(&self, pid: ProcessId) -> Result<Pinned> {
-        Pinned::open(self.process(pid)?, pid, self.options.writable)
+    fn pin(&self, pid: ProcessId, wanted: Option<&ProcessIdentity>) -> Result<Pinned> {
+        Pinned::open(self.process(pid)?, pid, self.options.writable, wanted)
+    }
+
+    /// The process, if it is pinned.
+    fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Pinned>> {
+        let now = self.clock.now();
+        self.pinned.lock().get(identity, now).map(Arc::clone)
     }
 
     /// # Errors
     /// As [`describe`](ProcessSource::describe); `Replaced` where it begins to run a new program meanwhile.
     fn describe_once(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        let pinned = self.pin(pid)?;
+        let pinned = self.pin(pid, None)?;
         let owner = std::fs::metadata(format!("/proc/{pid}"))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
         let command = pinned.line("comm")?;
@@ -118,19 +132,19 @@ impl LiveSource {
 
     /// The process that was seen as `identity`, pinned now or a moment ago.
     fn pin_same(&self, identity: &ProcessIdentity) -> Result<Arc<Pinned>> {
-        let recent = self.pinned.lock().get(identity).map(Arc::clone);
-        if let Some(pinned) = recent {
+        if let Some(pinned) = self.recent(identity) {
             if pinned.verify().is_ok() {
                 return Ok(pinned);
             }
             let gone = self.pinned.lock().pop(identity);
             drop(gone);
         }
-        let pinned = Arc::new(self.pin(identity.pid)?);
+        let pinned = Arc::new(self.pin(identity.pid, Some(identity))?);
         if pinned.identity() != identity {
             return Err(Error::Replaced(identity.pid));
         }
-        let evicted = self.pinned.lock().push(*identity, Arc::clone(&pinned));
+        let now = self.clock.now();
+        let evicted = self.pinned.lock().push(*identity, Arc::clone(&pinned), now);
         // Outside the lock: this closes descriptors.
         drop(evicted);
         Ok(pinned)
@@ -138,7 +152,7 @@ impl LiveSource {
 }
 
 impl ProcessSource for LiveSource {
-    fn processes(&self) -> Result<Vec<ProcessInfo>> {
+    fn numbers(&self) -> Result<Vec<ProcessId>> {
         let mut pids: Vec<ProcessId> = if self.options.only.is_empty() {
             all_processes()
                 .map_err(|_| Error::system("listing /proc", Errno::EIO))?
@@ -149,37 +163,39 @@ impl ProcessSource for LiveSource {
         };
         pids.sort_unstable();
         pids.dedup();
-        Ok(pids
-            .into_iter()
-            .filter_map(|pid| match self.describe(pid) {
-                Ok(info) => Some(info),
-                Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => None,
-                Err(error) => {
-                    log::warn!("process {pid} is left out of the listing: {error}");
-                    None
-                }
-            })
-            .collect())
+        Ok(pids)
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        self.describe_within(pid, LONGEST_EXEC)
+    }
+
+    fn describe_within(&self, pid: ProcessId, patience: Duration) -> Result<ProcessInfo> {
+        let begun = Instant::now();
         let mut tries = 1;
         loop {
             match self.describe_once(pid) {
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
-                Err(Error::Replaced(_)) => return Err(Error::NoProcess(pid)),
-                // The new address space is there, and the kernel still fills it (`load_elf_binary`):
-                // in a moment this will be another program.
-                Ok(info) if info.identity.layout[0] == 0 && tries < MOST_TRIES => (),
+                Err(Error::Replaced(_)) if begun.elapsed() < patience => {
+                    // It takes its time: whoever waits in the kernel for it holds a thread for as long.
+                    std::thread::sleep(EXEC_PAUSE);
+                }
+                Err(Error::Replaced(_)) => return Err(Error::TimedOut(pid)),
                 answer => return answer,
             }
             tries += 1;
         }
     }
 
+    fn close_unused(&self) -> Option<Duration> {
+        let (unused, next) = self.pinned.lock().take_unused(self.clock.now());
+        // Outside the lock: this closes descriptors.
+        drop(unused);
+        next
+    }
+
     fn is_current(&self, identity: &ProcessIdentity) -> bool {
-        let recent = self.pinned.lock().get(identity).map(Arc::clone);
-        match recent {
+        match self.recent(identity) {
             Some(pinned) => pinned.check_program().is_ok(),
             None => Pinned::is_running(identity),
         }

@@ -338,13 +338,12 @@ impl FakeSource {
 }
 
 impl ProcessSource for FakeSource {
-    fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        Ok(self
-            .processes
-            .lock()
-            .values()
-            .filter(|process| process.check().is_ok())
-            .map(|process| process.state.lock().info.clone())
+    fn numbers(&self) -> Result<Vec<ProcessId>> {
+        let processes = self.processes.lock();
+        Ok(processes
+            .keys()
+            .copied()
+            .filter_map(ProcessId::new)
             .collect())
     }
 
