@@ -14,6 +14,7 @@ mod daemon;
 mod fsx;
 mod harmless;
 mod hostile;
+mod hung;
 mod identity;
 mod namespace;
 mod plain;
@@ -45,6 +46,7 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        hung::tests(),
         stuck::tests(),
         selfmap::tests(),
         harmless::tests(),

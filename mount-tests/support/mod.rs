@@ -3,6 +3,7 @@
 mod abort;
 mod cgroup;
 mod footprint;
+mod hung;
 mod mount;
 mod needs;
 mod programs;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use cgroup::MemoryGroup;
 pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, seek, timed};
+pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};

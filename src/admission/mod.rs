@@ -107,8 +107,9 @@ pub trait Tasks: Debug + Send + Sync {
     /// does not wait for a target.
     fn is_running(&self, thread: i32) -> bool;
 
-    /// When the process that has this number now was started, if there is one.
-    fn start_time(&self, process: ProcessId) -> Option<u64>;
+    /// What tells the process that has this number now from others that had it, if there is one. Waits
+    /// for nobody.
+    fn instance(&self, process: ProcessId) -> Option<u64>;
 }
 
 /// The process that a call may wait for.
@@ -116,22 +117,22 @@ pub trait Tasks: Debug + Send + Sync {
 pub struct Target {
     /// Its number.
     pub pid: ProcessId,
-    /// When it was started (`/proc/PID/stat`), which tells it from others of its number; `None` where
-    /// nobody has looked: that costs a look into `/proc`, and is seldom needed.
-    pub start_time: Option<u64>,
+    /// What tells it from others of its number ([`Tasks::instance`]); `None` where nobody has asked:
+    /// that costs a few system calls, and is seldom needed.
+    pub instance: Option<u64>,
 }
 
 impl Target {
     /// Whatever process has this number.
     pub fn numbered(pid: ProcessId) -> Self {
-        let start_time = None;
-        Self { pid, start_time }
+        let instance = None;
+        Self { pid, instance }
     }
 
     /// Whether both can be the same process.
     fn is(self, other: Self) -> bool {
-        let times = self.start_time.zip(other.start_time);
-        self.pid == other.pid && times.is_none_or(|(one, other)| one == other)
+        let instances = self.instance.zip(other.instance);
+        self.pid == other.pid && instances.is_none_or(|(one, other)| one == other)
     }
 }
 
@@ -265,19 +266,19 @@ impl Admission {
     }
 
     /// The room there is for one more call in `target`. Where there is less than there could be it is
-    /// made sure that this is due to the same process: that takes a look into `/proc`, without the lock.
+    /// made sure that this is due to the same process, without the lock.
     fn room(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Room) {
         loop {
             let state = self.state.lock();
             let room = state.room(target, &self.limits);
             let is_plain = matches!(room, Room::Now) && !state.backoffs.knows(target);
-            if is_plain || target.start_time.is_some() {
+            if is_plain || target.instance.is_some() {
                 return (state, target, room);
             }
             drop(state);
             // A process that is not there has nothing in common with any other.
-            let start_time = self.tasks.start_time(target.pid).unwrap_or(u64::MAX);
-            target.start_time = Some(start_time);
+            let instance = self.tasks.instance(target.pid).unwrap_or(u64::MAX);
+            target.instance = Some(instance);
         }
     }
 

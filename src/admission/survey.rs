@@ -114,12 +114,12 @@ impl Admission {
                 call.due = now + self.limits.stall;
                 return Visit::Look;
             }
-            if target.start_time.is_some() {
+            if target.instance.is_some() {
                 return Visit::Skip;
             }
             // Does somebody wait for this one, or for another process that had its number?
             drop(state);
-            target.start_time = self.tasks.start_time(process).or(Some(u64::MAX));
+            target.instance = self.tasks.instance(process).or(Some(u64::MAX));
         }
     }
 }

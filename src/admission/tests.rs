@@ -7,12 +7,12 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::visit::{Visit, Visits};
 
-/// Tasks of which the first is running as long as it is told so, and processes that were all started
-/// at one time, which can be moved.
+/// Tasks of which the first is running as long as it is told so, and processes whose numbers can all
+/// be given to others.
 #[derive(Debug, Default)]
 pub(crate) struct FakeTasks {
     running: AtomicBool,
-    started: AtomicUsize,
+    renewed: AtomicUsize,
 }
 
 impl Tasks for FakeTasks {
@@ -24,8 +24,8 @@ impl Tasks for FakeTasks {
         self.running.load(Ordering::SeqCst)
     }
 
-    fn start_time(&self, _process: ProcessId) -> Option<u64> {
-        Some(self.started.load(Ordering::SeqCst) as u64)
+    fn instance(&self, _process: ProcessId) -> Option<u64> {
+        Some(self.renewed.load(Ordering::SeqCst) as u64)
     }
 }
 
@@ -286,14 +286,14 @@ fn another_process_of_the_same_number_is_not_given_less() {
     bench.advance(2000);
     bench.admission.look();
     assert!(matches!(bench.enter(7), Admitted::Refused));
-    bench.tasks.started.store(1, Ordering::SeqCst);
+    bench.tasks.renewed.store(1, Ordering::SeqCst);
     assert_eq!(bench.deadline(7), millis(2000));
-    let known = |start_time| Target {
+    let known = |instance| Target {
         pid: pid(7),
-        start_time: Some(start_time),
+        instance: Some(instance),
     };
-    let admitted = |start_time| {
-        let target = known(start_time);
+    let admitted = |instance| {
+        let target = known(instance);
         bench.admission.enter(target, Kind::Probe, || ())
     };
     assert!(matches!(admitted(0), Admitted::Refused));
@@ -468,10 +468,10 @@ fn a_survey_that_waits_is_taken_over_without_that_process() {
     assert_eq!(other.visit(pid(3)), Visit::Look);
     assert_eq!(survey.visit(pid(3)), Visit::Stop);
     assert_eq!(bench.deadline(2), millis(2000), "it may be slow only");
-    bench.tasks.started.store(1, Ordering::SeqCst);
+    bench.tasks.renewed.store(1, Ordering::SeqCst);
     assert_eq!(other.visit(pid(2)), Visit::Look, "another process");
     bench.admission.leave(first);
-    bench.tasks.started.store(0, Ordering::SeqCst);
+    bench.tasks.renewed.store(0, Ordering::SeqCst);
     assert_eq!(other.visit(pid(2)), Visit::Look, "it has answered");
     bench.advance(1500);
     assert_eq!(other.visit(pid(4)), Visit::Skip, "there is no time left");

@@ -131,8 +131,8 @@ impl Admission {
                 let is_running = call
                     .thread
                     .is_some_and(|thread| self.tasks.is_running(thread));
-                if let Some(target) = call.target.as_mut().filter(|of| of.start_time.is_none()) {
-                    target.start_time = self.tasks.start_time(target.pid);
+                if let Some(target) = call.target.as_mut().filter(|of| of.instance.is_none()) {
+                    target.instance = self.tasks.instance(target.pid);
                 }
                 (call, is_running)
             })

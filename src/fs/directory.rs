@@ -21,7 +21,7 @@ const SPACES: &str = "mem";
 pub enum Involves {
     /// Nobody.
     Nobody,
-    /// A process of this number, and when that was started, if it is known which one it is.
+    /// A process of this number, and the inode of its pidfd, where it is known which one it is.
     Process(ProcessId, Option<u64>),
     /// Each process there is.
     Everybody,
@@ -63,7 +63,7 @@ impl FileSystem {
     pub fn involves(&self, inode: Inode) -> Involves {
         match self.inodes.get(inode) {
             Ok(node) => node.process().map_or(Involves::Nobody, |info| {
-                Involves::Process(info.identity.pid, Some(info.identity.start_time))
+                Involves::Process(info.identity.pid, Some(info.identity.pidfd_inode))
             }),
             Err(_) => Involves::Nobody,
         }

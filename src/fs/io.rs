@@ -184,7 +184,7 @@ impl FileSystem {
         match self.handles.get(handle) {
             Ok(Handle::Memory(open)) => {
                 let identity = open.process.memory.identity();
-                Involves::Process(identity.pid, Some(identity.start_time))
+                Involves::Process(identity.pid, Some(identity.pidfd_inode))
             }
             _ => Involves::Nobody,
         }

@@ -66,10 +66,10 @@ impl Shared {
         work: impl FnOnce(&Self, &Slot<R>, &[u8]) + Send + 'static,
     ) {
         let slot = Slot::new(reply);
-        let Involves::Process(pid, start_time) = involves else {
+        let Involves::Process(pid, instance) = involves else {
             return answered(&slot, || work(self, &slot, data));
         };
-        let target = Target { pid, start_time };
+        let target = Target { pid, instance };
         let expire = {
             let (shared, slot) = (Arc::clone(self), slot.clone());
             move || {
@@ -97,11 +97,11 @@ impl Shared {
     /// Closes a handle that nobody can use any more. Nobody waits for that, so it has the time that it
     /// takes: closing a file can wait for its file system.
     pub(super) fn released(self: &Arc<Self>, handle: u64) {
-        let Involves::Process(pid, start_time) = self.fs.handle_involves(handle) else {
+        let Involves::Process(pid, instance) = self.fs.handle_involves(handle) else {
             contained(|| self.fs.release(handle));
             return;
         };
-        let target = Target { pid, start_time };
+        let target = Target { pid, instance };
         match self.admission.enter(target, Kind::Other, || ()) {
             Admitted::Now(permit) => {
                 contained(|| self.fs.release(handle));

@@ -57,6 +57,9 @@ impl Pinned {
         writable: bool,
         wanted: Option<&ProcessIdentity>,
     ) -> Result<Self> {
+        if is_in_exec(&directory) {
+            return Err(Error::Replaced(pid));
+        }
         let pidfd = pidfd(pid)?;
         let pidfd_inode = pidfd
             .metadata()
@@ -66,13 +69,12 @@ impl Pinned {
         let stat = directory
             .open_relative(format!("task/{pid}/stat"))
             .map_err(|error| from_proc(pid, "open of stat", &error))?;
-        // Before `mem`, which is denied to a plain user where there is no memory. And which waits
-        // for an exec, without an end where that waits for a file system that does not answer.
+        // Before `mem`, which is denied to a plain user where there is no memory.
         let state = State::read(&stat).ok_or(Error::NoProcess(pid))?;
         if state.is_denied() {
             return Err(Error::ProcessDenied(pid));
         }
-        if state.is_in_exec() || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
+        if state.layout[0] == 0 || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
             return Err(Error::Replaced(pid));
         }
         let (mem, writable) = open_mem(&directory, pid, writable)?;
@@ -221,14 +223,14 @@ impl Pinned {
     /// `Ended`, `Replaced`.
     pub(super) fn verify(&self) -> Result<()> {
         let pid = self.identity.pid;
-        self.check_program()?;
+        // First: where the process waits in an exec, `stat` would, too.
         match self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY) {
-            // The address space is gone. If the process began to exit meanwhile, that is why.
-            Ok(0) => Err(match State::read(&self.stat) {
-                Some(_) => Error::Replaced(pid),
-                None => Error::Ended(pid),
+            // The address space is gone. If the process has none any more, it is about to end.
+            Ok(0) => Err(match statm(&self.directory) {
+                Some([size, _]) if size > 0 => Error::Replaced(pid),
+                _ => Error::Ended(pid),
             }),
-            Ok(_) | Err(_) => Ok(()),
+            Ok(_) | Err(_) => self.check_program(),
         }
     }
 
@@ -316,12 +318,6 @@ impl State {
         (!is_dead && size > 0).then_some(Self { start_time, layout })
     }
 
-    /// Whether it is in the middle of an exec: its new address space is there, and the kernel has yet to
-    /// fill it (`begin_new_exec` to `load_elf_binary`). No program's code starts at 0.
-    fn is_in_exec(&self) -> bool {
-        self.layout[0] == 0
-    }
-
     /// Whether the kernel would not let us read its memory: then it does not say where that is
     /// (`do_task_stat` in `fs/proc/array.c`).
     fn is_denied(&self) -> bool {
@@ -334,15 +330,25 @@ impl State {
     }
 }
 
-/// When the process that has this number was started, in clock ticks since boot. Takes no lock of its.
-pub(super) fn start_time(pid: ProcessId) -> Option<u64> {
-    let stat = File::open(format!("/proc/{pid}/stat")).ok()?;
-    let mut text = [0; 1024];
-    let len = stat.read_at(&mut text, 0).ok()?;
-    let command_end = text[..len].iter().rposition(|byte| *byte == b')')?;
-    let mut fields = text[command_end + 2..len].split(|byte| *byte == b' ');
-    // The third field is the first after the command.
-    decimal(fields.nth(22 - 3)?)
+/// Whether a process is in the middle of an exec: its new address space is there, and the kernel has
+/// yet to fill it (`begin_new_exec` to `load_elf_binary`), so that no code is in it.
+///
+/// `statm` does not wait for that. All that tells who a process is or what it holds does, `stat`
+/// included (`exec_update_lock`): without an end, where the exec waits for a file system that does not answer.
+fn is_in_exec(directory: &Process) -> bool {
+    statm(directory).is_some_and(|[size, code]| size > 0 && code == 0)
+}
+
+/// Pages that a process has mapped, and pages of its code (`/proc/PID/statm`).
+fn statm(directory: &Process) -> Option<[u64; 2]> {
+    let mut text = [0; 256];
+    let len = directory
+        .open_relative("statm")
+        .ok()?
+        .read(&mut text)
+        .ok()?;
+    let mut fields = text[..len].split(|byte| *byte == b' ');
+    Some([decimal(fields.next()?)?, decimal(fields.nth(2)?)?])
 }
 
 fn decimal(field: &[u8]) -> Option<u64> {
@@ -364,7 +370,7 @@ fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<(File
 }
 
 /// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.
-fn pidfd(pid: ProcessId) -> Result<File> {
+pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
     let raw = Pid::from_raw(pid.as_pid_t()).ok_or(Error::NoProcess(pid))?;
     match pidfd_open(raw, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(File::from(pidfd)),

@@ -45,8 +45,8 @@ pub struct SourceOptions {
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
-/// How long an exec is waited for: a little less than a request may take at all.
-const LONGEST_EXEC: Duration = Duration::from_millis(1800);
+/// How long an exec is waited for: less than a request may take at all.
+const LONGEST_EXEC: Duration = Duration::from_millis(1000);
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
 /// Looks at a process that runs a new program while it is looked at: an exec lays code and stack
@@ -196,7 +196,7 @@ impl ProcessSource for LiveSource {
 
     fn is_current(&self, identity: &ProcessIdentity) -> bool {
         match self.recent(identity) {
-            Some(pinned) => pinned.check_program().is_ok(),
+            Some(pinned) => pinned.verify().is_ok(),
             None => Pinned::is_running(identity),
         }
     }

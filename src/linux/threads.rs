@@ -1,5 +1,7 @@
 //! Threads of this process, and what tells a process from the next one of its number.
 
+use std::os::unix::fs::MetadataExt;
+
 use procfs::process::Process;
 
 use super::pinned;
@@ -25,8 +27,10 @@ impl Tasks for LiveTasks {
             .is_ok_and(|stat| stat.state == 'R')
     }
 
-    fn start_time(&self, process: ProcessId) -> Option<u64> {
-        pinned::start_time(process)
+    /// The inode of its pidfd, which is its own since Linux 6.9. `/proc/PID/stat` would wait for an exec.
+    fn instance(&self, process: ProcessId) -> Option<u64> {
+        let pidfd = pinned::pidfd(process).ok()?;
+        Some(pidfd.metadata().ok()?.ino())
     }
 }
 
