@@ -141,8 +141,12 @@ impl Target {
 pub enum Kind {
     /// A call that asks for what the process itself holds: that it returns shows that the process answers.
     Probe,
-    /// Any other.
+    /// Any other request.
     Other,
+    /// A call that closes what was opened of a process. Nobody waits for it, so it has the time it takes.
+    Closing,
+    /// A survey.
+    Survey,
 }
 
 /// What is done when a call does not return in time.
@@ -251,13 +255,22 @@ impl Admission {
         self.enqueue(&mut state, call, bytes, Box::new(|_: &Permit| job()));
     }
 
-    /// Has `job` done whatever becomes of the process, and as late as may be: nobody waits for it.
-    /// What it holds was given to it before, so the queue always takes it.
-    pub fn defer(self: &Arc<Self>, target: Target, job: impl FnOnce() + Send + 'static) {
+    /// Closes something that was opened of a process, here, or on another thread where a file of that
+    /// process is being closed already, or where no thread may wait. One thread at a time closes files
+    /// of one process; what waits for it is bounded by who has opened it.
+    pub fn close(self: &Arc<Self>, target: Target, job: impl FnOnce() + Send + 'static) {
         let mut state = self.state.lock();
-        let mut call = self.call(&state, target, Kind::Other, None);
-        call.deferred = true;
-        self.enqueue(&mut state, call, 0, Box::new(|_: &Permit| job()));
+        let mut call = self.call(&state, target, Kind::Closing, Some(Box::new(|| ())));
+        // It is past its deadline for the watchdog alone, which counts it as stuck from then on.
+        if state.seated >= self.limits.permits || state.is_closing(target) {
+            return self.enqueue(&mut state, call, 0, Box::new(|_: &Permit| job()));
+        }
+        state.seated += 1;
+        call.seated = true;
+        let permit = self.admit(&mut state, call);
+        drop(state);
+        job();
+        self.leave(permit);
     }
 
     /// Calls past their deadline that have not returned.
@@ -287,14 +300,12 @@ impl Admission {
         let allowed = state.backoffs.deadline(target, now, &self.limits);
         Call {
             target: Some(target),
-            probe: kind == Kind::Probe,
-            survey: false,
+            kind,
             reduced: allowed < self.limits.deadline,
             begun: now,
             due: now + allowed,
             thread: None,
             seated: false,
-            deferred: false,
             expire,
         }
     }
@@ -302,7 +313,7 @@ impl Admission {
     /// Counts a call in that this thread is about to make.
     fn admit(&self, state: &mut MutexGuard<'_, State>, mut call: Call) -> Permit {
         call.thread = Some(self.tasks.current());
-        if call.survey {
+        if call.kind == Kind::Survey {
             call.due = self.clock.now() + self.limits.stall;
         }
         let due = call.due;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::backoff::Backoffs;
-use super::{Expire, Limits, Permit, Target};
+use super::{Expire, Kind, Limits, Permit, Target};
 
 /// Work that is done under a permit.
 pub(super) type Job = Box<dyn FnOnce(&Permit) + Send>;
@@ -13,8 +13,7 @@ pub(super) type Job = Box<dyn FnOnce(&Permit) + Send>;
 pub(super) struct Call {
     /// Whom it may wait for; `None` for a survey between two processes.
     pub(super) target: Option<Target>,
-    pub(super) probe: bool,
-    pub(super) survey: bool,
+    pub(super) kind: Kind,
     /// Whether its deadline was shortened by a backoff.
     pub(super) reduced: bool,
     /// When it was asked for.
@@ -25,8 +24,6 @@ pub(super) struct Call {
     pub(super) thread: Option<i32>,
     /// Whether that is a serving thread, which holds a permit.
     pub(super) seated: bool,
-    /// Whether nobody waits for it, and it must be made all the same.
-    pub(super) deferred: bool,
     /// `None` once it is past its deadline, and has been answered in its stead.
     pub(super) expire: Option<Expire>,
 }
@@ -38,7 +35,12 @@ impl Call {
 
     /// Whether it is past its deadline and has not returned.
     pub(super) fn is_stuck(&self) -> bool {
-        self.thread.is_some() && self.expire.is_none() && !self.deferred
+        self.thread.is_some() && self.expire.is_none()
+    }
+
+    /// Whether it asks something of the process, and does not only close what was opened of it.
+    fn asks(&self, target: Target) -> bool {
+        self.kind != Kind::Closing && self.is_of(target)
     }
 }
 
@@ -90,7 +92,7 @@ impl State {
         let Some(call) = self.inside.remove(&permit.0) else {
             return;
         };
-        if let (Some(target), true) = (call.target, call.probe) {
+        if let (Some(target), Kind::Probe) = (call.target, call.kind) {
             match call.expire {
                 Some(_) => self.backoffs.answered(target, limits),
                 None => self.backoffs.answered_late(target),
@@ -99,7 +101,7 @@ impl State {
     }
 
     pub(super) fn room(&self, target: Target, limits: &Limits) -> Room {
-        let stuck = self.stuck(|call| call.is_of(target));
+        let stuck = self.stuck(|call| call.asks(target));
         if stuck > 0 && stuck >= limits.stuck_per_process(self.stuck(|_| true)) {
             Room::None
         } else if self.inside_of(target) < limits.per_process {
@@ -111,7 +113,13 @@ impl State {
 
     fn inside_of(&self, target: Target) -> usize {
         let calls = self.inside.values();
-        calls.filter(|call| call.is_of(target)).count()
+        calls.filter(|call| call.asks(target)).count()
+    }
+
+    /// Whether something of this process is being closed: one thread at a time does that.
+    pub(super) fn is_closing(&self, target: Target) -> bool {
+        let mut calls = self.inside.values();
+        calls.any(|call| call.kind == Kind::Closing && call.is_of(target))
     }
 
     pub(super) fn stuck(&self, which: impl Fn(&Call) -> bool) -> usize {
@@ -137,8 +145,10 @@ impl State {
     }
 
     fn has_room(&self, call: &Call, limits: &Limits) -> bool {
-        call.target
-            .is_none_or(|target| self.inside_of(target) < limits.per_process)
+        call.target.is_none_or(|target| match call.kind {
+            Kind::Closing => !self.is_closing(target),
+            _ => self.inside_of(target) < limits.per_process,
+        })
     }
 
     /// Whether a job waits that could be done now.
@@ -163,7 +173,7 @@ impl State {
     pub(super) fn drop_answered(&mut self) -> Vec<Waiting> {
         let (kept, answered) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|waiting| waiting.call.expire.is_some() || waiting.call.deferred);
+            .partition(|waiting| waiting.call.expire.is_some());
         self.waiting = kept;
         let answered: Vec<Waiting> = Vec::from(answered);
         self.queued_bytes -= answered.iter().map(|waiting| waiting.bytes).sum::<usize>();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::Call;
-use super::{Admission, Admitted, Permit, Target};
+use super::{Admission, Admitted, Kind, Permit, Target};
 use crate::pid::ProcessId;
 use crate::visit::{Visit, Visits};
 
@@ -81,14 +81,12 @@ impl Admission {
         let now = self.clock.now();
         Call {
             target: None,
-            probe: false,
-            survey: true,
+            kind: Kind::Survey,
             reduced: false,
             begun: begun.unwrap_or(now),
             due: begun.unwrap_or(now) + self.limits.deadline,
             thread: None,
             seated: false,
-            deferred: false,
             expire: Some(Box::new(expire)),
         }
     }
@@ -98,7 +96,9 @@ impl Admission {
         let mut target = Target::numbered(process);
         loop {
             let mut state = self.state.lock();
-            let waits = |call: &Call| call.survey && call.target.is_some_and(|of| of.is(target));
+            let waits = |call: &Call| {
+                call.kind == Kind::Survey && call.target.is_some_and(|of| of.is(target))
+            };
             let is_stuck = state.stuck(waits) > 0;
             let Some(call) = state.inside.get_mut(&permit.0) else {
                 return Visit::Stop;

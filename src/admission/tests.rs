@@ -424,20 +424,40 @@ fn the_queue_is_bounded_in_number_and_bytes() {
 }
 
 #[test]
-fn what_must_be_done_is_done_however_late() {
-    let bench = Bench::new(2, 2);
-    let permits = [bench.permit(7), bench.permit(7)];
-    let done = Arc::clone(&bench.done);
-    bench.admission.defer(Target::numbered(pid(7)), move || {
-        done.fetch_add(1, Ordering::SeqCst);
-    });
+fn what_is_closed_is_closed_however_late_and_takes_no_place_from_requests() {
+    let bench = Bench::new(4, 2);
+    let closing = bench.closing(7);
+    for _ in 0..3 {
+        let done = Arc::clone(&bench.done);
+        bench.admission.close(Target::numbered(pid(7)), move || {
+            done.fetch_add(1, Ordering::SeqCst);
+        });
+    }
     bench.advance(60_000);
     bench.admission.look();
-    assert_eq!((bench.counts(), bench.waiting()), ((2, 0), 1));
+    assert_eq!((bench.counts(), bench.waiting()), ((0, 0), 3));
+    assert_eq!(bench.deadline(7), millis(2000));
+    let permits = [bench.permit(7), bench.permit(7)];
     for permit in permits {
         bench.admission.leave(permit);
     }
-    assert_eq!((bench.counts().1, bench.waiting()), (1, 0));
+    assert_eq!((bench.counts().1, bench.waiting()), (0, 3));
+    bench.admission.leave(closing);
+    assert_eq!((bench.counts().1, bench.waiting()), (3, 0));
+}
+
+impl Bench {
+    /// Somebody who closes a file of the process, and waits.
+    fn closing(&self, number: u32) -> Permit {
+        let mut state = self.admission.state.lock();
+        let target = Target::numbered(pid(number));
+        let expire: Expire = Box::new(|| ());
+        let call = self
+            .admission
+            .call(&state, target, Kind::Closing, Some(expire));
+        state.seated += 1;
+        self.admission.admit(&mut state, call)
+    }
 }
 
 /// SEMANTICS: a listing waits for nobody.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::state::{Call, State};
-use super::{Admission, Expire, Target};
+use super::{Admission, Expire, Kind, Target};
 use crate::contained::contained;
 use crate::recent::{KEPT_UNUSED, sooner};
 
@@ -100,6 +100,7 @@ impl Admission {
         let expiry = inside
             .chain(waiting)
             .filter(|call| call.expire.is_some())
+            .filter(|call| call.thread.is_some() || call.kind != Kind::Closing)
             .map(|call| call.due)
             .min();
         let handover = (state.idle_workers == 0 && state.wants_worker(&self.limits))
@@ -143,7 +144,7 @@ impl Admission {
             expired.extend(self.expire(&mut state, &call, is_running, now));
         }
         for waiting in &mut state.waiting {
-            if now >= waiting.call.due {
+            if now >= waiting.call.due && waiting.call.kind != Kind::Closing {
                 expired.extend(waiting.call.expire.take());
             }
         }
@@ -194,16 +195,16 @@ impl Admission {
         }
         if is_running && now < call.begun + self.limits.longest {
             call.due = now
-                + match call.survey {
-                    true => self.limits.stall,
-                    false => self.limits.deadline,
+                + match call.kind {
+                    Kind::Survey => self.limits.stall,
+                    Kind::Probe | Kind::Other | Kind::Closing => self.limits.deadline,
                 };
             return None;
         }
         call.target = overdue.target;
-        let (survey, reduced) = (call.survey, call.reduced);
+        let (kind, reduced) = (call.kind, call.reduced);
         let expire = call.expire.take();
-        if let (Some(target), false) = (overdue.target, survey) {
+        if let (Some(target), Kind::Probe | Kind::Other) = (overdue.target, kind) {
             state.backoffs.missed(target, reduced, now, &self.limits);
         }
         expire

@@ -101,19 +101,10 @@ impl Shared {
             contained(|| self.fs.release(handle));
             return;
         };
-        let target = Target { pid, instance };
-        match self.admission.enter(target, Kind::Other, || ()) {
-            Admitted::Now(permit) => {
-                contained(|| self.fs.release(handle));
-                self.admission.leave(permit);
-            }
-            Admitted::Later | Admitted::Refused => {
-                let shared = Arc::clone(self);
-                self.admission.defer(target, move || {
-                    contained(|| shared.fs.release(handle));
-                });
-            }
-        }
+        let shared = Arc::clone(self);
+        self.admission.close(Target { pid, instance }, move || {
+            contained(|| shared.fs.release(handle));
+        });
     }
 }
 
