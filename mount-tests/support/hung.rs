@@ -32,8 +32,8 @@ pub(crate) enum Hang {
 /// How long the longest test may take; then everybody is let go.
 const LONGEST: Duration = Duration::from_secs(200);
 
-/// Pages of each of its files.
-const PAGES: usize = 16;
+/// Pages of each of its files: more than the kernel reads ahead when one is touched.
+const PAGES: usize = 1024;
 
 /// A mounted file system with a file of any name. When dropped it lets go of whoever waits for it.
 #[derive(Debug)]

@@ -88,8 +88,8 @@ impl State {
     }
 
     /// Counts a call out that has returned, and notes what that says of its process.
-    pub(super) fn returned(&mut self, permit: Permit, limits: &Limits) {
-        let Some(call) = self.inside.remove(&permit.0) else {
+    pub(super) fn returned(&mut self, Permit(number): Permit, limits: &Limits) {
+        let Some(call) = self.inside.remove(&number) else {
             return;
         };
         if let (Some(target), Kind::Probe) = (call.target, call.kind) {

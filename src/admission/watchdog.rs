@@ -122,7 +122,7 @@ impl Admission {
     }
 
     /// Expires what is overdue, and starts a worker if one is wanted for those that wait.
-    pub(super) fn look(self: &Arc<Self>) {
+    pub(crate) fn look(self: &Arc<Self>) {
         let now = self.clock.now();
         let overdue = self.overdue(now);
         // What `/proc` says takes no lock of ours: it could wait for a target, too.

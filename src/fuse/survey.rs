@@ -103,3 +103,92 @@ impl<R: Refuse> Surveyed<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::admission::tests::FakeTasks;
+    use crate::admission::{Admission, Limits};
+    use crate::fs::tests::bench;
+    use crate::fuse::outdate::Outdated;
+    use crate::process::fake::FakeProcess;
+    use crate::tree::ROOT;
+
+    /// A reply that is sent on.
+    struct Sent(Sender<Vec<String>>);
+
+    impl Refuse for Sent {
+        fn refuse(self, errno: fuser::Errno) {
+            self.0.send(vec![format!("{errno:?}")]).unwrap();
+        }
+    }
+
+    /// SEMANTICS: a listing waits for nobody, and neither does what comes after it.
+    #[test]
+    fn a_listing_is_answered_without_the_process_that_does_not_answer() {
+        for permits in [0, 1] {
+            let bench = bench();
+            let others: Vec<_> = [3, 9].map(|pid| FakeProcess::new(pid, b"fake")).into();
+            for other in &others {
+                bench.source.add(other.clone());
+            }
+            let limits = Limits {
+                permits,
+                ..Limits::for_threads(2)
+            };
+            let clock = Arc::clone(&bench.clock);
+            let tasks = Arc::new(FakeTasks::default());
+            let admission = Arc::new(Admission::new(Arc::clone(&clock) as _, tasks, limits));
+            let fs = Arc::new(bench.fs);
+            let shared = Shared::new(Arc::clone(&fs), Outdated::new().0, Arc::clone(&admission));
+            let shared = Arc::new(shared);
+            let list = || {
+                let (sender, listed) = channel();
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    let involves = shared.fs.listing_involves(ROOT);
+                    let work = |shared: &Shared, slot: &Slot<Sent>, pass: &Pass<'_>| {
+                        let Ok(handle) = shared.fs.open_directory_on(ROOT, pass) else {
+                            return;
+                        };
+                        let listing = shared.fs.read_directory(handle).unwrap();
+                        let names = listing.iter().map(|entry| entry.name).collect();
+                        slot.answer(|reply| reply.0.send(names).unwrap());
+                        shared.fs.release(handle);
+                    };
+                    let reply = Sent(sender);
+                    shared.surveyed(Operation::OpenDirectory, ROOT, involves, reply, work);
+                });
+                // Until it waits in the process, or has an answer.
+                for _ in 0..20_000 {
+                    if let Ok(names) = listed.try_recv() {
+                        return names;
+                    }
+                    clock.advance(Duration::from_millis(10));
+                    admission.look();
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+                panic!("no answer");
+            };
+            bench.process.set_stalled(true);
+            for _ in 0..3 {
+                let names = list();
+                assert_eq!(names[names.len() - 2..], ["3", "9"], "{permits}");
+            }
+            assert_eq!(admission.stuck(), 1, "one thread waits for it");
+            bench.process.set_stalled(false);
+            for _ in 0..20_000 {
+                if admission.stuck() == 0 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            let names = list();
+            assert_eq!(names[names.len() - 3..], ["3", "7", "9"]);
+            assert!(fs.lookup(ROOT, OsStr::new("7")).is_ok());
+        }
+    }
+}

@@ -100,3 +100,71 @@ fn listed(pid: ProcessId, answer: Result<ProcessInfo>) -> Option<Arc<ProcessInfo
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::fake::{FakeProcess, FakeSource};
+
+    /// Looks at all but these, and ends at that one.
+    #[derive(Debug)]
+    struct Partly<'a> {
+        skipped: &'a [u32],
+        stop: u32,
+    }
+
+    impl Visits for Partly<'_> {
+        fn visit(&self, process: ProcessId) -> Visit {
+            match process.get() {
+                pid if pid == self.stop => Visit::Stop,
+                pid if self.skipped.contains(&pid) => Visit::Skip,
+                _ => Visit::Look,
+            }
+        }
+    }
+
+    fn source() -> (FakeSource, Vec<FakeProcess>) {
+        let source = FakeSource::default();
+        let processes: Vec<_> = (1..=5).map(|pid| FakeProcess::new(pid, b"fake")).collect();
+        for process in &processes {
+            source.add(process.clone());
+        }
+        (source, processes)
+    }
+
+    fn pids(found: &[Arc<ProcessInfo>]) -> Vec<u32> {
+        found.iter().map(|info| info.identity.pid.get()).collect()
+    }
+
+    #[test]
+    fn who_takes_over_goes_on_from_what_was_found() {
+        let (source, processes) = source();
+        let found = Found::default();
+        let first = Partly {
+            skipped: &[],
+            stop: 3,
+        };
+        let stopped = Pass::new(&first, &found).over(&source);
+        assert!(matches!(stopped, Err(Error::TimedOut(pid)) if pid.get() == 3));
+        processes[0].end();
+        let second = Partly {
+            skipped: &[3],
+            stop: 0,
+        };
+        let all = Pass::new(&second, &found).over(&source).unwrap();
+        assert_eq!(pids(&all), [1, 2, 4, 5], "1 was found before it ended");
+    }
+
+    #[test]
+    fn processes_in_an_exec_are_passed_over_and_looked_at_last() {
+        let (source, processes) = source();
+        processes[1].set_in_exec(true);
+        let found = Found::default();
+        let all = Pass::everywhere(&found).over(&source).unwrap();
+        assert_eq!(pids(&all), [1, 3, 4, 5]);
+        processes[1].set_in_exec(false);
+        let found = Found::default();
+        let all = Pass::everywhere(&found).over(&source).unwrap();
+        assert_eq!(pids(&all), [1, 2, 3, 4, 5]);
+    }
+}
