@@ -16,6 +16,7 @@ mod harmless;
 mod hostile;
 mod hung;
 mod identity;
+mod idle;
 mod namespace;
 mod plain;
 mod promises;
@@ -47,6 +48,7 @@ fn main() {
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
         hung::tests(),
+        idle::tests(),
         stuck::tests(),
         selfmap::tests(),
         harmless::tests(),

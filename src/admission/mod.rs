@@ -226,10 +226,11 @@ impl Admission {
         }
     }
 
-    /// Gives a permit back, and works off what waits for one.
-    pub fn leave(&self, permit: Permit) {
+    /// Gives a permit back, and works off what waits for one. `answered` says whether the process did:
+    /// an error that says that something does not answer is none.
+    pub fn leave(&self, permit: Permit, answered: bool) {
         let mut state = self.state.lock();
-        state.returned(permit, &self.limits);
+        state.returned(permit, answered, self.clock.now(), &self.limits);
         self.work_off(&mut state);
         state.seated -= 1;
         self.arm_sweep(&mut state);
@@ -237,14 +238,15 @@ impl Admission {
 
     /// Has `job` done once there is room for another call in the process. `expire` is called if
     /// that, or the job, takes too long; the job may still run then. It is called at once where
-    /// the queue has no place for a job that holds so many `bytes`.
+    /// the queue has no place for a job that holds so many `bytes`. The job returns whether the process
+    /// answered, as for [`leave`](Self::leave).
     pub fn queue(
         self: &Arc<Self>,
         target: Target,
         kind: Kind,
         bytes: usize,
         expire: impl FnOnce() + Send + 'static,
-        job: impl FnOnce() + Send + 'static,
+        job: impl FnOnce() -> bool + Send + 'static,
     ) {
         let (mut state, target, _) = self.room(target);
         if !state.has_place(target, bytes, &self.limits) {
@@ -263,14 +265,18 @@ impl Admission {
         let mut call = self.call(&state, target, Kind::Closing, Some(Box::new(|| ())));
         // It is past its deadline for the watchdog alone, which counts it as stuck from then on.
         if state.seated >= self.limits.permits || state.is_closing(target) {
-            return self.enqueue(&mut state, call, 0, Box::new(|_: &Permit| job()));
+            let job = |_: &Permit| {
+                job();
+                true
+            };
+            return self.enqueue(&mut state, call, 0, Box::new(job));
         }
         state.seated += 1;
         call.seated = true;
         let permit = self.admit(&mut state, call);
         drop(state);
         job();
-        self.leave(permit);
+        self.leave(permit, true);
     }
 
     /// Calls past their deadline that have not returned.
@@ -376,8 +382,8 @@ impl Admission {
     fn work_off(&self, state: &mut MutexGuard<'_, State>) {
         while let Some(Waiting { call, job, .. }) = state.next_with_room(&self.limits) {
             let permit = self.admit(state, call);
-            MutexGuard::unlocked(state, || job(&permit));
-            state.returned(permit, &self.limits);
+            let answered = MutexGuard::unlocked(state, || job(&permit));
+            state.returned(permit, answered, self.clock.now(), &self.limits);
         }
     }
 }

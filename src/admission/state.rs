@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::backoff::Backoffs;
 use super::{Expire, Kind, Limits, Permit, Target};
 
-/// Work that is done under a permit.
-pub(super) type Job = Box<dyn FnOnce(&Permit) + Send>;
+/// Work that is done under a permit; returns whether the process answered.
+pub(super) type Job = Box<dyn FnOnce(&Permit) -> bool + Send>;
 
 /// A call that can wait.
 pub(super) struct Call {
@@ -88,15 +88,25 @@ impl State {
     }
 
     /// Counts a call out that has returned, and notes what that says of its process.
-    pub(super) fn returned(&mut self, Permit(number): Permit, limits: &Limits) {
+    pub(super) fn returned(
+        &mut self,
+        Permit(number): Permit,
+        answered: bool,
+        now: Duration,
+        limits: &Limits,
+    ) {
         let Some(call) = self.inside.remove(&number) else {
             return;
         };
-        if let (Some(target), Kind::Probe) = (call.target, call.kind) {
-            match call.expire {
-                Some(_) => self.backoffs.answered(target, limits),
-                None => self.backoffs.answered_late(target),
-            }
+        let (Some(target), Kind::Probe) = (call.target, call.kind) else {
+            return;
+        };
+        match (call.expire, answered) {
+            (Some(_), true) => self.backoffs.answered(target, limits),
+            (None, true) => self.backoffs.answered_late(target),
+            // By somebody whom it waits for: a mount that shows another one's memory.
+            (Some(_), false) => self.backoffs.missed(target, call.reduced, now, limits),
+            (None, false) => (),
         }
     }
 

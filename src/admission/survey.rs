@@ -59,6 +59,10 @@ impl Admission {
         let call = self.survey_call(begun, expire);
         let mut state = self.state.lock();
         if state.waiting.len() < self.limits.queued {
+            let job = |permit: &Permit| {
+                job(permit);
+                true
+            };
             return self.enqueue(&mut state, call, 0, Box::new(job));
         }
         drop(state);

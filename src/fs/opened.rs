@@ -15,6 +15,9 @@ use crate::process::{ProcessIdentity, ProcessMemory, WithheldMemory};
 use crate::recent::Recent;
 use crate::tree::OpenProcess;
 
+/// Processes that wait to be closed by whoever may wait for that; more are closed at once.
+const CLOSING: usize = 4;
+
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
@@ -81,7 +84,7 @@ impl OpenProcesses {
         let now = self.clock.now();
         let evicted = state.recent.push(*identity, Arc::clone(&process), now);
         state.closing.extend(evicted);
-        let over = (state.closing.len() > KEPT.get()).then(|| state.closing.remove(0));
+        let over = (state.closing.len() > CLOSING).then(|| state.closing.remove(0));
         drop(state);
         // Outside the lock: this may close descriptors and empty a cache.
         drop(over);

@@ -81,13 +81,14 @@ impl Shared {
         match self.admission.enter(target, kind, expire.clone()) {
             Admitted::Now(permit) => {
                 answered(&slot, || work(self, &slot, data));
-                self.admission.leave(permit);
+                self.admission.leave(permit, !slot.is_missed());
             }
             Admitted::Later => {
                 let (shared, data) = (Arc::clone(self), data.to_vec());
                 let bytes = data.len();
                 self.admission.queue(target, kind, bytes, expire, move || {
                     answered(&slot, || work(&shared, &slot, &data));
+                    !slot.is_missed()
                 });
             }
             Admitted::Refused => expire(),

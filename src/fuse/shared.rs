@@ -122,6 +122,7 @@ impl Shared {
 
     pub(super) fn open_directory(&self, inode: Inode, slot: &Slot<ReplyOpen>, pass: &Pass<'_>) {
         let opened = self.fs.open_directory_on(inode, pass);
+        slot.note(&opened);
         let opened = opened.map(|handle| (handle, FopenFlags::empty()));
         self.answer_open(Operation::OpenDirectory, inode, opened, slot);
     }
@@ -156,6 +157,7 @@ impl Shared {
                 answer.resize(size, 0);
             }
             let read = self.fs.read(handle, offset, &mut answer[..size]);
+            slot.note(&read);
             slot.answer(|reply| match read {
                 Ok(read) => reply.data(&answer[..read]),
                 Err(error) => reply.error(self.fail(Operation::Read, inode, &error)),
@@ -178,6 +180,7 @@ impl Shared {
         } else {
             self.fs.write(handle, offset, data)
         };
+        slot.note(&written);
         match (slot.take(), written) {
             (Some(reply), Ok(written)) => self.outdated.answer(reply, &written),
             (Some(reply), Err(error)) => reply.error(self.fail(Operation::Write, inode, &error)),
@@ -197,6 +200,7 @@ impl Shared {
     ) {
         let found = convert::seek(offset, whence)
             .and_then(|(offset, whence)| self.fs.seek(handle, offset, whence));
+        slot.note(&found);
         slot.answer(|reply| match found {
             Ok(offset) => reply.offset(offset.cast_signed()),
             Err(error) => reply.error(self.fail(Operation::Seek, inode, &error)),
@@ -292,6 +296,7 @@ impl Shared {
         value: Result<Vec<u8>>,
         slot: &Slot<ReplyXattr>,
     ) {
+        slot.note(&value);
         slot.answer(|reply| match value {
             Ok(value) if size == 0 => reply.size(value.len() as u32),
             Ok(value) if value.len() <= size as usize => reply.data(&value),

@@ -70,7 +70,7 @@ impl<R: Refuse> Surveyed<R> {
         match admission.enter_survey(Some(self.begun), expire) {
             Admitted::Now(permit) => {
                 self.make(&slot, &permit);
-                admission.leave(permit);
+                admission.leave(permit, true);
             }
             Admitted::Later | Admitted::Refused => self.queue(slot),
         }
