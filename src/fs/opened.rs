@@ -19,7 +19,7 @@ use crate::tree::OpenProcess;
 const CLOSING: usize = 4;
 
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
-const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 
 #[derive(Debug)]
 struct State {
