@@ -19,12 +19,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use procfs::process::Process;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::linux::mounts;
+/// `STATX_MNT_ID_UNIQUE` of `include/uapi/linux/stat.h`, since Linux 6.8: the number of a mount, which
+/// no other one gets later. All other numbers (device, mount, connection) are soon those of the next mount.
+const MOUNT_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// How the program is told to be a supervisor: number of the daemon, of the mount's device, and where
-/// it is mounted.
+/// How the program is told to be a supervisor: number of the daemon, of the mount's device, of the
+/// mount, and where it is.
 const ORDER: &str = "PROCMEMFS_SUPERVISE";
 
 /// As this it is seen by `ps`.
@@ -38,16 +41,27 @@ const LAST_BREATH: Duration = Duration::from_millis(300);
 pub struct Supervisor {
     daemon: i32,
     device: u32,
+    mount: u64,
     mountpoint: PathBuf,
+}
+
+/// The number of what is mounted there. Asks the kernel alone, and not who serves the mount.
+fn mount_id(mountpoint: &Path) -> Option<u64> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = statx(CWD, mountpoint, flags, MOUNT_ID).ok()?;
+    let is_told = found.stx_mask & MOUNT_ID.bits() != 0;
+    is_told.then_some(found.stx_mnt_id)
 }
 
 /// Starts a supervisor of this process and of its mount, whose device has this minor number. It looks
 /// on at the calling thread, which must be one that lives as long as the process: the first.
 ///
 /// # Errors
-/// Where the program cannot be run again.
+/// Where the program cannot be run again; `Unsupported` where the kernel has no numbers for mounts that
+/// are never used again.
 pub fn start(device: u32, mountpoint: &Path) -> io::Result<()> {
-    let mut order = OsString::from(format!("{} {device} ", std::process::id()));
+    let mount = mount_id(mountpoint).ok_or(io::ErrorKind::Unsupported)?;
+    let mut order = OsString::from(format!("{} {device} {mount} ", std::process::id()));
     order.push(mountpoint);
     Command::new("/proc/self/exe")
         .arg0(NAME)
@@ -77,13 +91,15 @@ impl Supervisor {
     }
 
     fn parse(order: &OsStr) -> Option<Self> {
-        let mut words = order.as_bytes().splitn(3, |byte| *byte == b' ');
+        let mut words = order.as_bytes().splitn(4, |byte| *byte == b' ');
         let mut number = || std::str::from_utf8(words.next()?).ok();
         let (daemon, device) = (number()?.parse().ok()?, number()?.parse().ok()?);
+        let mount = number()?.parse().ok()?;
         let mountpoint = OsString::from_vec(words.next()?.to_vec()).into();
         Some(Self {
             daemon,
             device,
+            mount,
             mountpoint,
         })
     }
@@ -125,10 +141,7 @@ impl Supervisor {
 
     /// Ends the mount, if it is still there.
     fn end_mount(&self) {
-        let is_own = |minor: u64| minor == u64::from(self.device);
-        let mounts = mounts().unwrap_or_default();
-        let topmost = mounts.iter().rfind(|mount| mount.path == self.mountpoint);
-        if !topmost.is_some_and(|mount| mount.is_ours && is_own(mount.device.minor.into())) {
+        if mount_id(&self.mountpoint) != Some(self.mount) {
             return;
         }
         abort(self.device);
@@ -149,12 +162,21 @@ mod tests {
 
     #[test]
     fn an_order_names_daemon_device_and_mount_point() {
-        let order = OsStr::from_bytes(b"12 34 /mnt/a b\xff");
+        let order = OsStr::from_bytes(b"12 34 56 /mnt/a b\xff");
         let supervisor = Supervisor::parse(order).unwrap();
-        assert_eq!((supervisor.daemon, supervisor.device), (12, 34));
+        let numbers = (supervisor.daemon, supervisor.device, supervisor.mount);
+        assert_eq!(numbers, (12, 34, 56));
         let mountpoint = supervisor.mountpoint.as_os_str();
         assert_eq!(mountpoint.as_bytes(), b"/mnt/a b\xff");
-        for order in ["", "12", "12 34", "x 34 /mnt", "12 x /mnt"] {
+        for order in [
+            "",
+            "12",
+            "12 34",
+            "12 34 56",
+            "x 34 56 /mnt",
+            "12 x 56 /mnt",
+            "12 34 x /mnt",
+        ] {
             assert_eq!(Supervisor::parse(OsStr::new(order)), None, "{order}");
         }
     }
