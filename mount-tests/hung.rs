@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Hang, HungFs, Mount, PAGE, Region, Target, assert_bytes, eventually, is_mounted, measured,
-    open, pread_within, run_within, tests,
+    Hang, HungFs, Mount, PAGE, Region, Target, assert_bytes, daemon_binary, eventually, is_mounted,
+    measured, open, pread_within, run_within, tests, unmount_lazily,
 };
 
 tests![
@@ -20,6 +20,7 @@ tests![
     a_child_that_hangs_in_exec_for_the_lock_of_its_parent: [Need::Root],
     a_file_whose_file_system_does_not_answer: [Need::Root],
     closing_a_file_that_does_not_close: [Need::Root],
+    the_mount_after_that_of_a_killed_daemon_is_left_alone: [Need::Root],
     every_end_is_at_once_while_targets_hang: [Need::Root],
 ];
 
@@ -385,6 +386,27 @@ fn killed_at_once(mount: &mut Mount, other: &Target) {
     let mut ls = ls(mount.point());
     in_time("ls of the dead mount", &mut ls);
     measured("the end of a killed daemon", started.elapsed());
+}
+
+/// A killed daemon stays behind, and somebody mounts in its place at once: under the same path, and
+/// with the same device, most probably. Whoever ends the mount of the killed one leaves that alone.
+fn the_mount_after_that_of_a_killed_daemon_is_left_alone() {
+    let other = Target::of_generation(2);
+    let mut mount = Mount::new("");
+    let stuck = Stuck::dirty(1);
+    let file = mount.file(&stuck.targets[0], "hung");
+    stuck.fs.hang(Hang::Closing);
+    in_time("cat", Command::new("cat").arg(file));
+    mount.signal(Signal::SIGKILL);
+    wait_until_stuck(mount.daemon());
+    unmount_lazily(mount.point());
+    run_within(LIMIT, Command::new(daemon_binary()).arg(mount.point())).success();
+    std::thread::sleep(Duration::from_secs(1));
+    let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
+    assert_bytes("the next mount", &bytes, &other.bytes("private"));
+    run_within(LIMIT, Command::new("umount").arg(mount.point())).success();
+    drop(stuck);
+    mount.wait();
 }
 
 /// `umount`, `umount -l`, SIGTERM, SIGINT: the daemon is gone, and so are requests that waited.
