@@ -22,7 +22,9 @@ mod fsx;
 mod harmless;
 mod host;
 mod hostile;
+mod hung;
 mod identity;
+mod idle;
 mod log;
 mod namespace;
 mod options;
@@ -56,6 +58,8 @@ fn main() {
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
         backup::tests(),
+        hung::tests(),
+        idle::tests(),
         stuck::tests(),
         selfmap::tests(),
         harmless::tests(),

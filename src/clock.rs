@@ -1,6 +1,7 @@
 //! Time is passed in, so that tests of expiry never sleep.
 
 use std::fmt::Debug;
+use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -12,6 +13,9 @@ pub trait Clock: Debug + Send + Sync {
 
     /// The time of day, as file times show it.
     fn wall(&self) -> SystemTime;
+
+    /// Parks the calling thread until then, or for ever; or until somebody unparks it.
+    fn sleep_until(&self, time: Option<Duration>);
 }
 
 /// The system's clocks.
@@ -38,12 +42,21 @@ impl Clock for SystemClock {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+
+    fn sleep_until(&self, time: Option<Duration>) {
+        match time {
+            Some(time) => std::thread::park_timeout(time.saturating_sub(self.now())),
+            None => std::thread::park(),
+        }
+    }
 }
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
 pub struct ManualClock {
     elapsed: Mutex<Duration>,
+    /// Who sleeps, and until when.
+    sleepers: Mutex<Vec<(Thread, Duration)>>,
 }
 
 impl ManualClock {
@@ -55,12 +68,21 @@ impl ManualClock {
     pub fn new() -> Self {
         Self {
             elapsed: Mutex::new(Duration::ZERO),
+            sleepers: Mutex::default(),
         }
     }
 
-    /// Moves the clock forward.
+    /// Moves the clock forward, and wakes those who have slept until then.
     pub fn advance(&self, by: Duration) {
         *self.elapsed.lock() += by;
+        let now = self.now();
+        self.sleepers.lock().retain(|(sleeper, until)| {
+            let sleeps_on = now < *until;
+            if !sleeps_on {
+                sleeper.unpark();
+            }
+            sleeps_on
+        });
     }
 }
 
@@ -71,6 +93,19 @@ impl Clock for ManualClock {
 
     fn wall(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + self.now()
+    }
+
+    fn sleep_until(&self, time: Option<Duration>) {
+        let thread = std::thread::current();
+        let id = thread.id();
+        if let Some(time) = time {
+            self.sleepers.lock().push((thread, time));
+            if time <= self.now() {
+                self.advance(Duration::ZERO);
+            }
+        }
+        std::thread::park();
+        self.sleepers.lock().retain(|(other, _)| other.id() != id);
     }
 }
 

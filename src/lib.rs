@@ -5,6 +5,7 @@
 //! promised to whoever reads and writes the files.
 
 pub mod address;
+pub mod admission;
 pub mod cache;
 pub mod clock;
 pub mod config;
@@ -17,10 +18,12 @@ mod log_limit;
 pub mod mapping;
 pub mod metrics;
 pub mod mount;
-pub mod patience;
 pub mod pid;
 pub mod process;
+mod recent;
 pub mod residency;
 mod room;
+pub mod supervisor;
 pub mod tree;
 pub mod view;
+pub mod visit;

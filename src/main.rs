@@ -10,6 +10,7 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use procmemfs::config::{Mode, MountConfig};
 use procmemfs::mount::{Mount, Unmounted, Unmounter};
+use procmemfs::supervisor::Supervisor;
 
 const EXAMPLES: &str = "\
 Options (-o):
@@ -61,6 +62,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(supervisor) = Supervisor::wanted() {
+        return match supervisor.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,6 +118,9 @@ fn serve(mount: Mount) -> Result<()> {
     }
     // Before the first thread is started, so that all of them leave the signals to the one below.
     ends.thread_block().context("blocking signals")?;
+    if let Err(error) = mount.supervise() {
+        log::info!("nobody will end the mount where this daemon is killed and cannot end: {error}");
+    }
     let serving = mount.start().context("starting threads")?;
     let mut waiting = Ok(());
     serving
@@ -119,8 +129,8 @@ fn serve(mount: Mount) -> Result<()> {
     waiting
 }
 
-/// How long the end waits for requests that are being served.
-const LAST_CALLS: Duration = Duration::from_secs(3);
+/// How long the end waits for threads that serve requests: the mount is gone by then.
+const LAST_CALLS: Duration = Duration::from_millis(300);
 
 /// Unmounts when a signal comes.
 fn wait_for_signals(ends: SigSet, unmounter: Unmounter) -> Result<()> {

@@ -61,6 +61,11 @@ pub(crate) fn daemons_on(point: &Path) -> Vec<u32> {
     let point = point.as_os_str().as_encoded_bytes();
     let pids = std::fs::read_dir("/proc").unwrap();
     pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        // Nobody else's command line: one whose process does not answer would be waited for.
+        .filter(|pid: &u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() == "procmemfs")
+        })
         .filter(|pid: &u32| {
             let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
             name == b"procmemfs\n"

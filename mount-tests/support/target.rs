@@ -143,7 +143,7 @@ impl Target {
 
     /// Takes in the line with which the target, or its new program, begins.
     #[track_caller]
-    fn take_ready(&mut self) {
+    pub(crate) fn take_ready(&mut self) {
         let line = self.line();
         let mut words = line.split(' ');
         assert_eq!(words.next(), Some("ready"), "the target said: {line}");

@@ -228,6 +228,11 @@ impl Target {
                 std::mem::forget(child);
                 Ok(pid.to_string())
             }
+            ["lay-over", at, len] => {
+                odd::lay_over(address(at), number(len));
+                Ok(String::new())
+            }
+            ["vfork-exec"] => odd::vfork_exec().map(|pid| pid.to_string()),
             ["exec", generation] => Err(odd::exec_self(&self.dir, generation)),
             ["exit"] => std::process::exit(0),
             ["lease", name] => {

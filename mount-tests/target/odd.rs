@@ -109,3 +109,32 @@ pub(crate) fn wait_until_zombie(pid: u32) -> io::Result<()> {
     // SAFETY: `info` is valid for writing.
     check(unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, options) })
 }
+
+/// Starts a thread that lays a new mapping over what is there: while the kernel takes that away the
+/// thread holds the lock of the address space to write.
+pub(crate) fn lay_over(start: usize, len: usize) {
+    std::thread::spawn(move || {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: the test names a region that nobody else uses.
+        unsafe { libc::mmap(start as *mut libc::c_void, len, prot, flags, -1, 0) };
+    });
+}
+
+/// Starts a program in a child that shares this address space until then, and does not wait for
+/// that. Allocates nothing: the lock of the address space may be held.
+pub(crate) fn vfork_exec() -> io::Result<libc::pid_t> {
+    static mut STACK: [u8; 16 * 1024] = [0; 16 * 1024];
+    extern "C" fn run(_: *mut libc::c_void) -> libc::c_int {
+        let arguments = [c"true".as_ptr(), std::ptr::null()];
+        let none = [std::ptr::null()];
+        // SAFETY: the strings and lists are constants.
+        unsafe { libc::execve(c"/bin/true".as_ptr(), arguments.as_ptr(), none.as_ptr()) };
+        1
+    }
+    let top = (&raw mut STACK).wrapping_add(1).cast();
+    let flags = libc::CLONE_VM | libc::SIGCHLD;
+    // SAFETY: the stack is a static that one child at a time uses; the child makes one call only.
+    let pid = unsafe { libc::clone(run, top, flags, std::ptr::null_mut()) };
+    check(pid).map(|()| pid)
+}

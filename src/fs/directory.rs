@@ -8,13 +8,24 @@ use super::{Attributes, Counted, FileSystem};
 use crate::error::{Error, Result};
 use crate::mapping::sanitized;
 use crate::process::{ProcessId, ProcessInfo};
-use crate::tree::{DirectoryEntry, Handle, Inode, Kind, Listing, Node, OpenDirectory};
-use crate::tree::{ProcessTable, Snapshot, WellKnown};
+use crate::tree::{DirectoryEntry, Found, Handle, Inode, Kind, Listing, Node, OpenDirectory};
+use crate::tree::{Pass, ProcessTable, Snapshot, WellKnown};
 
 const SELF: &str = "self";
 const STATS: &str = "stats";
 const NAMES: &str = "by-name";
 const SPACES: &str = "mem";
+
+/// Whom a request may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Involves {
+    /// Nobody.
+    Nobody,
+    /// A process of this number, and the inode of its pidfd, where it is known which one it is.
+    Process(ProcessId, Option<u64>),
+    /// Each process there is.
+    Everybody,
+}
 
 impl FileSystem {
     /// Finds `name` in a directory. The kernel then holds one more reference to what it found.
@@ -22,10 +33,18 @@ impl FileSystem {
     /// # Errors
     /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`.
     pub fn lookup(&self, parent: Inode, name: &OsStr) -> Result<Attributes> {
+        self.lookup_on(parent, name, &Pass::everywhere(&Found::default()))
+    }
+
+    /// As [`lookup`](Self::lookup); where all processes must be looked at for it, `pass` does that.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup), and `TimedOut`.
+    pub fn lookup_on(&self, parent: Inode, name: &OsStr, pass: &Pass<'_>) -> Result<Attributes> {
         let parent = self.inodes.get(parent)?;
         // Every name here is ASCII.
         let name = name.to_str().ok_or(Error::NoEntry)?;
-        let node = self.child(&parent, name)?;
+        let node = self.child(&parent, name, pass)?;
         Ok(self.remember(&node, &Counted::default()))
     }
 
@@ -43,10 +62,42 @@ impl FileSystem {
         self.describe(self.inode_of(node), node, counted)
     }
 
-    /// The process whose memory a request for this inode may touch.
-    pub fn process_of(&self, inode: Inode) -> Option<ProcessId> {
-        let node = self.inodes.get(inode).ok()?;
-        node.process().map(|info| info.identity.pid)
+    /// Whom a request for this inode may wait for.
+    pub fn involves(&self, inode: Inode) -> Involves {
+        match self.inodes.get(inode) {
+            Ok(node) => node.process().map_or(Involves::Nobody, |info| {
+                Involves::Process(info.identity.pid, Some(info.identity.pidfd_inode))
+            }),
+            Err(_) => Involves::Nobody,
+        }
+    }
+
+    /// Whom opening this directory may wait for.
+    pub fn listing_involves(&self, inode: Inode) -> Involves {
+        match self.inodes.get(inode) {
+            Ok(Node::Root | Node::Spaces | Node::Names | Node::Command(_)) => Involves::Everybody,
+            _ => self.involves(inode),
+        }
+    }
+
+    /// Whom reading this directory from `position` on may wait for: where a walk begins it may be listed again.
+    pub fn reading_involves(&self, inode: Inode, position: u64) -> Involves {
+        match position {
+            0 => self.listing_involves(inode),
+            _ => self.involves(inode),
+        }
+    }
+
+    /// Whom looking this name up may wait for.
+    pub fn name_involves(&self, parent: Inode, name: &OsStr) -> Involves {
+        let number = || name.to_str().and_then(ProcessId::parse);
+        match self.inodes.get(parent) {
+            Ok(Node::Root | Node::Spaces | Node::Command(_)) => {
+                number().map_or(Involves::Nobody, |pid| Involves::Process(pid, None))
+            }
+            Ok(Node::Names) => Involves::Everybody,
+            _ => self.involves(parent),
+        }
     }
 
     /// Gives references back.
@@ -64,19 +115,40 @@ impl FileSystem {
     /// # Errors
     /// `NotADirectory`, and what listing the processes or reading `maps` says.
     pub fn open_directory(&self, inode: Inode) -> Result<u64> {
+        self.open_directory_on(inode, &Pass::everywhere(&Found::default()))
+    }
+
+    /// As [`open_directory`](Self::open_directory); where all processes are listed, `pass` finds them.
+    ///
+    /// # Errors
+    /// As [`open_directory`](Self::open_directory), and `TimedOut`.
+    pub fn open_directory_on(&self, inode: Inode, pass: &Pass<'_>) -> Result<u64> {
         let node = self.inodes.get(inode)?;
         let taken = self.services.freshness.clock().now();
-        let listing = self.list(&node)?;
+        let listing = self.list(&node, pass)?;
         let open = OpenDirectory::new(node, listing, taken);
         Ok(self.handles.open(Handle::Directory(Arc::new(open))))
+    }
+
+    /// As [`read_directory_on`](Self::read_directory_on), however long that takes.
+    ///
+    /// # Errors
+    /// As [`read_directory_on`](Self::read_directory_on).
+    pub fn read_directory(&self, handle: u64, position: u64) -> Result<Arc<Listing>> {
+        self.read_directory_on(handle, position, &Pass::everywhere(&Found::default()))
     }
 
     /// The entries of an open directory, `.` and `..` first, for who reads them from `position`
     /// on: as they are now where a walk begins, and else as they were when it began.
     ///
     /// # Errors
-    /// `BadHandle`, and as [`open_directory`](Self::open_directory).
-    pub fn read_directory(&self, handle: u64, position: u64) -> Result<Arc<Listing>> {
+    /// `BadHandle`, and as [`open_directory_on`](Self::open_directory_on).
+    pub fn read_directory_on(
+        &self,
+        handle: u64,
+        position: u64,
+        pass: &Pass<'_>,
+    ) -> Result<Arc<Listing>> {
         let Handle::Directory(open) = self.handles.get(handle)? else {
             return Err(Error::BadHandle);
         };
@@ -84,7 +156,7 @@ impl FileSystem {
         if let Some(listing) = open.listing(position, now) {
             return Ok(listing);
         }
-        Ok(open.begin(self.list(open.node())?, now))
+        Ok(open.begin(self.list(open.node(), pass)?, now))
     }
 
     /// Where a link leads, for the thread `caller`.
@@ -112,7 +184,7 @@ impl FileSystem {
         }
     }
 
-    fn child(&self, parent: &Node, name: &str) -> Result<Node> {
+    fn child(&self, parent: &Node, name: &str, pass: &Pass<'_>) -> Result<Node> {
         match parent {
             Node::Root => match name {
                 SELF => Ok(Node::SelfLink),
@@ -124,7 +196,7 @@ impl FileSystem {
             Node::Spaces => Ok(Node::Space(self.process_named(name)?)),
             Node::Names => self
                 .processes
-                .recent_list()?
+                .recent_list(pass)?
                 .iter()
                 .any(|info| sanitized(&info.command) == name)
                 .then(|| Node::Command(name.into()))
@@ -172,7 +244,7 @@ impl FileSystem {
             .ok_or(Error::NoEntry)
     }
 
-    fn list(&self, directory: &Node) -> Result<Listing> {
+    fn list(&self, directory: &Node, pass: &Pass<'_>) -> Result<Listing> {
         let parent = match directory {
             Node::Command(_) => Node::Names,
             _ => Node::Root,
@@ -184,7 +256,7 @@ impl FileSystem {
                 entries.push(entry(SPACES, Node::Spaces));
                 entries.push(entry(SELF, Node::SelfLink));
                 entries.push(entry(STATS, Node::Stats));
-                entries.extend(self.processes.list()?.iter().map(|info| {
+                entries.extend(self.processes.list(pass)?.iter().map(|info| {
                     entry(
                         info.identity.pid.to_string(),
                         Node::Process(Arc::clone(info)),
@@ -192,7 +264,7 @@ impl FileSystem {
                 }));
             }
             Node::Spaces => {
-                entries.extend(self.processes.fresh_list()?.iter().map(|info| {
+                entries.extend(self.processes.fresh_list(pass)?.iter().map(|info| {
                     let name = info.identity.pid.to_string();
                     entry(name, Node::Space(Arc::clone(info)))
                 }));
@@ -200,7 +272,7 @@ impl FileSystem {
             Node::Names => {
                 let commands: BTreeMap<String, ()> = self
                     .processes
-                    .fresh_list()?
+                    .fresh_list(pass)?
                     .iter()
                     .map(|info| (sanitized(&info.command), ()))
                     .collect();
@@ -212,7 +284,7 @@ impl FileSystem {
             Node::Command(command) => {
                 entries.extend(
                     self.processes
-                        .fresh_list()?
+                        .fresh_list(pass)?
                         .iter()
                         .filter(|info| sanitized(&info.command) == **command)
                         .map(|info| info.identity.pid)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FileSystem, FsOptions};
+use super::{FileSystem, FsOptions, Involves};
 use crate::error::{Error, Result};
 use crate::process::{ProcessInfo, WriteMode};
 use crate::tree::{Handle, Inode, Kind, Node, OpenMemory, OpenProcess, OpenView};
@@ -196,6 +196,17 @@ impl FileSystem {
             Arc::clone(snapshot.mappings()),
             self.options.faults,
         ))
+    }
+
+    /// Whom closing this handle may wait for.
+    pub fn handle_involves(&self, handle: u64) -> Involves {
+        match self.handles.get(handle) {
+            Ok(Handle::Memory(open)) => {
+                let identity = open.process.memory.identity();
+                Involves::Process(identity.pid, Some(identity.pidfd_inode))
+            }
+            _ => Involves::Nobody,
+        }
     }
 
     /// Closes a file or a directory.

@@ -16,10 +16,12 @@ use crate::cache::{Freshness, PageCache};
 use crate::mapping::Device;
 use crate::metrics::Metrics;
 use crate::process::ProcessSource;
+use crate::recent::sooner;
 use crate::tree::{HandleTable, InodeTable, ProcessTable};
 use crate::view::FaultPolicy;
 
 pub use attributes::{Attributes, Change};
+pub use directory::Involves;
 pub use held::Counted;
 pub use io::{Access, Opened, Written};
 
@@ -83,6 +85,7 @@ impl FileSystem {
         let mounted = clock.wall();
         Self {
             inodes: InodeTable::default(),
+            opened: OpenProcesses::new(services.clone(), Arc::clone(&clock)),
             handles: HandleTable::default(),
             held: HeldMemory::new(Arc::clone(&clock), services.freshness.bound()),
             processes: ProcessTable::new(
@@ -90,7 +93,6 @@ impl FileSystem {
                 Arc::clone(&clock),
                 services.freshness.bound(),
             ),
-            opened: OpenProcesses::new(services.clone()),
             services,
             options,
             clock,
@@ -107,6 +109,13 @@ impl FileSystem {
     /// Its counters.
     pub fn metrics(&self) -> &Metrics {
         &self.services.metrics
+    }
+
+    /// Closes what is kept open for speed alone and was not used for long. Returns how long it is until
+    /// there is more to close; `None` where nothing is kept. May wait for a file system.
+    pub fn close_unused(&self) -> Option<std::time::Duration> {
+        let memory = self.opened.close_unused();
+        sooner(memory, self.services.source.close_unused())
     }
 }
 

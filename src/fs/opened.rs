@@ -3,40 +3,49 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use lru::LruCache;
-
 use super::Services;
 use crate::cache::{CachedMemory, SpaceEpoch};
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::process::{ProcessIdentity, ProcessMemory, WithheldMemory};
+use crate::recent::Recent;
 use crate::tree::OpenProcess;
 
+/// Processes that wait to be closed by whoever may wait for that; more are closed at once.
+const CLOSING: usize = 4;
+
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
-const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 
 #[derive(Debug)]
 struct State {
     /// All that are open: there must be one epoch only for one address space.
     open: HashMap<ProcessIdentity, Weak<OpenProcess>>,
-    recent: LruCache<ProcessIdentity, Arc<OpenProcess>>,
+    recent: Recent<ProcessIdentity, Arc<OpenProcess>>,
+    /// Pushed out of there, to be closed by whoever may wait for that.
+    closing: Vec<Arc<OpenProcess>>,
 }
 
 #[derive(Debug)]
 pub(super) struct OpenProcesses {
     services: Services,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
 
 impl OpenProcesses {
-    pub(super) fn new(services: Services) -> Self {
+    pub(super) fn new(services: Services, clock: Arc<dyn Clock>) -> Self {
         Self {
             services,
+            clock,
             state: Mutex::new(State {
                 open: HashMap::new(),
-                recent: LruCache::new(KEPT),
+                recent: Recent::new(KEPT),
+                closing: Vec::new(),
             }),
         }
     }
@@ -48,7 +57,9 @@ impl OpenProcesses {
     pub(super) fn open(&self, identity: &ProcessIdentity) -> Result<Arc<OpenProcess>> {
         if let Some(known) = self.find(identity) {
             if let Err(error) = known.memory.verify() {
-                self.state.lock().recent.pop(identity);
+                let gone = self.state.lock().recent.pop(identity);
+                // Outside the lock, as below.
+                drop(gone);
                 return Err(error);
             }
             return Ok(known);
@@ -70,16 +81,35 @@ impl OpenProcesses {
         };
         state.open.retain(|_, process| process.strong_count() > 0);
         state.open.insert(*identity, Arc::downgrade(&process));
-        let evicted = state.recent.push(*identity, Arc::clone(&process));
+        let now = self.clock.now();
+        let evicted = state.recent.push(*identity, Arc::clone(&process), now);
+        state.closing.extend(evicted);
+        let over = (state.closing.len() > CLOSING).then(|| state.closing.remove(0));
         drop(state);
         // Outside the lock: this may close descriptors and empty a cache.
-        drop(evicted);
+        drop(over);
         Ok(process)
+    }
+
+    /// Closes what nobody has used for long; returns how long it is until there is more to close.
+    pub(super) fn close_unused(&self) -> Option<Duration> {
+        let mut state = self.state.lock();
+        let pushed_out = std::mem::take(&mut state.closing);
+        let (unused, next) = state.recent.take_unused(self.clock.now());
+        drop(state);
+        drop((pushed_out, unused));
+        next
     }
 
     /// The process, if it is pinned.
     pub(super) fn find(&self, identity: &ProcessIdentity) -> Option<Arc<OpenProcess>> {
-        self.state.lock().open.get(identity).and_then(Weak::upgrade)
+        let mut state = self.state.lock();
+        let open = state.open.get(identity).and_then(Weak::upgrade);
+        if open.is_some() {
+            // It counts as used.
+            state.recent.get(identity, self.clock.now());
+        }
+        open
     }
 
     /// Whether the process that was seen as `identity` is still the same.
@@ -90,9 +120,11 @@ impl OpenProcesses {
         if let Some(known) = self.find(identity) {
             return known.memory.verify();
         }
-        match self.services.source.describe(identity.pid) {
+        let source = &self.services.source;
+        match source.describe_within(identity.pid, Duration::ZERO) {
             Ok(info) if info.identity == *identity => Ok(()),
-            Ok(_) => Err(Error::Replaced(identity.pid)),
+            // In the middle of an exec it is not the program any more that it was.
+            Ok(_) | Err(Error::TimedOut(_)) => Err(Error::Replaced(identity.pid)),
             Err(Error::NoProcess(pid)) => Err(Error::Ended(pid)),
             Err(error) => Err(error),
         }

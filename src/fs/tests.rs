@@ -26,7 +26,7 @@ const MAPS: &[u8] = b"\
 pub(crate) struct Bench {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) source: FakeSource,
-    process: FakeProcess,
+    pub(crate) process: FakeProcess,
     pub(crate) fs: FileSystem,
 }
 
@@ -209,6 +209,29 @@ fn times_move_with_the_bound() {
     let later = bench.find(&path).unwrap();
     assert!(later.modified > first.modified);
     assert_eq!(later.changed, first.changed);
+}
+
+/// SEMANTICS: nothing is kept open for longer than a second.
+#[test]
+fn what_nobody_uses_is_closed() {
+    let bench = bench();
+    let path = format!("7/{HEAP}");
+    let opened = bench.open(&path, READ).unwrap();
+    let pinned = || bench.fs.opened.find(&bench.process.identity()).is_some();
+    bench.clock.advance(Duration::from_millis(2000));
+    assert_eq!(bench.fs.close_unused(), None);
+    assert!(pinned(), "a handle holds it");
+    assert_eq!(bench.read(opened, 0, 4).unwrap(), b"hhhh");
+    bench.fs.release(opened.handle);
+    assert!(!pinned());
+
+    let again = bench.open(&path, READ).unwrap();
+    bench.fs.release(again.handle);
+    bench.clock.advance(Duration::from_millis(700));
+    assert_eq!(bench.fs.close_unused(), Some(Duration::from_millis(300)));
+    bench.clock.advance(Duration::from_millis(300));
+    assert_eq!(bench.fs.close_unused(), None);
+    assert!(!pinned());
 }
 
 /// SEMANTICS: every open starts fresh.

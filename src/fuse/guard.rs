@@ -1,18 +1,46 @@
-//! Requests that may wait in a target's memory.
+//! Requests that may wait for a process.
 
 use std::sync::Arc;
 
 use super::shared::Shared;
 use super::slot::{Refuse, Slot};
+use crate::admission::{Admitted, Kind, Target};
 use crate::contained::contained;
 use crate::error::Error;
+use crate::fs::Involves;
 use crate::metrics::Operation;
-use crate::patience::Entry;
 use crate::tree::Inode;
 
+/// Whether an answer shows that the process answers, and not only that we know something of it.
+fn kind(operation: Operation) -> Kind {
+    match operation {
+        Operation::Read
+        | Operation::Write
+        | Operation::Seek
+        | Operation::OpenDirectory
+        | Operation::ExtendedAttribute => Kind::Probe,
+        Operation::Lookup
+        | Operation::GetAttributes
+        | Operation::SetAttributes
+        | Operation::ReadLink
+        | Operation::Open
+        | Operation::ReadDirectory
+        | Operation::Access
+        | Operation::Refused => Kind::Other,
+    }
+}
+
+/// Does `work`, which answers by `slot`; where it panics that is answered, too: at once, and not when
+/// the last one lets go of the reply.
+pub(super) fn answered<R: Refuse>(slot: &Slot<R>, work: impl FnOnce()) {
+    if !contained(work) {
+        slot.answer(|reply| reply.refuse(fuser::Errno::EIO));
+    }
+}
+
 impl Shared {
-    /// Does `work`, which may wait in the memory of the process that `inode`
-    /// belongs to, and answers without it where that takes too long.
+    /// Does `work`, which may wait for the process that `inode` belongs to, and answers without it
+    /// where that takes too long.
     pub(super) fn guarded<R: Refuse>(
         self: &Arc<Self>,
         operation: Operation,
@@ -20,49 +48,64 @@ impl Shared {
         reply: R,
         work: impl FnOnce(&Self, &Slot<R>) + Send + 'static,
     ) {
-        self.guarded_with(operation, inode, reply, &[], |shared, slot, _| {
+        let involves = self.fs.involves(inode);
+        self.guarded_with(operation, inode, involves, reply, &[], |shared, slot, _| {
             work(shared, slot);
         });
     }
 
-    /// As [`guarded`](Self::guarded), for work on borrowed data, which is copied only if the work must wait.
+    /// As [`guarded`](Self::guarded), for work that may wait for whom it `involves`, and that needs
+    /// borrowed data, which is copied only if the work must wait.
     pub(super) fn guarded_with<R: Refuse>(
         self: &Arc<Self>,
         operation: Operation,
         inode: Inode,
+        involves: Involves,
         reply: R,
         data: &[u8],
         work: impl FnOnce(&Self, &Slot<R>, &[u8]) + Send + 'static,
     ) {
-        let work = move |shared: &Self, slot: &Slot<R>, data: &[u8]| {
-            if !contained(|| work(shared, slot, data)) {
-                // At once, and not when the last one lets go of the reply.
-                slot.answer(|reply| reply.refuse(fuser::Errno::EIO));
-            }
-        };
         let slot = Slot::new(reply);
-        let Some(process) = self.fs.process_of(inode) else {
-            return work(self, &slot, data);
+        let Involves::Process(pid, instance) = involves else {
+            return answered(&slot, || work(self, &slot, data));
         };
+        let target = Target { pid, instance };
         let expire = {
             let (shared, slot) = (Arc::clone(self), slot.clone());
             move || {
-                let error = Error::TimedOut(process);
+                let error = Error::TimedOut(pid);
                 slot.answer(|reply| reply.refuse(shared.fail(operation, inode, &error)));
             }
         };
-        match self.patience.enter(process, expire.clone()) {
-            Entry::Seated(seat) => {
-                work(self, &slot, data);
-                self.patience.leave(seat);
+        let kind = kind(operation);
+        match self.admission.enter(target, kind, expire.clone()) {
+            Admitted::Now(permit) => {
+                answered(&slot, || work(self, &slot, data));
+                self.admission.leave(permit, !slot.is_missed());
             }
-            Entry::Full => {
+            Admitted::Later => {
                 let (shared, data) = (Arc::clone(self), data.to_vec());
-                self.patience
-                    .queue(process, expire, move || work(&shared, &slot, &data));
+                let bytes = data.len();
+                self.admission.queue(target, kind, bytes, expire, move || {
+                    answered(&slot, || work(&shared, &slot, &data));
+                    !slot.is_missed()
+                });
             }
-            Entry::Refused => expire(),
+            Admitted::Refused => expire(),
         }
+    }
+
+    /// Closes a handle that nobody can use any more. Nobody waits for that, so it has the time that it
+    /// takes: closing a file can wait for its file system.
+    pub(super) fn released(self: &Arc<Self>, handle: u64) {
+        let Involves::Process(pid, instance) = self.fs.handle_involves(handle) else {
+            contained(|| self.fs.release(handle));
+            return;
+        };
+        let shared = Arc::clone(self);
+        self.admission.close(Target { pid, instance }, move || {
+            contained(|| shared.fs.release(handle));
+        });
     }
 }
 
@@ -73,10 +116,10 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::admission::tests::FakeTasks;
+    use crate::admission::{Admission, Limits};
     use crate::fs::tests::bench;
     use crate::fuse::outdate::Outdated;
-    use crate::patience::tests::FakeThreads;
-    use crate::patience::{Limits, Patience};
     use crate::tree::ROOT;
 
     /// A reply that counts its refusals.
@@ -89,16 +132,17 @@ mod tests {
         }
     }
 
-    /// With one seat.
+    /// With one permit.
     fn shared() -> Arc<Shared> {
         let bench = bench();
-        let threads = Arc::new(FakeThreads::default());
-        let patience = Patience::new(bench.clock, threads, Limits::for_threads(2));
-        Arc::new(Shared::new(bench.fs, Outdated::new().0, Arc::new(patience)))
+        let tasks = Arc::new(FakeTasks::default());
+        let admission = Admission::new(bench.clock, tasks, Limits::for_threads(2));
+        let (fs, admission) = (Arc::new(bench.fs), Arc::new(admission));
+        Arc::new(Shared::new(fs, Outdated::new().0, admission))
     }
 
     #[test]
-    fn a_request_that_panics_is_refused_and_costs_no_seat() {
+    fn a_request_that_panics_is_refused_and_costs_no_permit() {
         let shared = shared();
         let process = shared.fs.lookup(ROOT, OsStr::new("7")).unwrap().inode;
         let refusals = Refusals::default();
@@ -113,6 +157,6 @@ mod tests {
         shared.guarded(Operation::Read, process, refusals, move |_, _| {
             *set.lock() = true;
         });
-        assert!(*done.lock(), "the seat was free");
+        assert!(*done.lock(), "the permit was free");
     }
 }

@@ -6,6 +6,7 @@ mod negotiate;
 mod outdate;
 mod shared;
 mod slot;
+mod survey;
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,13 +22,13 @@ use fuser::{
 };
 
 use crate::address::PAGE_SIZE;
+use crate::admission::Admission;
 use crate::contained::contained;
 use crate::error::Error;
 use crate::fs::{Change, FileSystem};
 use crate::mapping::MAX_NAME;
 use crate::metrics::Operation;
-use crate::patience::Patience;
-use crate::tree::Inode;
+use crate::tree::{Inode, Pass};
 
 pub use negotiate::{MAX_REQUEST, negotiate};
 pub use outdate::{Jobs, Outdated};
@@ -43,10 +44,10 @@ pub struct Adapter {
 
 impl Adapter {
     /// Puts `fs` behind FUSE; `outdated` takes what the kernel must not believe any more, and
-    /// `patience` bears with targets that do not answer.
-    pub fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
+    /// `admission` says what may wait for a target.
+    pub fn new(fs: Arc<FileSystem>, outdated: Outdated, admission: Arc<Admission>) -> Self {
         Self {
-            shared: Arc::new(Shared::new(fs, outdated, patience)),
+            shared: Arc::new(Shared::new(fs, outdated, admission)),
         }
     }
 
@@ -68,16 +69,18 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.shared.patience.end();
+        self.shared.admission.end();
         self.shared.tell_rest();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (Inode(parent.0), name.to_owned());
         let shared = self.count(Operation::Lookup);
-        shared.guarded(Operation::Lookup, parent, reply, move |shared, slot| {
-            shared.lookup(parent, &name, slot);
-        });
+        let involves = shared.fs.name_involves(parent, &name);
+        let work = move |shared: &Shared, slot: &Slot<ReplyEntry>, pass: &Pass<'_>| {
+            shared.lookup(parent, &name, slot, pass);
+        };
+        shared.surveyed(Operation::Lookup, parent, involves, reply, work);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
@@ -195,7 +198,8 @@ impl Filesystem for Adapter {
         let work = move |shared: &Shared, slot: &Slot<ReplyWrite>, data: &[u8]| {
             shared.write(inode, handle.0, offset, data, is_mapped, slot);
         };
-        shared.guarded_with(Operation::Write, inode, reply, data, work);
+        let involves = shared.fs.involves(inode);
+        shared.guarded_with(Operation::Write, inode, involves, reply, data, work);
     }
 
     fn flush(
@@ -231,21 +235,18 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        contained(|| self.shared.fs.release(handle.0));
         reply.ok();
+        self.shared.released(handle.0);
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let inode = Inode(inode.0);
         let shared = self.count(Operation::OpenDirectory);
-        shared.guarded(
-            Operation::OpenDirectory,
-            inode,
-            reply,
-            move |shared, slot| {
-                shared.open_directory(inode, slot);
-            },
-        );
+        let involves = shared.fs.listing_involves(inode);
+        let work = move |shared: &Shared, slot: &Slot<ReplyOpen>, pass: &Pass<'_>| {
+            shared.open_directory(inode, slot, pass);
+        };
+        shared.surveyed(Operation::OpenDirectory, inode, involves, reply, work);
     }
 
     fn readdir(
@@ -257,11 +258,12 @@ impl Filesystem for Adapter {
         reply: ReplyDirectory,
     ) {
         let inode = Inode(inode.0);
-        let operation = Operation::ReadDirectory;
-        let shared = self.count(operation);
-        shared.guarded(operation, inode, reply, move |shared, slot| {
-            shared.list_directory(inode, handle.0, offset, slot);
-        });
+        let shared = self.count(Operation::ReadDirectory);
+        let involves = shared.fs.reading_involves(inode, offset);
+        let work = move |shared: &Shared, slot: &Slot<ReplyDirectory>, pass: &Pass<'_>| {
+            shared.list_directory(inode, handle.0, offset, slot, pass);
+        };
+        shared.surveyed(Operation::ReadDirectory, inode, involves, reply, work);
     }
 
     fn readdirplus(
@@ -274,14 +276,11 @@ impl Filesystem for Adapter {
     ) {
         let inode = Inode(inode.0);
         let shared = self.count(Operation::ReadDirectory);
-        shared.guarded(
-            Operation::ReadDirectory,
-            inode,
-            reply,
-            move |shared, slot| {
-                shared.read_directory(inode, handle.0, offset, slot);
-            },
-        );
+        let involves = shared.fs.reading_involves(inode, offset);
+        let work = move |shared: &Shared, slot: &Slot<ReplyDirectoryPlus>, pass: &Pass<'_>| {
+            shared.read_directory(inode, handle.0, offset, slot, pass);
+        };
+        shared.surveyed(Operation::ReadDirectory, inode, involves, reply, work);
     }
 
     fn releasedir(
@@ -292,8 +291,8 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        contained(|| self.shared.fs.release(handle.0));
         reply.ok();
+        self.shared.released(handle.0);
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {

@@ -16,12 +16,12 @@ use nix::errno::Errno;
 use super::convert;
 use super::outdate::Outdated;
 use super::slot::Slot;
+use crate::admission::Admission;
 use crate::error::{Error, Result};
 use crate::fs::{Access, Attributes, FileSystem};
 use crate::log_limit::LogLimit;
 use crate::metrics::Operation;
-use crate::patience::Patience;
-use crate::tree::Inode;
+use crate::tree::{Inode, Pass};
 
 /// How long the kernel may keep a name at the most, whatever the freshness
 /// bound: programs end and others start under the same number.
@@ -38,9 +38,9 @@ thread_local! {
 /// What a request needs.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) fs: FileSystem,
+    pub(super) fs: Arc<FileSystem>,
     pub(super) outdated: Outdated,
-    pub(super) patience: Arc<Patience>,
+    pub(super) admission: Arc<Admission>,
     /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
     entries: AtomicUsize,
     /// Failures that were told of a moment ago.
@@ -48,12 +48,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(fs: FileSystem, outdated: Outdated, patience: Arc<Patience>) -> Self {
+    pub(super) fn new(fs: Arc<FileSystem>, outdated: Outdated, admission: Arc<Admission>) -> Self {
         Self {
             failures: LogLimit::new(Arc::clone(fs.clock())),
             fs,
             outdated,
-            patience,
+            admission,
             entries: AtomicUsize::new(ENTRIES.0),
         }
     }
@@ -101,8 +101,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn lookup(&self, parent: Inode, name: &OsStr, slot: &Slot<ReplyEntry>) {
-        let found = self.fs.lookup(parent, name);
+    pub(super) fn lookup(
+        &self,
+        parent: Inode,
+        name: &OsStr,
+        slot: &Slot<ReplyEntry>,
+        pass: &Pass<'_>,
+    ) {
+        let found = self.fs.lookup_on(parent, name, pass);
         let given = slot.answer(|reply| match &found {
             Ok(found) => {
                 let name_valid = found.valid.min(NAME_VALID);
@@ -147,8 +153,9 @@ impl Shared {
         self.answer_open(Operation::Open, inode, opened, slot);
     }
 
-    pub(super) fn open_directory(&self, inode: Inode, slot: &Slot<ReplyOpen>) {
-        let opened = self.fs.open_directory(inode);
+    pub(super) fn open_directory(&self, inode: Inode, slot: &Slot<ReplyOpen>, pass: &Pass<'_>) {
+        let opened = self.fs.open_directory_on(inode, pass);
+        slot.note(&opened);
         let opened = opened.map(|handle| (handle, FopenFlags::empty()));
         self.answer_open(Operation::OpenDirectory, inode, opened, slot);
     }
@@ -183,6 +190,7 @@ impl Shared {
                 answer.resize(size, 0);
             }
             let read = self.fs.read(handle, offset, &mut answer[..size]);
+            slot.note(&read);
             slot.answer(|reply| match read {
                 Ok(read) => reply.data(&answer[..read]),
                 Err(error) => reply.error(self.fail(Operation::Read, inode, &error)),
@@ -205,11 +213,12 @@ impl Shared {
         } else {
             self.fs.write(handle, offset, data)
         };
+        slot.note(&written);
         match (slot.take(), written) {
-            (Some(reply), Ok(written)) => self.outdated.answer(reply, written),
+            (Some(reply), Ok(written)) => self.outdated.answer(reply, &written),
             (Some(reply), Err(error)) => reply.error(self.fail(Operation::Write, inode, &error)),
             // Too late for the writer, but the bytes are there.
-            (None, Ok(written)) => self.outdated.tell(written),
+            (None, Ok(written)) => self.outdated.tell(&written),
             (None, Err(_)) => (),
         }
     }
@@ -224,6 +233,7 @@ impl Shared {
     ) {
         let found = convert::seek(offset, whence)
             .and_then(|(offset, whence)| self.fs.seek(handle, offset, whence));
+        slot.note(&found);
         slot.answer(|reply| match found {
             Ok(offset) => reply.offset(offset.cast_signed()),
             Err(error) => reply.error(self.fail(Operation::Seek, inode, &error)),
@@ -237,9 +247,10 @@ impl Shared {
         handle: u64,
         offset: u64,
         slot: &Slot<ReplyDirectory>,
+        pass: &Pass<'_>,
     ) {
         // Before the reply is taken: a walk that begins lists the directory, which can take long.
-        let listing = self.fs.read_directory(handle, offset);
+        let listing = self.fs.read_directory_on(handle, offset, pass);
         slot.answer(|mut reply| match listing {
             Ok(listing) => {
                 for (next, entry) in listing.from_position(offset) {
@@ -261,8 +272,9 @@ impl Shared {
         handle: u64,
         offset: u64,
         slot: &Slot<ReplyDirectoryPlus>,
+        pass: &Pass<'_>,
     ) {
-        let listing = match self.fs.read_directory(handle, offset) {
+        let listing = match self.fs.read_directory_on(handle, offset, pass) {
             Ok(listing) => listing,
             Err(error) => {
                 slot.answer(|reply| {
@@ -329,6 +341,7 @@ impl Shared {
         value: Result<Vec<u8>>,
         slot: &Slot<ReplyXattr>,
     ) {
+        slot.note(&value);
         slot.answer(|reply| match value {
             Ok(value) if size == 0 => reply.size(value.len() as u32),
             Ok(value) if value.len() <= size as usize => reply.data(&value),

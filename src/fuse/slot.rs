@@ -1,12 +1,16 @@
 //! Answers that somebody else may have to give.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{
     ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyOpen,
     ReplyWrite, ReplyXattr,
 };
+use nix::errno::Errno;
 use parking_lot::Mutex;
+
+use crate::error::Result;
 
 /// A reply that can be an error.
 pub(super) trait Refuse: Send + 'static {
@@ -38,7 +42,13 @@ refuse!(
 
 /// A reply that is given once, by whoever comes first.
 #[derive(Debug)]
-pub(super) struct Slot<R>(Arc<Mutex<Option<R>>>);
+pub(super) struct Slot<R>(Arc<Inner<R>>);
+
+#[derive(Debug)]
+struct Inner<R> {
+    reply: Mutex<Option<R>>,
+    missed: AtomicBool,
+}
 
 impl<R> Clone for Slot<R> {
     fn clone(&self) -> Self {
@@ -48,7 +58,22 @@ impl<R> Clone for Slot<R> {
 
 impl<R> Slot<R> {
     pub(super) fn new(reply: R) -> Self {
-        Self(Arc::new(Mutex::new(Some(reply))))
+        Self(Arc::new(Inner {
+            reply: Mutex::new(Some(reply)),
+            missed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Takes note of a result that says that something does not answer, whoever gives the reply.
+    pub(super) fn note<T>(&self, result: &Result<T>) {
+        if matches!(result, Err(error) if error.errno() == Errno::ETIMEDOUT) {
+            self.0.missed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether such a result was noted.
+    pub(super) fn is_missed(&self) -> bool {
+        self.0.missed.load(Ordering::Relaxed)
     }
 
     /// Answers, unless somebody else has; returns whether it did.
@@ -58,6 +83,6 @@ impl<R> Slot<R> {
 
     /// Takes the reply to answer with, unless somebody else has.
     pub(super) fn take(&self) -> Option<R> {
-        self.0.lock().take()
+        self.0.reply.lock().take()
     }
 }

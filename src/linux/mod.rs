@@ -21,7 +21,7 @@ mod vma;
 pub use mounts::{MountPoint, SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub use namespace::ProcFault;
 pub use source::{LiveSource, SourceOptions};
-pub use threads::LiveThreads;
+pub use threads::LiveTasks;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

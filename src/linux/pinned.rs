@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::namespace::check_pidfd;
-use super::task::Task;
+use super::task::{Task, is_in_exec, statm};
 use super::{from_io, from_proc};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -56,12 +56,20 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    /// Pins the process that has the number `pid` now.
+    /// Pins the process that has the number `pid` now; only if it is `wanted`, where there is one.
     ///
     /// # Errors
     /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`;
-    /// `Replaced` where it begins to run a new program meanwhile; `WrongProc`.
-    pub(super) fn open(directory: Process, pid: ProcessId, writable: bool) -> Result<Self> {
+    /// `Replaced` where it is another one, or is about to run a new program; `WrongProc`.
+    pub(super) fn open(
+        directory: Process,
+        pid: ProcessId,
+        writable: bool,
+        wanted: Option<&ProcessIdentity>,
+    ) -> Result<Self> {
+        if is_in_exec(&directory) {
+            return Err(Error::Replaced(pid));
+        }
         let pidfd = pidfd(pid)?;
         let pidfd_inode = pidfd
             .metadata()
@@ -71,6 +79,12 @@ impl Pinned {
         let (task, state) = Task::find(directory, pid)?;
         // What is copied goes by the pidfd's number, what is looked up by that of `/proc`.
         check_pidfd(pidfd.as_fd(), pid, task.proc_device()?)?;
+        if state.is_denied() {
+            return Err(Error::ProcessDenied(pid));
+        }
+        if state.layout[0] == 0 || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
+            return Err(Error::Replaced(pid));
+        }
         let (mem, writable) = open_mem(task.directory(), pid, writable)?;
         let pagemap = task
             .directory()
@@ -101,9 +115,7 @@ impl Pinned {
         let pid = identity.pid;
         let process = Process::new(pid.as_pid_t()).ok();
         let found = process.and_then(|directory| Task::find(directory, pid).ok());
-        found.is_some_and(|(task, state)| {
-            task.is_of(&state, identity) && state.start_time == identity.start_time
-        })
+        found.is_some_and(|(task, state)| task.is_of(&state, identity) && state.is_of(identity))
     }
 
     pub(super) fn identity(&self) -> &ProcessIdentity {
@@ -258,14 +270,14 @@ impl Pinned {
     /// `Ended`, `Replaced`.
     pub(super) fn verify(&self) -> Result<()> {
         let pid = self.identity.pid;
-        self.check_program()?;
+        // First: where the process waits in an exec, `stat` would, too.
         match self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY) {
-            // The address space is gone. If the process began to exit meanwhile, that is why.
-            Ok(0) => Err(match self.task().state() {
-                Some(_) => Error::Replaced(pid),
-                None => Error::Ended(pid),
+            // The address space is gone. If the process has none any more, it is about to end.
+            Ok(0) => Err(match statm(self.task().directory()) {
+                Some([size, _]) if size > 0 => Error::Replaced(pid),
+                _ => Error::Ended(pid),
             }),
-            Ok(_) | Err(_) => Ok(()),
+            Ok(_) | Err(_) => self.check_program(),
         }
     }
 
@@ -327,7 +339,7 @@ fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<(File
 }
 
 /// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.
-fn pidfd(pid: ProcessId) -> Result<File> {
+pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
     let raw = Pid::from_raw(pid.as_pid_t()).ok_or(Error::NoProcess(pid))?;
     match pidfd_open(raw, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(File::from(pidfd)),

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use lru::LruCache;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use procfs::FromRead;
@@ -21,7 +21,7 @@ use super::pagemap::Pagemap;
 use super::pinned::{Pinned, errno_of, read_whole};
 use super::plan::Planner;
 use super::smaps::RecentSmaps;
-use super::task::Task;
+use super::task::{Task, resident};
 use super::vma::Maps;
 use super::{extent, from_io, from_proc};
 use crate::address::PAGE_SIZE;
@@ -33,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::process::{
     ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
 };
+use crate::recent::Recent;
 
 /// How live processes are to be seen.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,10 @@ pub struct SourceOptions {
 
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+
+/// How long an exec is waited for: less than a request may take at all.
+const LONGEST_EXEC: Duration = Duration::from_millis(1000);
+const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
 /// Looks at a process that runs a new program while it is looked at: an exec lays code and stack
 /// out step by step, and each step makes it another one.
@@ -96,7 +101,7 @@ pub struct LiveSource {
     own_device: OnceLock<Device>,
     /// The device of the `/proc` that was last found to be of this process's PID namespace.
     proc_device: AtomicU64,
-    pinned: Mutex<LruCache<ProcessIdentity, Arc<Pinned>>>,
+    pinned: Mutex<Recent<ProcessIdentity, Arc<Pinned>>>,
     warnings: LogLimit<&'static str>,
 }
 
@@ -114,7 +119,7 @@ impl LiveSource {
         check_proc()?;
         Ok(Self {
             proc_device: AtomicU64::new(proc_device),
-            pinned: Mutex::new(LruCache::new(KEPT)),
+            pinned: Mutex::new(Recent::new(KEPT)),
             options,
             metrics,
             // `/proc` mounted with `subset=pid` has no `stat`.
@@ -156,14 +161,20 @@ impl LiveSource {
         Process::new(pid.as_pid_t()).map_err(|error| from_proc(pid, "open of /proc/PID", &error))
     }
 
-    fn pin(&self, pid: ProcessId) -> Result<Pinned> {
-        Pinned::open(self.process(pid)?, pid, self.options.writable)
+    fn pin(&self, pid: ProcessId, wanted: Option<&ProcessIdentity>) -> Result<Pinned> {
+        Pinned::open(self.process(pid)?, pid, self.options.writable, wanted)
+    }
+
+    /// The process, if it is pinned.
+    fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Pinned>> {
+        let now = self.clock.now();
+        self.pinned.lock().get(identity, now).map(Arc::clone)
     }
 
     /// # Errors
     /// As [`describe`](ProcessSource::describe); `Replaced` where it begins to run a new program meanwhile.
     fn describe_once(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        let pinned = self.pin(pid)?;
+        let pinned = self.pin(pid, None)?;
         let owner = std::fs::metadata(format!("/proc/{pid}"))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
         let command = pinned.line("comm")?;
@@ -181,19 +192,19 @@ impl LiveSource {
 
     /// The process that was seen as `identity`, pinned now or a moment ago.
     fn pin_same(&self, identity: &ProcessIdentity) -> Result<Arc<Pinned>> {
-        let recent = self.pinned.lock().get(identity).map(Arc::clone);
-        if let Some(pinned) = recent {
+        if let Some(pinned) = self.recent(identity) {
             if pinned.verify().is_ok() {
                 return Ok(pinned);
             }
             let gone = self.pinned.lock().pop(identity);
             drop(gone);
         }
-        let pinned = Arc::new(self.pin(identity.pid)?);
+        let pinned = Arc::new(self.pin(identity.pid, Some(identity))?);
         if pinned.identity() != identity {
             return Err(Error::Replaced(identity.pid));
         }
-        let evicted = self.pinned.lock().push(*identity, Arc::clone(&pinned));
+        let now = self.clock.now();
+        let evicted = self.pinned.lock().push(*identity, Arc::clone(&pinned), now);
         // Outside the lock: this closes descriptors.
         drop(evicted);
         Ok(pinned)
@@ -201,7 +212,7 @@ impl LiveSource {
 }
 
 impl ProcessSource for LiveSource {
-    fn processes(&self) -> Result<Vec<ProcessInfo>> {
+    fn numbers(&self) -> Result<Vec<ProcessId>> {
         self.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.options.only.is_empty() {
             all_processes()
@@ -213,26 +224,15 @@ impl ProcessSource for LiveSource {
         };
         pids.sort_unstable();
         pids.dedup();
-        let mut found = Vec::with_capacity(pids.len());
-        for pid in pids {
-            match self.describe(pid) {
-                Ok(info) => found.push(info),
-                Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => (),
-                // None of them can be told: an empty list would be a lie.
-                Err(Error::WrongProc) => return Err(Error::WrongProc),
-                Err(error) => {
-                    if let Some(left_out) = self.warnings.admit("listing") {
-                        log::warn!("process {pid} is left out of the listing: {error}{left_out}");
-                    }
-                }
-            }
-        }
-        // Were there another one by now, it would have had none of them.
-        self.confirm_proc()?;
-        Ok(found)
+        Ok(pids)
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        self.describe_within(pid, LONGEST_EXEC)
+    }
+
+    fn describe_within(&self, pid: ProcessId, patience: Duration) -> Result<ProcessInfo> {
+        let begun = self.clock.now();
         let mut tries = 1;
         loop {
             match self.describe_once(pid) {
@@ -241,36 +241,40 @@ impl ProcessSource for LiveSource {
                     return self.confirm_proc().and(Err(Error::NoProcess(pid)));
                 }
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
-                Err(Error::Replaced(_)) => return Err(Error::NoProcess(pid)),
-                // The new address space is there, and the kernel still fills it (`load_elf_binary`):
-                // in a moment this will be another program.
-                Ok(info) if info.identity.layout[0] == 0 && tries < MOST_TRIES => (),
+                Err(Error::Replaced(_)) if self.clock.now().saturating_sub(begun) < patience => {
+                    // It takes its time: whoever waits in the kernel for it holds a thread for as long.
+                    std::thread::sleep(EXEC_PAUSE);
+                }
+                Err(Error::Replaced(_)) => return Err(Error::TimedOut(pid)),
                 answer => return answer,
             }
             tries += 1;
         }
     }
 
+    fn close_unused(&self) -> Option<Duration> {
+        let (unused, next) = self.pinned.lock().take_unused(self.clock.now());
+        // Outside the lock: this closes descriptors.
+        drop(unused);
+        next
+    }
+
     fn is_current(&self, identity: &ProcessIdentity) -> bool {
-        let recent = self.pinned.lock().get(identity).map(Arc::clone);
-        match recent {
-            Some(pinned) => pinned.check_program().is_ok(),
+        match self.recent(identity) {
+            Some(pinned) => pinned.verify().is_ok(),
             None => Pinned::is_running(identity),
         }
     }
 
     fn resident(&self, pid: ProcessId) -> Result<u64> {
-        let (task, _) = Task::find(self.process(pid)?, pid)?;
-        let mut statm = task
-            .directory()
-            .open_relative("statm")
-            .map_err(|error| from_proc(pid, "open of statm", &error))?;
-        let statm = read_whole(&mut statm).map_err(|error| from_io(pid, "statm", &error))?;
-        // The second field, in pages; `stat` leaves out what each processor counts for itself.
-        let pages = std::str::from_utf8(&statm)
-            .ok()
-            .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
-        Ok(pages.unwrap_or(0) * PAGE_SIZE)
+        let directory = self.process(pid)?;
+        let gone = Error::NoProcess(pid);
+        // Shown by each thread alike, but for a first one that has ended; and `statm` waits for nobody.
+        let resident = match resident(&directory) {
+            Some(0) => Task::find(directory, pid).map(|(task, _)| resident(task.directory()))?,
+            pages => pages,
+        };
+        Ok(resident.ok_or(gone)? * PAGE_SIZE)
     }
 
     fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {

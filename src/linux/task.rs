@@ -5,6 +5,7 @@
 //! though no listing shows it (proc_tid(5)).
 
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
@@ -126,6 +127,52 @@ impl Task {
 pub(super) struct State {
     pub(super) start_time: u64,
     pub(super) layout: [u64; 2],
+}
+
+impl State {
+    /// Whether the kernel would not let us read its memory: then it does not say where that is
+    /// (`do_task_stat` in `fs/proc/array.c`).
+    pub(super) fn is_denied(&self) -> bool {
+        self.layout == [1, 0]
+    }
+
+    /// Whether it is the same process, and it runs the same program.
+    pub(super) fn is_of(&self, identity: &ProcessIdentity) -> bool {
+        self.start_time == identity.start_time && self.layout == identity.layout
+    }
+}
+
+/// Whether a process is in the middle of an exec: its new address space is there, and the kernel has
+/// yet to fill it (`begin_new_exec` to `load_elf_binary`), so that no code is in it.
+///
+/// `statm` does not wait for that. All that tells who a process is or what it holds does, `stat`
+/// included (`exec_update_lock`): without an end, where the exec waits for a file system that does not answer.
+pub(super) fn is_in_exec(directory: &Process) -> bool {
+    statm(directory).is_some_and(|[size, code]| size > 0 && code == 0)
+}
+
+/// Pages that a process has mapped, and pages of its code.
+pub(super) fn statm(directory: &Process) -> Option<[u64; 2]> {
+    let [size, _, _, code] = statm_fields(directory)?;
+    Some([size, code])
+}
+
+/// Pages that a process has in memory; `stat` leaves out what each processor counts for itself.
+pub(super) fn resident(directory: &Process) -> Option<u64> {
+    statm_fields(directory).map(|[_, resident, ..]| resident)
+}
+
+/// The first fields of `/proc/PID/statm` (proc_pid_statm(5)).
+fn statm_fields(directory: &Process) -> Option<[u64; 4]> {
+    let mut text = [0; 256];
+    let len = directory
+        .open_relative("statm")
+        .ok()?
+        .read(&mut text)
+        .ok()?;
+    let mut fields = text[..len].split(|byte| *byte == b' ');
+    let mut field = || decimal(fields.next()?);
+    Some([field()?, field()?, field()?, field()?])
 }
 
 /// What `stat` says of a thread, alive or dead (proc_pid_stat(5)).

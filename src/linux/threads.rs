@@ -1,14 +1,18 @@
-//! Threads of this process.
+//! Threads of this process, and what tells a process from the next one of its number.
+
+use std::os::unix::fs::MetadataExt;
 
 use procfs::process::Process;
 
-use crate::patience::Threads;
+use super::pinned;
+use crate::admission::Tasks;
+use crate::pid::ProcessId;
 
-/// Threads as the kernel schedules them.
+/// Tasks as the kernel schedules them.
 #[derive(Debug)]
-pub struct LiveThreads;
+pub struct LiveTasks;
 
-impl Threads for LiveThreads {
+impl Tasks for LiveTasks {
     fn current(&self) -> i32 {
         thread_local! {
             static NUMBER: i32 = nix::unistd::gettid().as_raw();
@@ -22,6 +26,12 @@ impl Threads for LiveThreads {
             .and_then(|task| task.stat())
             .is_ok_and(|stat| stat.state == 'R')
     }
+
+    /// The inode of its pidfd, which is its own since Linux 6.9. `/proc/PID/stat` would wait for an exec.
+    fn instance(&self, process: ProcessId) -> Option<u64> {
+        let pidfd = pinned::pidfd(process).ok()?;
+        Some(pidfd.metadata().ok()?.ino())
+    }
 }
 
 #[cfg(test)]
@@ -33,17 +43,17 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel();
         let (end, wait) = std::sync::mpsc::channel::<()>();
         let waiting = std::thread::spawn(move || {
-            sender.send(LiveThreads.current()).unwrap();
+            sender.send(LiveTasks.current()).unwrap();
             wait.recv().unwrap_err();
         });
-        assert!(LiveThreads.is_running(LiveThreads.current()));
+        assert!(LiveTasks.is_running(LiveTasks.current()));
         let other = receiver.recv().unwrap();
-        assert_ne!(other, LiveThreads.current());
-        while LiveThreads.is_running(other) {
+        assert_ne!(other, LiveTasks.current());
+        while LiveTasks.is_running(other) {
             std::thread::yield_now();
         }
         drop(end);
         waiting.join().unwrap();
-        assert!(!LiveThreads.is_running(other), "nor is who has ended");
+        assert!(!LiveTasks.is_running(other), "nor is who has ended");
     }
 }

@@ -19,6 +19,7 @@ use super::options::AttachOptions;
 use super::{MountError, Unmounted};
 use crate::linux::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::mapping::Device;
+use crate::supervisor;
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -188,6 +189,15 @@ impl Attached {
         self.device
     }
 
+    /// Starts a process that ends the mount where this one cannot.
+    ///
+    /// # Errors
+    /// As [`supervisor::start`].
+    pub(super) fn supervise(&self) -> io::Result<()> {
+        let id = self.id.ok_or(io::ErrorKind::Unsupported)?;
+        supervisor::start(self.device.minor, id, &self.path)
+    }
+
     /// Takes the mount out of the tree, wherever it was moved or bound to; nothing where that is done already.
     ///
     /// # Errors
@@ -219,11 +229,15 @@ impl Attached {
                 return Err(io::Error::other("something else is mounted over it"));
             }
         }
+        // The helper of a plain user leaves those that use it waiting.
+        if outcome == Unmounted::Detached && self.is_connected() {
+            supervisor::abort(self.device.minor);
+        }
         Ok(outcome)
     }
 
     /// Whether the file system is there: `poll` gives an error where it is not (`fuse_dev_poll` in `fs/fuse/dev.c`).
-    fn is_connected(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         let mut polled = [PollFd::new(self.fuse.as_fd(), PollFlags::empty())];
         match poll(&mut polled, PollTimeout::ZERO) {
             Ok(_) => !polled[0]
@@ -248,7 +262,10 @@ fn detach_path(path: &Path) -> io::Result<Unmounted> {
     match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => Ok(Unmounted::Gone),
         Err(Errno::EBUSY) => {
-            umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?;
+            // By force: it answers all requests with an error first, so that nobody waits
+            // for a thread of ours that waits for something else.
+            let by_force = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
+            umount2(path, MntFlags::UMOUNT_NOFOLLOW | by_force)?;
             Ok(Unmounted::Detached)
         }
         Err(Errno::EPERM) => detach_by_helper(path),

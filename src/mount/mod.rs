@@ -6,28 +6,29 @@ mod options;
 mod point;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
+use parking_lot::Mutex;
 
 pub use error::MountError;
 
 use attach::{Attached, attach};
 use options::AttachOptions;
 
+use crate::admission::{Admission, Duties, Limits};
 use crate::cache::{Freshness, PageCache};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
 use crate::fuse::{Adapter, Jobs, Outdated};
-use crate::linux::{
-    LiveSource, LiveThreads, SourceOptions, check_page_size, raise_descriptor_limit,
-};
+use crate::linux::{LiveSource, LiveTasks, SourceOptions, check_page_size, raise_descriptor_limit};
 use crate::mapping::Device;
 use crate::metrics::Metrics;
-use crate::patience::{Limits, Patience};
 
 /// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
 /// the other is waited for. More would not be faster, and waste more around what lies scattered.
@@ -38,7 +39,8 @@ const READAHEAD_KIB: &str = "2048";
 pub struct Mount {
     session: Session<Adapter>,
     jobs: Jobs,
-    patience: Arc<Patience>,
+    fs: Arc<FileSystem>,
+    admission: Arc<Admission>,
     attached: Arc<Attached>,
 }
 
@@ -77,13 +79,13 @@ impl Mount {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };
-        let patience = Patience::new(
+        let admission = Admission::new(
             Arc::clone(&clock),
-            Arc::new(LiveThreads),
+            Arc::new(LiveTasks),
             Limits::for_threads(config.threads),
         );
-        let patience = Arc::new(patience);
-        let fs = FileSystem::new(services, options, clock);
+        let admission = Arc::new(admission);
+        let fs = Arc::new(FileSystem::new(services, options, clock));
         let (outdated, jobs) = Outdated::new();
         let (fuse, attached) = attach(&mountpoint, &AttachOptions::new(config))?;
         source.set_own_device(attached.device());
@@ -93,16 +95,26 @@ impl Mount {
         session_config.clone_fd = true;
         // `fuser` is given the connection alone: it would unmount by path, and that may be another's
         // by then.
-        let adapter = Adapter::new(fs, outdated, Arc::clone(&patience));
+        let adapter = Adapter::new(Arc::clone(&fs), outdated, Arc::clone(&admission));
         let session = Session::from_fd(adapter, fuse, SessionACL::Owner, session_config).map_err(
             |error| MountError::Other(mountpoint, "agreeing with FUSE".to_owned(), error),
         )?;
         Ok(Self {
             session,
             jobs,
-            patience,
+            fs,
+            admission,
             attached: Arc::new(attached),
         })
+    }
+
+    /// Starts a process that ends the mount where this one is killed and cannot end. To be
+    /// called by the first thread.
+    ///
+    /// # Errors
+    /// Where this program cannot be run again, or the kernel gives mounts no numbers of their own.
+    pub fn supervise(&self) -> io::Result<()> {
+        self.attached.supervise()
     }
 
     /// Starts the threads that answer.
@@ -111,22 +123,57 @@ impl Mount {
     /// Where the system has no thread left.
     pub fn start(self) -> io::Result<Serving> {
         self.jobs.serve(self.session.notifier())?;
+        let (ending, end) = channel();
+        let duties: Arc<dyn Duties> = Arc::new(Upkeep {
+            fs: self.fs,
+            attached: Arc::clone(&self.attached),
+            ending: Mutex::new(ending.clone()),
+        });
+        let admission = self.admission;
         std::thread::Builder::new()
-            .name("watch".to_owned())
-            .spawn(move || self.patience.watch())?;
+            .name("watchdog".to_owned())
+            .spawn(move || admission.watch(&duties))?;
         let attached = self.attached;
         let session = self.session;
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("session".to_owned())
-            .spawn(move || session.run())?;
-        Ok(Serving { thread, attached })
+            .spawn(move || {
+                let served = catch_unwind(AssertUnwindSafe(|| session.run()));
+                let panicked = |_| Err(io::Error::other("a thread that serves requests panicked"));
+                // Where nobody waits nobody is to be told.
+                let _ = ending.send(served.unwrap_or_else(panicked));
+            })?;
+        Ok(Serving { end, attached })
+    }
+}
+
+/// What the watchdog sees to.
+#[derive(Debug)]
+struct Upkeep {
+    fs: Arc<FileSystem>,
+    attached: Arc<Attached>,
+    ending: Mutex<Sender<io::Result<()>>>,
+}
+
+impl Duties for Upkeep {
+    fn sweep(&self) -> Option<Duration> {
+        self.fs.close_unused()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.attached.is_connected()
+    }
+
+    fn end(&self) {
+        // A thread that waits for a target is not waited for.
+        let _ = self.ending.lock().send(Ok(()));
     }
 }
 
 /// A mount that answers. Dropping it unmounts.
 #[derive(Debug)]
 pub struct Serving {
-    thread: JoinHandle<io::Result<()>>,
+    end: Receiver<io::Result<()>>,
     attached: Arc<Attached>,
 }
 
@@ -137,27 +184,35 @@ impl Serving {
     /// Where talking to the kernel failed.
     pub fn wait(self, ready: impl FnOnce(Unmounter)) -> io::Result<()> {
         ready(Unmounter(Arc::clone(&self.attached)));
-        let served = join(self.thread);
+        let served = ended(&self.end);
         // Where it is the connection that has ended, the mount is still there, and dead.
         self.attached.detach().and(served)
     }
 
-    /// Unmounts, and waits until the mount is gone; one that is in use is only taken out of the tree.
+    /// Unmounts, and waits until the mount is gone; whoever uses it gets errors from then on.
     ///
     /// # Errors
     /// Where the kernel or `fusermount3` refuses.
     pub fn unmount(self) -> io::Result<()> {
         match self.attached.detach()? {
-            Unmounted::Gone => join(self.thread),
+            Unmounted::Gone => ended(&self.end),
             Unmounted::Detached => Ok(()),
         }
     }
 }
 
-fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
-    thread
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("a thread that serves requests panicked")))
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // The watchdog holds it, too.
+        if let Err(error) = self.attached.detach() {
+            log::warn!("not unmounted: {error}");
+        }
+    }
+}
+
+fn ended(end: &Receiver<io::Result<()>>) -> io::Result<()> {
+    end.recv()
+        .unwrap_or_else(|_| Err(io::Error::other("the threads that serve requests are gone")))
 }
 
 /// What came of unmounting.
@@ -165,7 +220,7 @@ fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
 pub enum Unmounted {
     /// The mount is gone.
     Gone,
-    /// It was in use: it has left the tree, and goes when its last user or this process does.
+    /// It was in use: it has left the tree, and its users get errors (`ECONNABORTED`, `ENOTCONN`).
     Detached,
 }
 

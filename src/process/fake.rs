@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
@@ -36,6 +36,10 @@ struct State {
     swapped: BTreeSet<u64>,
     alive: bool,
     denied: bool,
+    /// Whether it is in the middle of an exec.
+    in_exec: bool,
+    /// Whether whoever asks for it waits.
+    stalled: bool,
     calls: Vec<Call>,
     maps_reads: usize,
 }
@@ -44,6 +48,7 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct FakeProcess {
     state: Arc<Mutex<State>>,
+    goes_on: Arc<Condvar>,
 }
 
 impl FakeProcess {
@@ -74,9 +79,12 @@ impl FakeProcess {
                 swapped: BTreeSet::new(),
                 alive: true,
                 denied: false,
+                in_exec: false,
+                stalled: false,
                 calls: Vec::new(),
                 maps_reads: 0,
             })),
+            goes_on: Arc::default(),
         }
     }
 
@@ -133,6 +141,24 @@ impl FakeProcess {
     /// Forbids reading it.
     pub fn deny(&self) {
         self.state.lock().denied = true;
+    }
+
+    /// Begins an exec, or ends it.
+    pub fn set_in_exec(&self, in_exec: bool) {
+        self.state.lock().in_exec = in_exec;
+    }
+
+    /// Lets whoever asks for the process wait, or go on.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.state.lock().stalled = stalled;
+        self.goes_on.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut state = self.state.lock();
+        while state.stalled {
+            self.goes_on.wait(&mut state);
+        }
     }
 
     /// Which program of which process it is now.
@@ -348,18 +374,23 @@ impl FakeSource {
 }
 
 impl ProcessSource for FakeSource {
-    fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        Ok(self
-            .processes
-            .lock()
-            .values()
-            .filter(|process| process.check().is_ok())
-            .map(|process| process.state.lock().info.clone())
+    fn numbers(&self) -> Result<Vec<ProcessId>> {
+        let processes = self.processes.lock();
+        Ok(processes
+            .keys()
+            .copied()
+            .filter_map(ProcessId::new)
             .collect())
     }
 
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        Ok(self.find(pid)?.state.lock().info.clone())
+        let process = self.find(pid)?;
+        process.wait();
+        let state = process.state.lock();
+        match state.in_exec {
+            true => Err(Error::TimedOut(pid)),
+            false => Ok(state.info.clone()),
+        }
     }
 
     fn is_current(&self, identity: &ProcessIdentity) -> bool {

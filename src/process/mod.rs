@@ -7,6 +7,7 @@ mod withheld;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::{Address, AddressRange};
 use crate::error::Result;
@@ -134,17 +135,33 @@ pub trait ProcessMemory: Debug + Send + Sync {
 
 /// The processes of a system.
 pub trait ProcessSource: Debug + Send + Sync {
-    /// Processes that have memory and may be read, lowest number first.
+    /// Numbers that may be those of processes to show, lowest first.
     ///
     /// # Errors
     /// `System` where they cannot be listed at all.
-    fn processes(&self) -> Result<Vec<ProcessInfo>>;
+    fn numbers(&self) -> Result<Vec<ProcessId>>;
 
-    /// What is to be known of one process.
+    /// What is to be known of one process that has memory and may be read; waits for one that is in
+    /// the middle of an exec.
     ///
     /// # Errors
-    /// `NoProcess`, `ProcessDenied`.
+    /// `NoProcess`, `ProcessDenied`; `TimedOut` where an exec takes very long.
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
+
+    /// As [`describe`](Self::describe), and waits no longer than `patience` for an exec to end.
+    ///
+    /// # Errors
+    /// As [`describe`](Self::describe).
+    fn describe_within(&self, pid: ProcessId, patience: Duration) -> Result<ProcessInfo> {
+        let _ = patience;
+        self.describe(pid)
+    }
+
+    /// Closes what is kept for speed alone and was not used for long. Returns how long it is until
+    /// there is more to close; `None` where nothing is kept.
+    fn close_unused(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether `identity` still runs, as far as a look at its number tells; costs less than [`describe`](Self::describe).
     fn is_current(&self, identity: &ProcessIdentity) -> bool;

@@ -4,12 +4,14 @@ mod handles;
 mod inodes;
 mod listing;
 mod node;
+mod pass;
 mod processes;
 
 pub use handles::{Handle, HandleTable, OpenMemory, OpenProcess, OpenView};
 pub use inodes::{Generation, Inode, InodeTable, ROOT};
 pub use listing::{LISTING_VALID, Listing, OpenDirectory};
 pub use node::{Kind, Node, WellKnown};
+pub use pass::{Found, Pass};
 pub use processes::{ProcessTable, Snapshot};
 
 /// A name in a directory and what it stands for.

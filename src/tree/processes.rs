@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use lru::LruCache;
 
-use super::LISTING_VALID;
+use super::{LISTING_VALID, Pass};
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -182,10 +182,10 @@ impl ProcessTable {
     /// The processes as they are now, for a listing.
     ///
     /// # Errors
-    /// What the source says.
-    pub fn list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
+    /// What the source says; `TimedOut` where `pass` was taken over.
+    pub fn list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
         let taken = self.clock.now();
-        let processes: Arc<[_]> = self.source.processes()?.into_iter().map(Arc::new).collect();
+        let processes = pass.over(&*self.source)?;
         let cost = self.clock.now().saturating_sub(taken);
         *self.list.lock() = Some(List {
             processes: Arc::clone(&processes),
@@ -198,23 +198,23 @@ impl ProcessTable {
     /// The processes as they were a moment ago, for a look-up by name.
     ///
     /// # Errors
-    /// What the source says.
-    pub fn recent_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
+    /// As [`list`](Self::list).
+    pub fn recent_list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
         match self.known_list(|list| self.is_recent(list.taken, list.cost)) {
             Some(processes) => Ok(processes),
-            None => self.list(),
+            None => self.list(pass),
         }
     }
 
     /// The processes, no older than the freshness bound or [`LISTING_VALID`]: for the listings that repeat the root's.
     ///
     /// # Errors
-    /// What the source says.
-    pub fn fresh_list(&self) -> Result<Arc<[Arc<ProcessInfo>]>> {
+    /// As [`list`](Self::list).
+    pub fn fresh_list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
         let age = |list: &List| self.clock.now().saturating_sub(list.taken);
         match self.known_list(|list| age(list) < self.bound.min(LISTING_VALID)) {
             Some(processes) => Ok(processes),
-            None => self.list(),
+            None => self.list(pass),
         }
     }
 

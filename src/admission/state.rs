@@ -1,0 +1,192 @@
+//! The calls there are.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::backoff::Backoffs;
+use super::{Expire, Kind, Limits, Permit, Target};
+
+/// Work that is done under a permit; returns whether the process answered.
+pub(super) type Job = Box<dyn FnOnce(&Permit) -> bool + Send>;
+
+/// A call that can wait.
+pub(super) struct Call {
+    /// Whom it may wait for; `None` for a survey between two processes.
+    pub(super) target: Option<Target>,
+    pub(super) kind: Kind,
+    /// Whether its deadline was shortened by a backoff.
+    pub(super) reduced: bool,
+    /// When it was asked for.
+    pub(super) begun: Duration,
+    /// When to look whether it has returned.
+    pub(super) due: Duration,
+    /// Who makes it; `None` while it waits in the queue.
+    pub(super) thread: Option<i32>,
+    /// Whether that is a serving thread, which holds a permit.
+    pub(super) seated: bool,
+    /// `None` once it is past its deadline, and has been answered in its stead.
+    pub(super) expire: Option<Expire>,
+}
+
+impl Call {
+    fn is_of(&self, target: Target) -> bool {
+        self.target.is_some_and(|own| own.is(target))
+    }
+
+    /// Whether it is past its deadline and has not returned.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.thread.is_some() && self.expire.is_none()
+    }
+
+    /// Whether it asks something of the process, and does not only close what was opened of it.
+    fn asks(&self, target: Target) -> bool {
+        self.kind != Kind::Closing && self.is_of(target)
+    }
+}
+
+/// A call that waits for room.
+pub(super) struct Waiting {
+    pub(super) call: Call,
+    pub(super) job: Job,
+    pub(super) bytes: usize,
+}
+
+/// Room for one more call in a process.
+#[derive(Debug)]
+pub(super) enum Room {
+    Now,
+    Later,
+    None,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    next: u64,
+    pub(super) inside: HashMap<u64, Call>,
+    /// Serving threads among those inside, and those that work the queue off.
+    pub(super) seated: usize,
+    /// Workers there are, and those among them that have nothing to do.
+    pub(super) workers: usize,
+    pub(super) idle_workers: usize,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) queued_bytes: usize,
+    pub(super) backoffs: Backoffs,
+    /// Until when the watchdog sleeps; `None` while it is at work.
+    pub(super) asleep_until: Option<Duration>,
+    /// When to look for what has not been used for long.
+    pub(super) sweep_due: Option<Duration>,
+    pub(super) sweepers: usize,
+    pub(super) ended: bool,
+}
+
+impl State {
+    pub(super) fn admit(&mut self, call: Call) -> Permit {
+        let number = self.next;
+        self.next += 1;
+        self.inside.insert(number, call);
+        Permit(number)
+    }
+
+    /// Counts a call out that has returned, and notes what that says of its process.
+    pub(super) fn returned(
+        &mut self,
+        Permit(number): Permit,
+        answered: bool,
+        now: Duration,
+        limits: &Limits,
+    ) {
+        let Some(call) = self.inside.remove(&number) else {
+            return;
+        };
+        let (Some(target), Kind::Probe) = (call.target, call.kind) else {
+            return;
+        };
+        match (call.expire, answered) {
+            (Some(_), true) => self.backoffs.answered(target, limits),
+            (None, true) => self.backoffs.answered_late(target),
+            // By somebody whom it waits for: a mount that shows another one's memory.
+            (Some(_), false) => self.backoffs.missed(target, call.reduced, now, limits),
+            (None, false) => (),
+        }
+    }
+
+    pub(super) fn room(&self, target: Target, limits: &Limits) -> Room {
+        let stuck = self.stuck(|call| call.asks(target));
+        if stuck > 0 && stuck >= limits.stuck_per_process(self.stuck(|_| true)) {
+            Room::None
+        } else if self.inside_of(target) < limits.per_process {
+            Room::Now
+        } else {
+            Room::Later
+        }
+    }
+
+    fn inside_of(&self, target: Target) -> usize {
+        let calls = self.inside.values();
+        calls.filter(|call| call.asks(target)).count()
+    }
+
+    /// Whether something of this process is being closed: one thread at a time does that.
+    pub(super) fn is_closing(&self, target: Target) -> bool {
+        let mut calls = self.inside.values();
+        calls.any(|call| call.kind == Kind::Closing && call.is_of(target))
+    }
+
+    pub(super) fn stuck(&self, which: impl Fn(&Call) -> bool) -> usize {
+        let calls = self.inside.values();
+        calls.filter(|call| call.is_stuck() && which(call)).count()
+    }
+
+    /// Whether every serving thread that has a permit is stuck: none will work the queue off.
+    pub(super) fn nobody_returns(&self) -> bool {
+        self.seated <= self.stuck(|call| call.seated)
+    }
+
+    /// Whether the queue takes a job of so many bytes.
+    pub(super) fn has_place(&self, target: Target, bytes: usize, limits: &Limits) -> bool {
+        let own = self.waiting.iter().filter(|of| of.call.is_of(target));
+        let (number, held) = own.fold((0, 0), |(number, held), waiting| {
+            (number + 1, held + waiting.bytes)
+        });
+        number < limits.queued / 2
+            && held + bytes <= limits.queued_bytes / 2
+            && self.waiting.len() < limits.queued
+            && self.queued_bytes + bytes <= limits.queued_bytes
+    }
+
+    fn has_room(&self, call: &Call, limits: &Limits) -> bool {
+        call.target.is_none_or(|target| match call.kind {
+            Kind::Closing => !self.is_closing(target),
+            _ => self.inside_of(target) < limits.per_process,
+        })
+    }
+
+    /// Whether a job waits that could be done now.
+    pub(super) fn has_work(&self, limits: &Limits) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|waiting| self.has_room(&waiting.call, limits))
+    }
+
+    pub(super) fn wants_worker(&self, limits: &Limits) -> bool {
+        self.workers < limits.workers && self.has_work(limits)
+    }
+
+    pub(super) fn next_with_room(&mut self, limits: &Limits) -> Option<Waiting> {
+        let index = (0..self.waiting.len())
+            .find(|index| self.has_room(&self.waiting[*index].call, limits))?;
+        let waiting = self.waiting.remove(index)?;
+        self.queued_bytes -= waiting.bytes;
+        Some(waiting)
+    }
+
+    /// Drops jobs that have been answered already: there is nothing left to do for them.
+    pub(super) fn drop_answered(&mut self) -> Vec<Waiting> {
+        let (kept, answered) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| waiting.call.expire.is_some());
+        self.waiting = kept;
+        let answered: Vec<Waiting> = Vec::from(answered);
+        self.queued_bytes -= answered.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        answered
+    }
+}
