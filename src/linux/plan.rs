@@ -1,5 +1,6 @@
 //! How each page of a range is to be got without faulting one in.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -141,6 +142,7 @@ impl Planner {
             planner: self,
             mapping,
             vma: None,
+            some_may_be_lazy: OnceCell::new(),
             steps: Vec::with_capacity(2 * scan.runs.len() + 1),
         };
         let mut at = pages.start();
@@ -239,7 +241,6 @@ impl Planner {
     fn is_lazy(&self, vma: &Vma) -> bool {
         // Files of disks are never filled in so (`vma_can_userfault` in `include/linux/userfaultfd_k.h`).
         vma.device.major == 0
-            && kernel::may_have_userfaultfd()
             && match self.smaps.of(&self.pinned, vma.range) {
                 // What is gone since was plain absent memory a moment ago, as far as anybody can tell.
                 Ok(details) => details.is_some_and(|details| details.is_lazy),
@@ -325,6 +326,8 @@ struct Look<'a> {
     mapping: &'a Mapping,
     /// The mapping that was asked for last.
     vma: Option<Vma>,
+    /// Whether any process may have a `userfaultfd`, asked for once.
+    some_may_be_lazy: OnceCell<bool>,
     steps: Vec<Step>,
 }
 
@@ -395,7 +398,10 @@ impl Look<'_> {
         if planner.own_device == Some(vma.device) && !vma.is_anonymous() {
             return Origin::OwnMount;
         }
-        if planner.is_lazy(vma) {
+        let some_may_be_lazy = self
+            .some_may_be_lazy
+            .get_or_init(kernel::may_have_userfaultfd);
+        if *some_may_be_lazy && planner.is_lazy(vma) {
             return Origin::Unknown(Unknown::Lazy);
         }
         if vma.is_anonymous() {

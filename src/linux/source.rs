@@ -13,7 +13,7 @@ use procfs::process::{Process, Stat, all_processes};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::arguments::arguments;
-use super::backing::BackingFiles;
+use super::backing::{BackingFiles, Leases};
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::namespace::{ProcFault, check_proc};
@@ -103,6 +103,7 @@ pub struct LiveSource {
     proc_device: AtomicU64,
     pinned: Mutex<Recent<ProcessIdentity, Arc<Pinned>>>,
     warnings: LogLimit<&'static str>,
+    leases: Arc<Leases>,
 }
 
 impl LiveSource {
@@ -127,6 +128,7 @@ impl LiveSource {
             ticks_per_second: procfs::ticks_per_second().max(1),
             own_device: OnceLock::new(),
             warnings: LogLimit::new(Arc::clone(&clock)),
+            leases: Arc::new(Leases::new(Arc::clone(&clock))),
             clock,
         })
     }
@@ -327,7 +329,7 @@ impl ProcessSource for LiveSource {
             pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), !self.options.without_scan),
             maps: Maps::new(pinned.open_file("maps")?),
             smaps: RecentSmaps::new(Arc::clone(&self.clock)),
-            files: BackingFiles::new(Arc::clone(&self.clock)),
+            files: BackingFiles::new(Arc::clone(&self.clock), Arc::clone(&self.leases)),
             own_device: self.own_device.get().copied(),
             other_mounts: if self.options.touch {
                 mounts_of_our_kind()?

@@ -89,7 +89,6 @@ impl Mount {
         let (outdated, jobs) = Outdated::new();
         let (fuse, attached) = attach(&mountpoint, &AttachOptions::new(config))?;
         source.set_own_device(attached.device());
-        raise_readahead(attached.device());
         let mut session_config = Config::default();
         session_config.n_threads = Some(config.threads);
         session_config.clone_fd = true;
@@ -99,6 +98,8 @@ impl Mount {
         let session = Session::from_fd(adapter, fuse, SessionACL::Owner, session_config).map_err(
             |error| MountError::Other(mountpoint, "agreeing with FUSE".to_owned(), error),
         )?;
+        // After the two have agreed: the kernel sets it then.
+        raise_readahead(attached.device());
         Ok(Self {
             session,
             jobs,

@@ -3,23 +3,73 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
 use crate::mapping::Device;
 
-/// Whether somebody holds a lease on the file that opening it for reading would break.
+/// How long the leases that were seen are believed.
 ///
-/// The kernel shows the leases of all processes of our PID namespace and of those below it
-/// (proc_locks(5)). Where it shows none at all nobody can know, and an open goes ahead.
-pub(super) fn would_break(device: Device, inode: u64, any_device: bool) -> bool {
+/// To read them the kernel waits for all its processors, some ten milliseconds (`percpu_down_write` of
+/// `file_rwsem` in `fs/locks.c`). And few leases are seen here at all: one for writing is only given
+/// where the file is open once, so its holder shares the open file that is mapped; of a
+/// process that has a descriptor of it that one is copied, and nothing is opened.
+const LIFETIME: Duration = Duration::from_secs(1);
+
+/// Leases that a reader breaks, as they were a moment ago.
+#[derive(Debug)]
+pub(in crate::linux) struct Leases {
+    clock: Arc<dyn Clock>,
+    recent: Mutex<Option<Recent>>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    leases: Vec<(Device, u64)>,
+    taken: Duration,
+}
+
+impl Leases {
+    pub(in crate::linux) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            recent: Mutex::new(None),
+        }
+    }
+
+    /// Whether somebody holds a lease on the file that opening it for reading would break.
+    ///
+    /// The kernel shows the leases of all processes of our PID namespace and of those below it
+    /// (proc_locks(5)). Where it shows none at all nobody can know, and an open goes ahead.
+    pub(super) fn would_break(&self, device: Device, inode: u64) -> bool {
+        // Of a file of a stacked file system the one below is opened, too, which has another device.
+        let any_device = device.major == 0;
+        let is_it =
+            |(found, number): &(Device, u64)| *number == inode && (any_device || *found == device);
+        let now = self.clock.now();
+        let mut recent = self.recent.lock();
+        if let Some(recent) = &*recent
+            && now.saturating_sub(recent.taken) < LIFETIME
+        {
+            return recent.leases.iter().any(is_it);
+        }
+        let leases = read();
+        let found = leases.iter().any(is_it);
+        *recent = Some(Recent { leases, taken: now });
+        found
+    }
+}
+
+fn read() -> Vec<(Device, u64)> {
     let Ok(locks) = File::open("/proc/locks") else {
-        return false;
-    };
-    let wanted = |line: &[u8]| {
-        lease(line)
-            .is_some_and(|(found, number)| number == inode && (any_device || found == device))
+        return Vec::new();
     };
     let lines = BufReader::with_capacity(1 << 14, locks).split(b'\n');
-    lines.map_while(Result::ok).any(|line| wanted(&line))
+    let lines = lines.map_while(Result::ok);
+    lines.filter_map(|line| lease(&line)).collect()
 }
 
 /// The file of a line of `/proc/locks`, if that is a lease that a reader breaks.

@@ -36,6 +36,7 @@ use content::Holes;
 use descriptors::Descriptors;
 use status::{FileId, FileSystemKind, link_name, status_of_file};
 
+pub(super) use leases::Leases;
 pub(super) use sameness::is_older_than_mappings;
 pub(super) use status::{MapFiles, file_type, is_dev_zero, is_stacked_at, path_in_root, status};
 
@@ -59,6 +60,7 @@ pub(super) struct OpenFile {
     file: File,
     /// Whether the process has the same open file: then its offset is not ours to move.
     is_copy: bool,
+    leases: Arc<Leases>,
     id: FileId,
     /// Whether less of it is allocated than it is long.
     is_sparse: bool,
@@ -74,6 +76,7 @@ pub(super) struct BackingFiles {
     users: AtomicUsize,
     open: Mutex<LruCache<Key, Arc<Backing>>>,
     descriptors: Descriptors,
+    leases: Arc<Leases>,
 }
 
 type Key = (u64, u64, u32, u32, u64);
@@ -104,11 +107,12 @@ pub(super) struct Place<'a> {
 }
 
 impl BackingFiles {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, leases: Arc<Leases>) -> Self {
         Self {
             users: AtomicUsize::new(0),
             open: Mutex::new(LruCache::new(KEPT)),
             descriptors: Descriptors::new(clock),
+            leases,
         }
     }
 
@@ -162,7 +166,7 @@ impl BackingFiles {
             Some(_) => return Backing::Closed(Unknown::NoFile),
         }
         if let Some(copy) = self.descriptors.copy(pinned, wanted)
-            && let Some(found) = checked(copy, wanted, true, place)
+            && let Some(found) = self.checked(copy, wanted, true, place)
         {
             return found;
         }
@@ -180,65 +184,64 @@ impl BackingFiles {
         };
         by_link()
             .or_else(by_path)
-            .and_then(|place_of_file| open_if_same(&place_of_file, wanted, place))
+            .and_then(|found| self.open_if_same(&found, wanted, place))
             .unwrap_or(Backing::Closed(Unknown::Closed))
     }
-}
 
-/// Opens what a place leads to, once it is known what that is: opening a device can have effects.
-fn open_if_same(found: &File, wanted: FileId, place: Place<'_>) -> Option<Backing> {
-    let status = status_of_file(found)?;
-    if FileId::of(&status) != wanted {
-        return None;
-    }
-    match file_type(&status) {
-        FileType::RegularFile => (),
-        FileType::CharacterDevice if is_dev_zero(&status) => return Some(Backing::Zeros),
-        _ => return Some(Backing::Closed(Unknown::NoFile)),
-    }
-    let Place { vma, .. } = place;
-    // Of a stacked file the one below is opened, too, which has another device.
-    let any_device = vma.device.major == 0;
-    if leases::would_break(vma.device, vma.inode, any_device) {
-        return Some(Backing::Closed(Unknown::Leased));
-    }
-    checked(reopen(found)?, wanted, false, place)
-}
-
-/// What an opened file is, if it is the one that is mapped.
-fn checked(file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Backing> {
-    // Not there where the file system of a user lets root see nothing of its files.
-    let status = status_of_file(&file);
-    if status
-        .as_ref()
-        .is_some_and(|status| file_type(status) != FileType::RegularFile)
-    {
-        return None;
-    }
-    let kind = FileSystemKind::of(&file);
-    let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap);
-    let is_same = match kind {
-        FileSystemKind::Plain | FileSystemKind::Huge => true,
-        FileSystemKind::Stacked => {
-            let is_older = |status| is_older_than_mappings(status, place.pinned);
-            // The frames first: the other goes by a clock that somebody may have set.
-            frames().unwrap_or_else(|| status.as_ref().is_some_and(is_older))
+    /// Opens what a place leads to, once it is known what that is: opening a device can have effects.
+    fn open_if_same(&self, found: &File, wanted: FileId, place: Place<'_>) -> Option<Backing> {
+        let status = status_of_file(found)?;
+        if FileId::of(&status) != wanted {
+            return None;
         }
-        FileSystemKind::Served => frames() != Some(false),
-    };
-    if !is_same {
-        return Some(Backing::Closed(Unknown::OtherFile));
+        match file_type(&status) {
+            FileType::RegularFile => (),
+            FileType::CharacterDevice if is_dev_zero(&status) => return Some(Backing::Zeros),
+            _ => return Some(Backing::Closed(Unknown::NoFile)),
+        }
+        let Place { vma, .. } = place;
+        if self.leases.would_break(vma.device, vma.inode) {
+            return Some(Backing::Closed(Unknown::Leased));
+        }
+        self.checked(reopen(found)?, wanted, false, place)
     }
-    Some(Backing::File(OpenFile {
-        file,
-        is_copy,
-        id,
-        is_sparse: status
+
+    /// What an opened file is, if it is the one that is mapped.
+    fn checked(&self, file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Backing> {
+        // Not there where the file system of a user lets root see nothing of its files.
+        let status = status_of_file(&file);
+        if status
             .as_ref()
-            .is_some_and(|status| status.stx_blocks * 512 < status.stx_size),
-        changed: status.as_ref().map(sameness::last_change),
-        kind,
-    }))
+            .is_some_and(|status| file_type(status) != FileType::RegularFile)
+        {
+            return None;
+        }
+        let kind = FileSystemKind::of(&file);
+        let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap);
+        let is_same = match kind {
+            FileSystemKind::Plain | FileSystemKind::Huge => true,
+            FileSystemKind::Stacked => {
+                let is_older = |status| is_older_than_mappings(status, place.pinned);
+                // The frames first: the other goes by a clock that somebody may have set.
+                frames().unwrap_or_else(|| status.as_ref().is_some_and(is_older))
+            }
+            FileSystemKind::Served => frames() != Some(false),
+        };
+        if !is_same {
+            return Some(Backing::Closed(Unknown::OtherFile));
+        }
+        Some(Backing::File(OpenFile {
+            file,
+            is_copy,
+            leases: Arc::clone(&self.leases),
+            id,
+            is_sparse: status
+                .as_ref()
+                .is_some_and(|status| status.stx_blocks * 512 < status.stx_size),
+            changed: status.as_ref().map(sameness::last_change),
+            kind,
+        }))
+    }
 }
 
 impl OpenFile {
@@ -283,7 +286,7 @@ impl OpenFile {
     fn own_description(&self) -> Option<File> {
         let FileId { device, inode } = self.id;
         let is_local = self.kind == FileSystemKind::Plain;
-        (is_local && !leases::would_break(device, inode, device.major == 0))
+        (is_local && !self.leases.would_break(device, inode))
             .then(|| reopen(&self.file))
             .flatten()
     }
