@@ -172,6 +172,16 @@ impl Mapping {
         self.object.as_ref().map_or(&[], |object| &object.path)
     }
 
+    /// The path as links in `/proc` show it: with ` (deleted)` where that was done.
+    pub fn link_text(&self) -> Vec<u8> {
+        let deleted = if self.is_deleted() {
+            parse::DELETED
+        } else {
+            b""
+        };
+        [self.path(), deleted].concat()
+    }
+
     /// Whether its file has no name any more.
     pub fn is_deleted(&self) -> bool {
         self.object.as_ref().is_some_and(|object| object.deleted)

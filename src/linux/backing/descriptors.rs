@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +53,11 @@ impl Descriptors {
 
     /// A copy of a descriptor that the process has open on the file, if it can be read.
     ///
+    /// `name` is what `/proc` shows for it, since numbers do not tell all: segments of SysV shared memory have their
+    /// identifiers as inode numbers, on the same device as memfds (`newseg` in `ipc/shm.c`).
+    ///
     /// The copy shares its offset with the process: bytes must be read by `pread`, and nothing may seek.
-    pub(super) fn copy(&self, pinned: &Pinned, wanted: FileId) -> Option<File> {
+    pub(super) fn copy(&self, pinned: &Pinned, wanted: FileId, name: &[u8]) -> Option<File> {
         let mut list = self.list.lock();
         let list = self.recent(&mut list, pinned);
         let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();
@@ -65,7 +69,7 @@ impl Descriptors {
                 None => list.id_by_info(pinned, &own_info(&file)?)?,
             };
             // It may be on another file by now.
-            (id == wanted && is_readable(&file)).then_some(file)
+            (id == wanted && is_named(&file, name) && is_readable(&file)).then_some(file)
         })
     }
 
@@ -139,6 +143,12 @@ impl List {
     }
 }
 
+/// Whether `/proc` shows this name for an open file.
+fn is_named(file: &File, name: &[u8]) -> bool {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    link.is_ok_and(|link| link.as_os_str().as_bytes() == name)
+}
+
 fn own_info(file: &File) -> Option<Vec<u8>> {
     std::fs::read(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()
 }
@@ -151,4 +161,32 @@ fn is_readable(file: &File) -> bool {
     let flags = OFlag::from_bits_retain(flags);
     let accessible = flags & OFlag::O_ACCMODE != OFlag::O_WRONLY;
     accessible && !flags.intersects(OFlag::O_PATH | OFlag::O_DIRECT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_number_are_told_by_their_names() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let path = std::env::current_exe().unwrap();
+        assert!(is_named(&file, path.as_os_str().as_bytes()));
+        assert!(!is_named(&file, b"/SYSV00000000 (deleted)"));
+    }
+
+    #[test]
+    fn descriptors_without_bytes_are_not_read() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let open = |flags: OFlag| {
+            let mut options = File::options();
+            options.read(true).custom_flags(flags.bits());
+            options.open("/proc/self/exe").unwrap()
+        };
+        assert!(is_readable(&open(OFlag::empty())));
+        assert!(!is_readable(&open(OFlag::O_PATH)));
+        let temporary = tempfile::NamedTempFile::new().unwrap();
+        let only_write = File::options().write(true).open(temporary.path()).unwrap();
+        assert!(!is_readable(&only_write));
+    }
 }

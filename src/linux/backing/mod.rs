@@ -165,7 +165,7 @@ impl BackingFiles {
             }
             Some(_) => return Backing::Closed(Unknown::NoFile),
         }
-        if let Some(copy) = self.descriptors.copy(pinned, wanted)
+        if let Some(copy) = self.descriptors.copy(pinned, wanted, &mapping.link_text())
             && let Some(found) = self.checked(copy, wanted, true, place)
         {
             return found;
