@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    MountPoint, Target, daemon_binary, daemons_on, eventually, quote, run, tests,
+    MountPoint, Target, daemon_binary, daemons_on, eventually, install, quote, run, tests,
 };
 
 tests![
@@ -25,13 +25,6 @@ pub(crate) fn public_daemon(point: &MountPoint) -> PathBuf {
     let path = point.outside().join("procmemfs");
     install(daemon_binary(), &path);
     path
-}
-
-/// Copies a program. Were it written by this process, another test that is just starting a program would
-/// have it open for writing, too, and nobody could run it ("Text file busy").
-fn install(program: &Path, path: &Path) {
-    let mut command = Command::new("install");
-    run(command.args(["-m", "0755"]).arg(program).arg(path)).success();
 }
 
 /// A script of the shell, as the plain user, in a mount namespace in which

@@ -26,7 +26,7 @@ pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
-pub(crate) use run::{Output, current_test, quote, run, run_within, sh};
+pub(crate) use run::{Output, current_test, install, quote, run, run_within, sh};
 pub(crate) use stats::Stats;
 pub(crate) use target::{Region, Target};
 

@@ -199,3 +199,10 @@ fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     });
     receiver
 }
+
+/// Copies a program. Were it written by this process, another test that is just starting a program would
+/// have it open for writing, too, and nobody could run it ("Text file busy").
+pub(crate) fn install(program: &Path, path: &Path) {
+    let mut command = Command::new("install");
+    run(command.args(["-m", "0755"]).arg(program).arg(path)).success();
+}

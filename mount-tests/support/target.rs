@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{PAGE, SOON, daemon_binary, pattern};
+use super::{PAGE, SOON, daemon_binary, install, pattern};
 
 /// A mapping of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Target {
     /// The program, as a user who may not reach the original.
     fn command_of(uid: u32, dir: &Path) -> Command {
         let copy = dir.join("mount-target");
-        std::fs::copy(Self::binary(), &copy).unwrap();
+        install(&Self::binary(), &copy);
         chown(dir, Some(uid), Some(uid)).unwrap();
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
