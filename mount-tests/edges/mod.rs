@@ -8,6 +8,7 @@ mod lazy;
 mod leases;
 mod markers;
 mod overlay;
+mod past_end;
 mod private_fuse;
 
 use std::fs::File;
@@ -26,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         leases::tests(),
         markers::tests(),
         overlay::tests(),
+        past_end::tests(),
         private_fuse::tests(),
     ]
     .into_iter()

@@ -8,20 +8,32 @@ use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
 use super::hugetlb::Probe;
+use super::own_page::OwnPage;
 use crate::address::{AddressRange, PAGE_SIZE};
 use crate::residency::{Content, Stretch, push};
 
-/// Reads from `offset` on; returns the bytes up to the end of the page in which the file ends.
+/// Bytes that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    /// How many, up to the end of the page in which the file ends.
+    pub(super) done: usize,
+    /// How many of them lie before the end of the file; those past it were filled with zeros.
+    pub(super) before_end: usize,
+}
+
+/// Reads from `offset` on.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> Result<Read, Errno> {
     let mut done = 0;
+    let mut before_end = None;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], offset + done as u64) {
             Ok(0) => {
                 // Past the end of the file its last page is filled up with zeros (mmap(2)).
                 let end = offset + done as u64;
+                before_end = Some(done);
                 let left = end.next_multiple_of(PAGE_SIZE) - end;
                 let filled = usize::try_from(left)
                     .map_or(buffer.len(), |left| buffer.len().min(done + left));
@@ -37,7 +49,21 @@ pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize,
             Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
         }
     }
-    Ok(done)
+    let before_end = before_end.unwrap_or(done);
+    Ok(Read { done, before_end })
+}
+
+/// Fills in what lies past the end of the file in its last page: zeros, unless somebody has written there through a
+/// mapping, which the page in memory keeps. A hole stays one: its page would be allocated.
+pub(super) fn read_past_end(file: &File, offset: u64, buffer: &mut [u8]) {
+    let page = offset / PAGE_SIZE * PAGE_SIZE;
+    let is_data = matches!(seek(file, page, Whence::SeekData), Ok(Some(data)) if data < offset);
+    if is_data && let Some(own) = OwnPage::map(file, page) {
+        let mut bytes = vec![0; buffer.len()];
+        if own.read(offset - page, &mut bytes).is_ok() {
+            buffer.copy_from_slice(&bytes);
+        }
+    }
 }
 
 /// Whether `offset`, at or past the end of the file, lies in the page in which the file ends.
@@ -136,5 +162,42 @@ fn seek(file: &File, offset: u64, whence: Whence) -> Result<Option<u64>, Errno> 
         Ok(found) => Ok(u64::try_from(found).ok()),
         Err(Errno::ENXIO) => Ok(None),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+    use super::*;
+
+    /// SEMANTICS: for each address what `/proc/PID/mem` gives.
+    #[test]
+    fn bytes_past_the_end_of_a_file_are_those_of_the_page() {
+        let file = File::from(memfd_create(c"tail", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.set_len(100).unwrap();
+        let read = || {
+            let mut bytes = [0xee; 300];
+            let read = super::read(&file, 0, &mut bytes).unwrap();
+            assert_eq!((read.done, read.before_end), (300, 100));
+            read_past_end(&file, 100, &mut bytes[100..]);
+            bytes
+        };
+        assert_eq!(read(), [0; 300]);
+        assert_eq!(file.metadata().unwrap().blocks(), 0, "it is a hole still");
+        let len = NonZeroUsize::new(PAGE_SIZE as usize).unwrap();
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+        let start = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
+        let byte = (start.as_ptr() as usize + 200) as *mut u8;
+        // SAFETY: the byte lies in the page that was mapped just now.
+        unsafe { byte.write_volatile(b'A') };
+        assert_eq!(read()[200], b'A');
+        assert_eq!(read()[..200], [0; 200]);
+        // SAFETY: nothing refers to the mapping any more.
+        unsafe { munmap(start, len.get()) }.unwrap();
     }
 }

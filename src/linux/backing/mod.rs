@@ -7,6 +7,7 @@ mod content;
 mod descriptors;
 mod hugetlb;
 mod leases;
+mod own_page;
 mod sameness;
 mod status;
 
@@ -251,12 +252,20 @@ impl OpenFile {
     /// The kernel's refusal; `ESTALE` where it is another file than the mapped one by now.
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
         let read = content::read(&self.file, offset, buffer)?;
+        if read.before_end < read.done {
+            let own = self.is_copy.then(|| self.own_description()).flatten();
+            let file = own.as_ref().or((!self.is_copy).then_some(&self.file));
+            let at = offset + read.before_end as u64;
+            if let Some(file) = file.filter(|_| self.kind == FileSystemKind::Plain) {
+                content::read_past_end(file, at, &mut buffer[read.before_end..read.done]);
+            }
+        }
         // A file that was copied up since it was opened gives the bytes of the copy.
         let now = || status_of_file(&self.file).map(|status| sameness::last_change(&status));
         if self.kind == FileSystemKind::Stacked && now() != self.changed {
             return Err(Errno::ESTALE);
         }
-        Ok(read)
+        Ok(read.done)
     }
 
     /// Data, holes and the end of the file, as stretches of the range that maps it from `offset` on, until there

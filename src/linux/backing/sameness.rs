@@ -10,14 +10,12 @@
 //!   can have been made, the file has not been copied since.
 
 use std::fs::File;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::fs::Statx;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::address::{Address, PAGE_SIZE};
+use super::own_page::OwnPage;
 use crate::linux::pagemap::Pagemap;
 use crate::linux::pinned::Pinned;
 use crate::linux::task::earliest_mapping;
@@ -59,48 +57,14 @@ pub(super) fn shares_a_frame(vma: &Vma, file: &File, pagemap: &Pagemap) -> Optio
     let mut answer = None;
     for page in pagemap.pages_of_file(vma.range, MOST_TRIES).ok()? {
         let before = pagemap.frame(page)?;
-        let ours = frame_of(file, vma.offset + page.since(vma.range.start()))?;
+        let ours = OwnPage::map(file, vma.offset + page.since(vma.range.start()))?;
         // Both at once: else it could have been freed by the one and given to the other meanwhile.
-        if before == ours.frame && pagemap.frame(page) == Some(before) {
+        if Some(before) == ours.frame() && pagemap.frame(page) == Some(before) {
             return Some(true);
         }
         answer = Some(false);
     }
     answer
-}
-
-/// A page of a file that we have mapped.
-struct OwnPage {
-    frame: u64,
-    start: std::ptr::NonNull<std::ffi::c_void>,
-    len: NonZeroUsize,
-}
-
-impl Drop for OwnPage {
-    fn drop(&mut self) {
-        // SAFETY: the page was mapped by `frame_of`, and no reference into it was ever made.
-        if let Err(errno) = unsafe { munmap(self.start, self.len.get()) } {
-            log::debug!("munmap: {errno}");
-        }
-    }
-}
-
-fn frame_of(file: &File, offset: u64) -> Option<OwnPage> {
-    let len = NonZeroUsize::new(PAGE_SIZE as usize)?;
-    let offset = i64::try_from(offset).ok()?;
-    // Populated by the call itself: a touch past the end of a file that was cut short would be fatal.
-    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE;
-    // SAFETY: a new mapping at an address of the kernel's choice; its bytes are never touched.
-    let start = unsafe { mmap(None, len, ProtFlags::PROT_READ, flags, file, offset) }.ok()?;
-    let mut page = OwnPage {
-        frame: 0,
-        start,
-        len,
-    };
-    let own = File::open("/proc/self/pagemap").ok()?;
-    let address = Address::new(start.as_ptr() as u64);
-    page.frame = Pagemap::frame_in(&own, address)?;
-    Some(page)
 }
 
 /// When a file was last changed, in seconds and nanoseconds.
@@ -113,6 +77,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::address::PAGE_SIZE;
 
     #[test]
     fn pages_of_one_file_share_frames_and_those_of_copies_do_not() {
@@ -123,13 +88,16 @@ mod tests {
             file
         };
         let (one, copy) = (file(&bytes), file(&bytes));
-        let Some(first) = frame_of(&one, PAGE_SIZE) else {
+        let page = |file: &File| OwnPage::map(file, PAGE_SIZE).unwrap();
+        let (first, second, other) = (page(&one), page(&one), page(&copy));
+        if first.frame().is_none() {
             return; // The kernel shows frames to root alone.
-        };
-        let second = frame_of(&one, PAGE_SIZE).unwrap();
-        assert_eq!(first.frame, second.frame);
-        assert_ne!(first.frame, frame_of(&copy, PAGE_SIZE).unwrap().frame);
-        assert!(frame_of(&one, 2 * PAGE_SIZE).is_none(), "past its end");
+        }
+        assert_eq!(first.frame(), second.frame());
+        assert_ne!(first.frame(), other.frame());
+        let past_end = OwnPage::map(&one, 2 * PAGE_SIZE).unwrap();
+        assert_eq!(past_end.frame(), None);
+        assert!(past_end.read(0, &mut [0; 8]).is_err());
     }
 
     #[test]
