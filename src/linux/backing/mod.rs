@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lru::LruCache;
 use nix::errno::Errno;
@@ -40,6 +41,9 @@ use status::{FileId, FileSystemKind, link_name, status_of_file};
 pub(super) use leases::Leases;
 pub(super) use sameness::is_older_than_mappings;
 pub(super) use status::{MapFiles, file_type, is_dev_zero, is_stacked_at, path_in_root, status};
+
+/// How long a file is used where one request on the process follows the other.
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// Files that are open at a time for the requests on one process.
 const KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
@@ -75,9 +79,10 @@ pub(super) struct OpenFile {
 pub(super) struct BackingFiles {
     /// Requests that use them. With the last one they are closed.
     users: AtomicUsize,
-    open: Mutex<LruCache<Key, Arc<Backing>>>,
+    open: Mutex<LruCache<Key, (Arc<Backing>, Duration)>>,
     descriptors: Descriptors,
     leases: Arc<Leases>,
+    clock: Arc<dyn Clock>,
 }
 
 type Key = (u64, u64, u32, u32, u64);
@@ -112,8 +117,9 @@ impl BackingFiles {
         Self {
             users: AtomicUsize::new(0),
             open: Mutex::new(LruCache::new(KEPT)),
-            descriptors: Descriptors::new(clock),
+            descriptors: Descriptors::new(Arc::clone(&clock)),
             leases,
+            clock,
         }
     }
 
@@ -134,11 +140,16 @@ impl BackingFiles {
             vma.inode,
         );
         // An open file holds its inode, so the same numbers are the same file.
-        if let Some(known) = self.open.lock().get(&key) {
+        let now = self.clock.now();
+        if let Some((known, opened)) = self.open.lock().get(&key)
+            && now.saturating_sub(*opened) < LONGEST
+        {
             return Arc::clone(known);
         }
         let backing = Arc::new(self.find(place));
-        let evicted = self.open.lock().push(key, Arc::clone(&backing));
+        let is_open = !matches!(*backing, Backing::Closed(_));
+        let evicted = is_open.then(|| self.open.lock().push(key, (Arc::clone(&backing), now)));
+        // Outside the lock: this may close a file.
         drop(evicted);
         backing
     }
@@ -150,7 +161,10 @@ impl BackingFiles {
             mapping,
             ..
         } = place;
-        let link = MapFiles::of(pinned).status(vma.range);
+        let links = MapFiles::of(pinned);
+        let link = links.status(vma.range);
+        // As it is now: the mapping was listed a moment ago.
+        let name = links.name(vma.range).unwrap_or_else(|| mapping.link_text());
         // Who is not privileged must go by the numbers in `maps`, which are those of `stat` on most file systems.
         let wanted = link.as_ref().map_or(
             FileId {
@@ -166,7 +180,7 @@ impl BackingFiles {
             }
             Some(_) => return Backing::Closed(Unknown::NoFile),
         }
-        if let Some(copy) = self.descriptors.copy(pinned, wanted, &mapping.link_text())
+        if let Some(copy) = self.descriptors.copy(pinned, wanted, &name)
             && let Some(found) = self.checked(copy, wanted, true, place)
         {
             return found;
@@ -251,7 +265,11 @@ impl OpenFile {
     /// # Errors
     /// The kernel's refusal; `ESTALE` where it is another file than the mapped one by now.
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let read = content::read(&self.file, offset, buffer)?;
+        let read = content::read(&self.file, offset, buffer).map_err(|errno| match errno {
+            // The process has made it O_DIRECT meanwhile.
+            Errno::EINVAL => Errno::EIO,
+            errno => errno,
+        })?;
         if read.before_end < read.done {
             let own = self.is_copy.then(|| self.own_description()).flatten();
             let file = own.as_ref().or((!self.is_copy).then_some(&self.file));

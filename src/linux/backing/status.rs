@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, FsWord, Statx, StatxFlags, fstatfs, statx};
+use rustix::fs::{AtFlags, CWD, FileType, FsWord, Statx, StatxFlags, fstatfs, readlinkat, statx};
 
 use crate::address::AddressRange;
 use crate::linux::pinned::Pinned;
@@ -114,6 +114,12 @@ impl MapFiles {
     /// The status of the file of the mapping of just this range.
     pub(in crate::linux) fn status(&self, range: AddressRange) -> Option<Statx> {
         status_at(self.0.as_ref()?, Path::new(&link_name(range)))
+    }
+
+    /// What the link of the mapping of just this range shows.
+    pub(super) fn name(&self, range: AddressRange) -> Option<Vec<u8>> {
+        let name = readlinkat(self.0.as_ref()?, link_name(range), Vec::new());
+        name.ok().map(std::ffi::CString::into_bytes)
     }
 
     /// Whether the file of the mapping of just this range is on overlayfs; `None` where it cannot be asked.
