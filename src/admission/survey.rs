@@ -49,26 +49,25 @@ impl Admission {
         Admitted::Now(self.admit(&mut state, call))
     }
 
-    /// As [`queue`](Self::queue), for a survey that was begun at `begun`.
+    /// As [`queue`](Self::queue), for a survey that was begun at `begun`; false where the queue has no place.
+    #[must_use = "nobody answers what was not queued"]
     pub fn queue_survey(
         self: &Arc<Self>,
         begun: Option<Duration>,
         expire: impl FnOnce() + Send + 'static,
         job: impl FnOnce(&Permit) + Send + 'static,
-    ) {
+    ) -> bool {
         let call = self.survey_call(begun, expire);
         let mut state = self.state.lock();
-        if state.waiting.len() < self.limits.queued {
+        let has_place = state.waiting.len() < self.limits.queued;
+        if has_place {
             let job = |permit: &Permit| {
                 job(permit);
                 true
             };
-            return self.enqueue(&mut state, call, 0, Box::new(job));
+            self.enqueue(&mut state, call, 0, Box::new(job));
         }
-        drop(state);
-        if let Some(expire) = call.expire {
-            expire();
-        }
+        has_place
     }
 
     /// How long a request waits for its answer.

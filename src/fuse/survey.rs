@@ -47,7 +47,7 @@ impl Shared {
                 found: Found::default(),
                 work: Box::new(work),
             };
-            return Arc::new(survey).begin(Slot::new(reply));
+            return Arc::new(survey).begin(&Slot::new(reply));
         }
         self.guarded_with(
             operation,
@@ -64,23 +64,35 @@ impl Shared {
 
 impl<R: Refuse> Surveyed<R> {
     /// On this thread, if it may wait.
-    fn begin(self: Arc<Self>, slot: Slot<R>) {
+    fn begin(self: Arc<Self>, slot: &Slot<R>) {
         let admission = Arc::clone(&self.shared.admission);
         let expire = Arc::clone(&self).expiry(slot.clone());
         match admission.enter_survey(Some(self.begun), expire) {
             Admitted::Now(permit) => {
-                self.make(&slot, &permit);
+                self.make(slot, &permit);
                 admission.leave(permit, true);
             }
             Admitted::Later | Admitted::Refused => self.queue(slot),
         }
     }
 
-    fn queue(self: Arc<Self>, slot: Slot<R>) {
+    fn queue(self: Arc<Self>, slot: &Slot<R>) {
         let admission = Arc::clone(&self.shared.admission);
         let expire = Arc::clone(&self).expiry(slot.clone());
         let begun = Some(self.begun);
-        admission.queue_survey(begun, expire, move |permit| self.make(&slot, permit));
+        let (survey, queued) = (Arc::clone(&self), slot.clone());
+        let job = move |permit: &Permit| survey.make(&queued, permit);
+        // Not tried again: the queue would be as full.
+        if !admission.queue_survey(begun, expire, job)
+            && let Some(reply) = slot.take()
+        {
+            self.give_up(reply);
+        }
+    }
+
+    fn give_up(&self, reply: R) {
+        let error = Error::system("listing the processes", Errno::ETIMEDOUT);
+        reply.refuse(self.shared.fail(self.operation, self.inode, &error));
     }
 
     fn make(&self, slot: &Slot<R>, permit: &Permit) {
@@ -96,10 +108,9 @@ impl<R: Refuse> Surveyed<R> {
             let Some(reply) = slot.take() else { return };
             let admission = &self.shared.admission;
             if admission.now() < self.begun + admission.deadline() {
-                return self.queue(Slot::new(reply));
+                return self.queue(&Slot::new(reply));
             }
-            let error = Error::system("listing the processes", Errno::ETIMEDOUT);
-            reply.refuse(self.shared.fail(self.operation, self.inode, &error));
+            self.give_up(reply);
         }
     }
 }
@@ -190,5 +201,30 @@ mod tests {
             assert_eq!(names[names.len() - 3..], ["3", "7", "9"]);
             assert!(fs.lookup(ROOT, OsStr::new("7")).is_ok());
         }
+    }
+
+    /// SEMANTICS: where the queue is full one more is `ETIMEDOUT` at once.
+    #[test]
+    fn a_listing_without_a_place_in_the_queue_is_refused_at_once() {
+        let bench = bench();
+        let limits = Limits {
+            permits: 0,
+            queued: 0,
+            ..Limits::for_threads(2)
+        };
+        let tasks = Arc::new(FakeTasks::default());
+        let admission = Arc::new(Admission::new(bench.clock, tasks, limits));
+        let shared = Arc::new(Shared::new(
+            Arc::new(bench.fs),
+            Outdated::new().0,
+            admission,
+        ));
+        let (sender, refused) = channel();
+        let involves = shared.fs.listing_involves(ROOT);
+        let operation = Operation::OpenDirectory;
+        shared.surveyed(operation, ROOT, involves, Sent(sender), |_, _, _| {
+            panic!("there is no place for it");
+        });
+        assert_eq!(refused.try_recv().unwrap(), ["Errno(110)"], "ETIMEDOUT");
     }
 }
