@@ -2,30 +2,20 @@
 //! the target, and a walk over the directory never complains.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Footprint, Mount, PAGE, Region, Target, eventually, expect_errno, open, run, tests,
+    Footprint, Mount, PAGE, Region, Target, eventually, expect_errno, open, page_or_hole, run,
+    tests,
 };
 
 tests![
     every_page_of_a_process_with_all_kinds_of_memory: [Need::Root],
     every_page_in_memory_of_every_process_of_the_machine: [Need::Root],
 ];
-
-/// A page of an open file; `None` for `EIO`.
-fn page(file: &File, offset: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = vec![0xa5; PAGE];
-    match file.read_exact_at(&mut bytes, offset) {
-        Ok(()) => Ok(Some(bytes)),
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
 
 /// Mappings of a process, by the names of their files.
 fn regions(mount: &Mount, pid: u32) -> Vec<(Region, std::path::PathBuf)> {
@@ -99,11 +89,12 @@ fn compare_all(mount: &Mount, pid: u32, is_lazy: impl Fn(usize) -> bool) {
             let at = region.start + offset as usize;
             // Past the end of a file there is nothing.
             let bytes = match offset < size {
-                true => page(&file, offset).unwrap_or_else(|e| panic!("{path:?} {offset:#x}: {e}")),
+                true => page_or_hole(&file, offset)
+                    .unwrap_or_else(|e| panic!("{path:?} {offset:#x}: {e}")),
                 false => None,
             };
             if let Ok(known) = i64::try_from(at) {
-                let by_space = page(&space, known as u64);
+                let by_space = page_or_hole(&space, known as u64);
                 let by_space = by_space.unwrap_or_else(|e| panic!("mem at {at:#x}: {e}"));
                 assert_eq!(by_space, bytes, "mem and {path:?} at {at:#x}");
             }
@@ -212,7 +203,7 @@ fn agree(mem: &File, file: &File, at: u64, offset: u64, path: &std::path::Path) 
             // Devices and the kernel's own pages; or it has gone.
             return false;
         }
-        let got = match page(file, offset) {
+        let got = match page_or_hole(file, offset) {
             Ok(Some(got)) => got,
             // It was unmapped, or the process has ended or runs another program.
             Ok(None) | Err(_) if mem.read_exact_at(&mut after, at).is_err() => return false,

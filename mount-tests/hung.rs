@@ -65,6 +65,12 @@ impl Stuck {
         stuck
     }
 
+    /// Their files in the mount.
+    fn files(&self, mount: &Mount) -> Vec<PathBuf> {
+        let targets = self.targets.iter();
+        targets.map(|target| mount.file(target, "hung")).collect()
+    }
+
     fn exec(&mut self) {
         self.fs.hang(Hang::Writes);
         for target in &mut self.targets {
@@ -315,11 +321,7 @@ fn a_file_whose_file_system_does_not_answer() {
     for options in ["", "threads=1"] {
         let mut mount = Mount::new(options);
         let stuck = Stuck::dirty(3);
-        let files: Vec<PathBuf> = stuck
-            .targets
-            .iter()
-            .map(|target| mount.file(target, "hung"))
-            .collect();
+        let files = stuck.files(&mount);
         stuck.fs.hang(Hang::Attributes);
         stuck.fs.hang(Hang::Reads);
         std::thread::sleep(Duration::from_millis(20));
@@ -346,11 +348,7 @@ fn closing_a_file_that_does_not_close() {
     for options in ["", "threads=1"] {
         let mut mount = Mount::new(options);
         let stuck = Stuck::dirty(3);
-        let files: Vec<PathBuf> = stuck
-            .targets
-            .iter()
-            .map(|target| mount.file(target, "hung"))
-            .collect();
+        let files = stuck.files(&mount);
         stuck.fs.hang(Hang::Closing);
         for _ in 0..3 {
             for file in &files {

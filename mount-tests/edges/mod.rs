@@ -14,7 +14,9 @@ mod private_fuse;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use crate::support::{Footprint, Mount, PAGE, Region, Target, Test, assert_bytes, extents, open};
+use crate::support::{
+    Footprint, Mount, PAGE, Region, Target, Test, assert_bytes, extents, open, page_or_hole,
+};
 
 /// The tests of all these modules.
 pub(crate) fn tests() -> Vec<Test> {
@@ -38,12 +40,8 @@ pub(crate) fn tests() -> Vec<Test> {
 /// The page at `offset`; `None` where it is `EIO`.
 #[track_caller]
 fn page(file: &File, offset: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0xa5; PAGE];
-    match file.read_exact_at(&mut bytes, offset as u64) {
-        Ok(()) => Some(bytes),
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => None,
-        Err(error) => panic!("page at {offset:#x}: {error}"),
-    }
+    let page = page_or_hole(file, offset as u64);
+    page.unwrap_or_else(|error| panic!("page at {offset:#x}: {error}"))
 }
 
 /// What `/proc/PID/mem` gives for a page. It faults the page in: to be asked last.

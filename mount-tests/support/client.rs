@@ -1,6 +1,6 @@
 //! A client in C, for what the standard library of Rust never does.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use nix::sys::signal::Signal;
 
 use super::mount::end_with_us;
-use super::{SOON, run};
+use super::{SOON, lines_of, run};
 
 const SOURCE: &str = include_str!("../clients/client.c");
 
@@ -47,15 +47,7 @@ impl Client {
     pub(crate) fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = end_with_us(command, Signal::SIGKILL).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let lines = lines_of(child.stdout.take().unwrap());
         Self { child, lines }
     }
 

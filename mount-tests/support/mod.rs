@@ -26,7 +26,7 @@ pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
-pub(crate) use run::{Output, current_test, install, quote, run, run_within, sh};
+pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_within, sh};
 pub(crate) use stats::Stats;
 pub(crate) use target::{Region, Target};
 
@@ -89,6 +89,16 @@ pub(crate) fn pread_all(file: &File, offset: usize, len: usize) -> Vec<u8> {
         panic!("read of {len} bytes at {offset}: {error}");
     }
     bytes
+}
+
+/// A page of an open file; `None` for `EIO`.
+pub(crate) fn page_or_hole(file: &File, offset: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0xa5; PAGE];
+    match file.read_exact_at(&mut bytes, offset) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a file of the mount for reading.

@@ -1,7 +1,7 @@
 //! Runs commands with a time limit and shows all of one that went wrong.
 
 use std::cell::RefCell;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -205,4 +205,17 @@ fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 pub(crate) fn install(program: &Path, path: &Path) {
     let mut command = Command::new("install");
     run(command.args(["-m", "0755"]).arg(program).arg(path)).success();
+}
+
+/// The lines of an output, which a thread of its own reads.
+pub(crate) fn lines_of(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }

@@ -1,7 +1,7 @@
 //! The target program, seen from a test.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{PAGE, SOON, daemon_binary, install, pattern};
+use super::{PAGE, SOON, daemon_binary, install, lines_of, pattern};
 
 /// A mapping of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,15 +89,7 @@ impl Target {
         command.arg(dir.path()).arg(generation.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
+        let lines = lines_of(child.stdout.take().unwrap());
         let mut target = Self {
             dir,
             input: child.stdin.take(),

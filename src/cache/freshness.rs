@@ -69,8 +69,8 @@ impl Freshness {
     }
 
     /// The clock behind it.
-    pub fn clock(&self) -> &dyn Clock {
-        &*self.clock
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// An epoch of an address space that nothing is known of yet.

@@ -68,7 +68,6 @@ pub struct FileSystem {
     processes: ProcessTable,
     opened: OpenProcesses,
     held: HeldMemory,
-    clock: Arc<dyn crate::clock::Clock>,
     /// The device of a file whose pages could be read when it was last asked for.
     readable_device: Mutex<Device>,
     /// When it was mounted, as the times of what belongs to no process show it.
@@ -90,12 +89,11 @@ impl FileSystem {
             held: HeldMemory::new(Arc::clone(&clock), services.freshness.bound()),
             processes: ProcessTable::new(
                 Arc::clone(&services.source),
-                Arc::clone(&clock),
+                clock,
                 services.freshness.bound(),
             ),
             services,
             options,
-            clock,
             readable_device: Mutex::new(Device::default()),
             mounted,
         }
@@ -103,7 +101,7 @@ impl FileSystem {
 
     /// The clock that it goes by.
     pub fn clock(&self) -> &Arc<dyn crate::clock::Clock> {
-        &self.clock
+        self.services.freshness.clock()
     }
 
     /// Its counters.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
-use super::backing::Backing;
 use super::pinned::Pinned;
 use super::plan::{Origin, Planner, Step};
 use super::{vdso, vm};
@@ -234,12 +233,9 @@ impl LiveMemory {
                     piece.buffer.fill(0);
                     (wanted, Errno::EFAULT)
                 }
-                Origin::File(backing, offset) => match &**backing {
-                    Backing::File(file) => match file.read(*offset, piece.buffer) {
-                        Ok(read) => (read, Errno::EFAULT),
-                        Err(errno) => (0, errno),
-                    },
-                    Backing::Zeros | Backing::Closed(_) => (0, Errno::EFAULT),
+                Origin::File(file, offset) => match file.read(*offset, piece.buffer) {
+                    Ok(read) => (read, Errno::EFAULT),
+                    Err(errno) => (0, errno),
                 },
                 Origin::Vdso(offset) => (
                     self.read_vdso(piece.mapping, *offset, piece.address, piece.buffer),

@@ -65,6 +65,11 @@ fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
     }
 }
 
+/// The errno of an error of the system's.
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
 /// What an error of a file below `/proc/PID` says of the process.
 fn from_io(pid: ProcessId, what: &'static str, error: &std::io::Error) -> Error {
     match error.raw_os_error().map(Errno::from_raw) {

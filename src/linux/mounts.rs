@@ -83,7 +83,8 @@ fn look(path: &Path, wanted: StatxFlags) -> io::Result<Statx> {
     Ok(statx(CWD, path, flags, wanted)?)
 }
 
-fn device_of(status: &Statx) -> Device {
+/// The device number that a file shows.
+pub(super) fn device_of(status: &Statx) -> Device {
     Device {
         major: status.stx_dev_major,
         minor: status.stx_dev_minor,

@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::namespace::check_pidfd;
 use super::task::{Task, is_in_exec, statm};
-use super::{from_io, from_proc};
+use super::{errno_of, from_io, from_proc};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::process::{ProcessId, ProcessIdentity};
@@ -115,7 +115,7 @@ impl Pinned {
         let pid = identity.pid;
         let process = Process::new(pid.as_pid_t()).ok();
         let found = process.and_then(|directory| Task::find(directory, pid).ok());
-        found.is_some_and(|(task, state)| task.is_of(&state, identity) && state.is_of(identity))
+        found.is_some_and(|(_, state)| state.is_of(identity))
     }
 
     pub(super) fn identity(&self) -> &ProcessIdentity {
@@ -351,10 +351,6 @@ pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
             Errno::from_raw(errno.raw_os_error()),
         )),
     }
-}
-
-pub(super) fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// All of a file of `/proc`, or the first [`MOST`] bytes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::backing::{self, Backing, BackingFiles, InUse, Place};
+use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place};
 use super::kernel;
 use super::pagemap::{PageState, Pagemap, Scan};
 use super::pinned::Pinned;
@@ -31,7 +31,7 @@ pub(super) enum Origin {
     /// Zeros.
     Zeros,
     /// The file behind the mapping, from this offset on.
-    File(Arc<Backing>, u64),
+    File(Arc<OpenFile>, u64),
     /// The vDSO, which all processes of one kind share; from this offset on.
     Vdso(u64),
     /// A file of this mount: not to be touched.
@@ -222,10 +222,9 @@ impl Planner {
                 Origin::Process(_) | Origin::Vdso(_) => Content::Resident,
                 Origin::Zeros => Content::Zero,
                 Origin::Nothing | Origin::Unknown(_) | Origin::OwnMount => Content::Nothing,
-                Origin::File(backing, offset) => {
-                    let (range, all) = (step.range, &mut stretches);
-                    let end = backing::add_stretches(&backing, offset, range, at_most, all);
-                    if end < range.end() {
+                Origin::File(file, offset) => {
+                    let end = file.stretches(offset, step.range, at_most, &mut stretches);
+                    if end < step.range.end() {
                         break;
                     }
                     continue;
@@ -413,10 +412,10 @@ impl Look<'_> {
             vma,
             mapping,
         });
-        match &*backing {
+        match backing {
             Backing::Zeros => Origin::Zeros,
-            Backing::Closed(why) => Origin::Unknown(*why),
-            Backing::File(_) => Origin::File(backing, vma.offset + since_start),
+            Backing::Closed(why) => Origin::Unknown(why),
+            Backing::File(file) => Origin::File(file, vma.offset + since_start),
         }
     }
 }
@@ -441,7 +440,7 @@ impl Step {
     pub(super) fn origin_at(&self, address: Address) -> Origin {
         let skipped = address.since(self.range.start());
         match &self.origin {
-            Origin::File(backing, offset) => Origin::File(Arc::clone(backing), offset + skipped),
+            Origin::File(file, offset) => Origin::File(Arc::clone(file), offset + skipped),
             Origin::Vdso(offset) => Origin::Vdso(offset + skipped),
             other => other.clone(),
         }

@@ -10,15 +10,16 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 use procfs::FromRead;
 use procfs::process::{Process, Stat, all_processes};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::arguments::arguments;
 use super::backing::{BackingFiles, Leases};
+use super::errno_of;
+use super::kernel::boot_time;
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::namespace::{ProcFault, check_proc};
 use super::pagemap::Pagemap;
-use super::pinned::{Pinned, errno_of, read_whole};
+use super::pinned::{Pinned, read_whole};
 use super::plan::Planner;
 use super::smaps::RecentSmaps;
 use super::task::{Task, resident};
@@ -124,7 +125,8 @@ impl LiveSource {
             options,
             metrics,
             // `/proc` mounted with `subset=pid` has no `stat`.
-            boot_time: procfs::boot_time_secs().unwrap_or_else(|_| boot_time()),
+            boot_time: procfs::boot_time_secs()
+                .unwrap_or_else(|_| boot_time().map_or(0, |time| time.as_secs())),
             ticks_per_second: procfs::ticks_per_second().max(1),
             own_device: OnceLock::new(),
             warnings: LogLimit::new(Arc::clone(&clock)),
@@ -385,15 +387,6 @@ fn proc_device() -> u64 {
     std::fs::metadata("/proc").map_or(0, |proc| proc.dev())
 }
 
-/// When the system started, by its clocks, in seconds since the epoch.
-fn boot_time() -> u64 {
-    let now = clock_gettime(ClockId::Realtime).tv_sec;
-    let since_boot = clock_gettime(ClockId::Boottime).tv_sec;
-    now.saturating_sub(since_boot)
-        .try_into()
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,6 +406,6 @@ mod tests {
     #[test]
     fn the_boot_time_is_known_without_proc() {
         let said = procfs::boot_time_secs().unwrap();
-        assert!(boot_time().abs_diff(said) <= 1);
+        assert!(boot_time().unwrap().as_secs().abs_diff(said) <= 1);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use linux_raw_sys::general::procmap_query;
 use nix::errno::Errno;
 
+use super::errno_of;
 use crate::address::{Address, AddressRange};
 use crate::mapping::{AddressSpace, Device};
 
@@ -120,7 +121,7 @@ impl Maps {
             text.resize(from + (1 << 16), 0);
             match self.file.read_at(&mut text[from..], from as u64) {
                 Ok(read) => text.truncate(from + read),
-                Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+                Err(error) => return Err(errno_of(&error)),
             }
             if text.len() == from {
                 break;

@@ -62,10 +62,8 @@ impl<'a> Pass<'a> {
             if self.found.of(pid).is_some() {
                 continue;
             }
-            match self.visits.visit(pid) {
-                Visit::Look => (),
-                Visit::Skip => continue,
-                Visit::Stop => return Err(Error::TimedOut(pid)),
+            if !self.may_look(pid)? {
+                continue;
             }
             match source.describe_within(pid, Duration::ZERO) {
                 Err(Error::TimedOut(_)) => in_exec.push(pid),
@@ -76,10 +74,8 @@ impl<'a> Pass<'a> {
         }
         let mut patience = EXECS;
         for pid in in_exec {
-            match self.visits.visit(pid) {
-                Visit::Look => (),
-                Visit::Skip => continue,
-                Visit::Stop => return Err(Error::TimedOut(pid)),
+            if !self.may_look(pid)? {
+                continue;
             }
             let answer = source.describe_within(pid, patience);
             if matches!(answer, Err(Error::TimedOut(_))) {
@@ -89,6 +85,15 @@ impl<'a> Pass<'a> {
             self.found.add(pid, listed(pid, answer));
         }
         Ok(self.found.all())
+    }
+
+    /// Whether to look at a process, or to pass over it.
+    fn may_look(&self, pid: ProcessId) -> Result<bool> {
+        match self.visits.visit(pid) {
+            Visit::Look => Ok(true),
+            Visit::Skip => Ok(false),
+            Visit::Stop => Err(Error::TimedOut(pid)),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use nix::unistd::{Whence, lseek};
 use super::hugetlb::Probe;
 use super::own_page::OwnPage;
 use crate::address::{AddressRange, PAGE_SIZE};
+use crate::linux::errno_of;
 use crate::residency::{Content, Stretch, push};
 
 /// Bytes that were read.
@@ -46,7 +47,7 @@ pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> Result<Read, 
             Ok(read) => done += read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
             Err(_) if done > 0 => break,
-            Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+            Err(error) => return Err(errno_of(&error)),
         }
     }
     let before_end = before_end.unwrap_or(done);

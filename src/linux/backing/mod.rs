@@ -32,11 +32,11 @@ use crate::address::{Address, AddressRange};
 use crate::clock::Clock;
 use crate::error::Unknown;
 use crate::mapping::Mapping;
-use crate::residency::{Content, Stretch, push};
+use crate::residency::Stretch;
 
 use content::Holes;
 use descriptors::Descriptors;
-use status::{FileId, FileSystemKind, link_name, status_of_file};
+use status::{FileId, FileSystemKind, status_of_file};
 
 pub(super) use leases::Leases;
 pub(super) use sameness::is_older_than_mappings;
@@ -49,10 +49,10 @@ const LONGEST: Duration = Duration::from_millis(100);
 const KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
 /// What a mapping that has an inode maps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Backing {
     /// A file or a shared memory object.
-    File(OpenFile),
+    File(Arc<OpenFile>),
     /// `/dev/zero`: anonymous memory.
     Zeros,
     /// What cannot be read by anybody else than the process, or not by this user, or not without harm.
@@ -79,7 +79,7 @@ pub(super) struct OpenFile {
 pub(super) struct BackingFiles {
     /// Requests that use them. With the last one they are closed.
     users: AtomicUsize,
-    open: Mutex<LruCache<Key, (Arc<Backing>, Duration)>>,
+    open: Mutex<LruCache<Key, (Backing, Duration)>>,
     descriptors: Descriptors,
     leases: Arc<Leases>,
     clock: Arc<dyn Clock>,
@@ -130,7 +130,7 @@ impl BackingFiles {
     }
 
     /// What `place.vma`, which was asked for just now, maps.
-    pub(super) fn of(&self, place: Place<'_>) -> Arc<Backing> {
+    pub(super) fn of(&self, place: Place<'_>) -> Backing {
         let vma = place.vma;
         let key = (
             vma.range.start().get(),
@@ -144,11 +144,11 @@ impl BackingFiles {
         if let Some((known, opened)) = self.open.lock().get(&key)
             && now.saturating_sub(*opened) < LONGEST
         {
-            return Arc::clone(known);
+            return known.clone();
         }
-        let backing = Arc::new(self.find(place));
-        let is_open = !matches!(*backing, Backing::Closed(_));
-        let evicted = is_open.then(|| self.open.lock().push(key, (Arc::clone(&backing), now)));
+        let backing = self.find(place);
+        let is_open = !matches!(backing, Backing::Closed(_));
+        let evicted = is_open.then(|| self.open.lock().push(key, (backing.clone(), now)));
         // Outside the lock: this may close a file.
         drop(evicted);
         backing
@@ -185,13 +185,7 @@ impl BackingFiles {
         {
             return found;
         }
-        let by_link = || match link {
-            Some(_) => self::place(
-                &pinned.open_directory("map_files").ok()?,
-                Path::new(&link_name(vma.range)),
-            ),
-            None => None,
-        };
+        let by_link = || link.and_then(|_| links.place(vma.range));
         let by_path = || {
             let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
             let path = known.then(|| path_in_root(pinned.task().number(), mapping.path()))?;
@@ -245,7 +239,7 @@ impl BackingFiles {
         if !is_same {
             return Some(Backing::Closed(Unknown::OtherFile));
         }
-        Some(Backing::File(OpenFile {
+        Some(Backing::File(Arc::new(OpenFile {
             file,
             is_copy,
             leases: Arc::clone(&self.leases),
@@ -255,7 +249,7 @@ impl BackingFiles {
                 .is_some_and(|status| status.stx_blocks * 512 < status.stx_size),
             changed: status.as_ref().map(sameness::last_change),
             kind,
-        }))
+        })))
     }
 }
 
@@ -316,23 +310,6 @@ impl OpenFile {
         (is_local && !self.leases.would_break(device, inode))
             .then(|| reopen(&self.file))
             .flatten()
-    }
-}
-
-/// Adds what is known of a range whose file is this.
-pub(super) fn add_stretches(
-    backing: &Backing,
-    offset: u64,
-    range: AddressRange,
-    at_most: usize,
-    all: &mut Vec<Stretch>,
-) -> Address {
-    match backing {
-        Backing::File(file) => file.stretches(offset, range, at_most, all),
-        Backing::Zeros | Backing::Closed(_) => {
-            push(all, range, Content::Nothing);
-            range.end()
-        }
     }
 }
 

@@ -13,9 +13,9 @@ use std::fs::File;
 use std::time::Duration;
 
 use rustix::fs::Statx;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::own_page::OwnPage;
+use crate::linux::kernel::boot_time;
 use crate::linux::pagemap::Pagemap;
 use crate::linux::pinned::Pinned;
 use crate::linux::task::earliest_mapping;
@@ -39,16 +39,6 @@ pub(in crate::linux) fn is_older_than_mappings(status: &Statx, pinned: &Pinned) 
         status.stx_ctime.tv_nsec,
     );
     changed + CLOCK_TICK < boot + earliest
-}
-
-/// When the system started, by the clock of today.
-fn boot_time() -> Option<Duration> {
-    let duration = |clock| {
-        let time = clock_gettime(clock);
-        let seconds = u64::try_from(time.tv_sec).ok()?;
-        Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
-    };
-    duration(ClockId::Realtime)?.checked_sub(duration(ClockId::Boottime)?)
 }
 
 /// Whether a page of the mapping has the same frame as that page of `file`; `None` where none can be compared.
@@ -98,12 +88,5 @@ mod tests {
         let past_end = OwnPage::map(&one, 2 * PAGE_SIZE).unwrap();
         assert_eq!(past_end.frame(), None);
         assert!(past_end.read(0, &mut [0; 8]).is_err());
-    }
-
-    #[test]
-    fn the_system_started_before_now() {
-        let now = std::time::SystemTime::now();
-        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
-        assert!(boot_time().unwrap() < now);
     }
 }

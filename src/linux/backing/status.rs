@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Statx, StatxFlags, fstatfs, readlinkat, statx};
 
 use crate::address::AddressRange;
+use crate::linux::mounts::device_of;
 use crate::linux::pinned::Pinned;
 use crate::mapping::Device;
 use crate::process::ProcessId;
@@ -31,10 +32,7 @@ pub(super) struct FileId {
 impl FileId {
     pub(super) fn of(status: &Statx) -> Self {
         Self {
-            device: Device {
-                major: status.stx_dev_major,
-                minor: status.stx_dev_minor,
-            },
+            device: device_of(status),
             inode: status.stx_ino,
         }
     }
@@ -97,7 +95,7 @@ pub(in crate::linux) fn is_dev_zero(status: &Statx) -> bool {
 
 /// The name of a mapping's own link to its file, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` to be
 /// followed (proc_pid_map_files(5)).
-pub(super) fn link_name(range: AddressRange) -> String {
+fn link_name(range: AddressRange) -> String {
     format!("{:x}-{:x}", range.start().get(), range.end().get())
 }
 
@@ -116,6 +114,11 @@ impl MapFiles {
         status_at(self.0.as_ref()?, Path::new(&link_name(range)))
     }
 
+    /// The file of the mapping of just this range, without opening it.
+    pub(super) fn place(&self, range: AddressRange) -> Option<File> {
+        super::place(self.0.as_ref()?, Path::new(&link_name(range)))
+    }
+
     /// What the link of the mapping of just this range shows.
     pub(super) fn name(&self, range: AddressRange) -> Option<Vec<u8>> {
         let name = readlinkat(self.0.as_ref()?, link_name(range), Vec::new());
@@ -124,8 +127,7 @@ impl MapFiles {
 
     /// Whether the file of the mapping of just this range is on overlayfs; `None` where it cannot be asked.
     pub(in crate::linux) fn is_stacked(&self, range: AddressRange) -> Option<bool> {
-        let place = super::place(self.0.as_ref()?, Path::new(&link_name(range)))?;
-        Some(FileSystemKind::of(place) == FileSystemKind::Stacked)
+        Some(FileSystemKind::of(self.place(range)?) == FileSystemKind::Stacked)
     }
 }
 

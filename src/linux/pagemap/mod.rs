@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use linux_raw_sys::general::{page_region, pm_scan_arg};
 use nix::errno::Errno;
 
+use super::errno_of;
 use crate::address::{Address, AddressRange, PAGE_SIZE};
 
 /// Where a page is, if it is anywhere.
@@ -250,7 +251,7 @@ impl Pagemap {
             let offset = at.get() / PAGE_SIZE * 8;
             let read = match self.file.read_at(&mut bytes, offset) {
                 Ok(read) => read / 8,
-                Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+                Err(error) => return Err(errno_of(&error)),
             };
             // Past the last address that a process can have there are no entries.
             if read == 0 {
