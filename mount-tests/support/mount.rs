@@ -132,7 +132,7 @@ pub(crate) struct Mount {
 }
 
 /// How long a mount may exist before its test is taken to hang.
-const LONGEST: Duration = Duration::from_secs(240);
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Kills the daemon once it is older than any test, so that whoever waits for
 /// it gets an error. Ends when the sender is dropped.
@@ -171,6 +171,8 @@ impl Mount {
         command
             .arg("-f")
             .arg(point.path())
+            // Where a test fails by a request that was given up, its log says what that waited for.
+            .env("RUST_LOG", "info,fuser=warn,procmemfs::admission=debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

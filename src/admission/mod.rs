@@ -15,6 +15,7 @@
 //! passes over that process ([`Survey`]).
 
 mod backoff;
+mod deadline;
 mod state;
 mod survey;
 mod watchdog;
@@ -32,6 +33,7 @@ use crate::pid::ProcessId;
 pub use survey::Survey;
 pub use watchdog::Duties;
 
+use deadline::Deadline;
 use state::{Call, Job, Room, State, Waiting};
 
 /// What is admitted, and how long it may take.
@@ -47,6 +49,8 @@ pub struct Limits {
     /// How long a request may take whose thread is running: reading the `maps` of a process with
     /// very many mappings on a machine that is very busy.
     pub longest: Duration,
+    /// How long a request may take whose thread waits, and runs now and then.
+    pub longest_waiting: Duration,
     /// How long a survey may look at one process.
     pub stall: Duration,
     /// How long a survey looks at processes at all; those that are left then are passed over.
@@ -76,6 +80,7 @@ impl Limits {
             reduced: Duration::from_millis(50),
             backoff: Duration::from_secs(10),
             longest: Duration::from_secs(60),
+            longest_waiting: Duration::from_secs(10),
             stall: Duration::from_millis(100),
             survey: Duration::from_millis(1500),
             handover: Duration::from_millis(10),
@@ -103,13 +108,24 @@ pub trait Tasks: Debug + Send + Sync {
     /// The number of the calling thread.
     fn current(&self) -> i32;
 
-    /// Whether a thread of this program is running, or would be if it had a processor: then it
-    /// does not wait for a target.
-    fn is_running(&self, thread: i32) -> bool;
+    /// What a thread of this program does.
+    fn activity(&self, thread: i32) -> Activity;
+
+    /// The function of the kernel that a thread of this program waits in, for the log.
+    fn waits_in(&self, thread: i32) -> String;
 
     /// What tells the process that has this number now from others that had it, if there is one. Waits
     /// for nobody.
     fn instance(&self, process: ProcessId) -> Option<u64>;
+}
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Whether it is running, or would be if it had a processor: then it does not wait for a target.
+    pub is_running: bool,
+    /// How often it has begun to wait or has lost its processor.
+    pub scheduled: u64,
 }
 
 /// The process that a call may wait for.
@@ -309,7 +325,7 @@ impl Admission {
             kind,
             reduced: allowed < self.limits.deadline,
             begun: now,
-            due: now + allowed,
+            deadline: Deadline::new(now, allowed),
             thread: None,
             seated: false,
             expire,
@@ -320,9 +336,9 @@ impl Admission {
     fn admit(&self, state: &mut MutexGuard<'_, State>, mut call: Call) -> Permit {
         call.thread = Some(self.tasks.current());
         if call.kind == Kind::Survey {
-            call.due = self.clock.now() + self.limits.stall;
+            call.deadline = Deadline::new(self.clock.now(), self.limits.stall);
         }
-        let due = call.due;
+        let due = call.deadline.next_look();
         let permit = state.admit(call);
         self.alarm(state, due);
         self.arm_sweep(state);
@@ -336,7 +352,10 @@ impl Admission {
         bytes: usize,
         job: Job,
     ) {
-        let due = call.due.min(call.begun + self.limits.handover);
+        let due = call
+            .deadline
+            .next_look()
+            .min(call.begun + self.limits.handover);
         state.queued_bytes += bytes;
         state.waiting.push_back(Waiting { call, job, bytes });
         if state.idle_workers > 0 {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::backoff::Backoffs;
+use super::deadline::Deadline;
 use super::{Expire, Kind, Limits, Permit, Target};
 
 /// Work that is done under a permit; returns whether the process answered.
@@ -18,8 +19,7 @@ pub(super) struct Call {
     pub(super) reduced: bool,
     /// When it was asked for.
     pub(super) begun: Duration,
-    /// When to look whether it has returned.
-    pub(super) due: Duration,
+    pub(super) deadline: Deadline,
     /// Who makes it; `None` while it waits in the queue.
     pub(super) thread: Option<i32>,
     /// Whether that is a serving thread, which holds a permit.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deadline::Deadline;
 use super::state::Call;
 use super::{Admission, Admitted, Kind, Permit, Target};
 use crate::pid::ProcessId;
@@ -87,7 +88,7 @@ impl Admission {
             kind: Kind::Survey,
             reduced: false,
             begun: begun.unwrap_or(now),
-            due: begun.unwrap_or(now) + self.limits.deadline,
+            deadline: Deadline::new(begun.unwrap_or(now), self.limits.deadline),
             thread: None,
             seated: false,
             expire: Some(Box::new(expire)),
@@ -114,7 +115,7 @@ impl Admission {
             }
             if !is_stuck {
                 call.target = Some(target);
-                call.due = now + self.limits.stall;
+                call.deadline = Deadline::new(now, self.limits.stall);
                 return Visit::Look;
             }
             if target.instance.is_some() {

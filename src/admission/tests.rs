@@ -22,8 +22,15 @@ impl Tasks for FakeTasks {
         1
     }
 
-    fn is_running(&self, _thread: i32) -> bool {
-        self.running.load(Ordering::SeqCst)
+    fn activity(&self, _thread: i32) -> Activity {
+        Activity {
+            is_running: self.running.load(Ordering::SeqCst),
+            scheduled: 0,
+        }
+    }
+
+    fn waits_in(&self, _thread: i32) -> String {
+        "a test".to_owned()
     }
 
     fn instance(&self, _process: ProcessId) -> Option<u64> {
@@ -129,8 +136,7 @@ impl Bench {
     #[track_caller]
     fn stuck(&self, number: u32) -> Permit {
         let permit = self.permit(number);
-        self.advance(2000);
-        self.admission.look();
+        self.pass(2000);
         permit
     }
 
@@ -145,6 +151,14 @@ impl Bench {
         self.clock.advance(millis(by));
     }
 
+    /// Lets time pass under the eyes of the watchdog.
+    fn pass(&self, by: u64) {
+        for _ in 0..by {
+            self.advance(1);
+            self.admission.look();
+        }
+    }
+
     fn waiting(&self) -> usize {
         self.admission.state.lock().waiting.len()
     }
@@ -154,7 +168,7 @@ impl Bench {
         let permit = self.permit(number);
         let state = self.admission.state.lock();
         let call = &state.inside[&permit.0];
-        let deadline = call.due - call.begun;
+        let deadline = call.deadline.due - call.begun;
         drop(state);
         // Neither a success nor a failure of the process's.
         self.admission.state.lock().inside.remove(&permit.0);
@@ -222,11 +236,9 @@ impl Drop for Watch {
 fn a_call_that_does_not_return_is_answered_without_it() {
     let bench = Bench::new(4, 2);
     let permit = bench.permit(7);
-    bench.advance(1999);
-    bench.admission.look();
+    bench.pass(1999);
     assert_eq!(bench.counts(), (0, 0));
-    bench.advance(1);
-    bench.admission.look();
+    bench.pass(1);
     bench.admission.look();
     assert_eq!(bench.counts(), (1, 0), "once");
     assert_eq!(bench.admission.stuck(), 1);
@@ -240,12 +252,10 @@ fn a_call_whose_thread_is_running_gets_more_time_but_not_for_ever() {
     let _permit = bench.permit(7);
     bench.tasks.running.store(true, Ordering::SeqCst);
     for _ in 0..29 {
-        bench.advance(2000);
-        bench.admission.look();
+        bench.pass(2000);
     }
     assert_eq!(bench.counts(), (0, 0));
-    bench.advance(2000);
-    bench.admission.look();
+    bench.pass(2000);
     assert_eq!(bench.counts(), (1, 0));
 }
 
@@ -258,8 +268,7 @@ fn a_process_that_did_not_answer_is_given_less_time_for_a_while() {
     // A request that waits for less does not prolong that.
     bench.advance(5000);
     let _again = bench.permit(7);
-    bench.advance(50);
-    bench.admission.look();
+    bench.pass(50);
     assert_eq!(bench.counts(), (2, 0));
     bench.advance(4949);
     assert_eq!(bench.deadline(7), millis(50));
@@ -283,8 +292,7 @@ fn answers_give_a_process_its_time_back() {
     bench.admission.leave(other, false);
     assert_eq!(bench.deadline(8), millis(50));
     let other = bench.permit(8);
-    bench.advance(50);
-    bench.admission.look();
+    bench.pass(50);
     bench.admission.leave(other, true);
     assert_eq!(bench.deadline(8), millis(2000), "it does answer");
 }
@@ -294,8 +302,7 @@ fn answers_give_a_process_its_time_back() {
 fn another_process_of_the_same_number_is_not_given_less() {
     let bench = Bench::new(8, 2);
     let stuck = [bench.permit(7), bench.permit(7)];
-    bench.advance(2000);
-    bench.admission.look();
+    bench.pass(2000);
     assert!(matches!(bench.enter(7), Admitted::Refused));
     bench.tasks.renewed.store(1, Ordering::SeqCst);
     assert_eq!(bench.deadline(7), millis(2000));
@@ -318,8 +325,7 @@ fn another_process_of_the_same_number_is_not_given_less() {
 fn a_call_that_returns_in_time_is_not_answered_for() {
     let bench = Bench::new(4, 2);
     bench.admission.leave(bench.permit(7), true);
-    bench.advance(5000);
-    bench.admission.look();
+    bench.pass(5000);
     assert_eq!(bench.counts(), (0, 0));
 }
 
@@ -332,8 +338,7 @@ fn a_target_that_does_not_answer_is_not_asked_again() {
         matches!(bench.enter(7), Admitted::Later),
         "they may still return"
     );
-    bench.advance(2000);
-    bench.admission.look();
+    bench.pass(2000);
     assert!(matches!(bench.enter(7), Admitted::Refused));
     bench.admission.leave(bench.permit(8), true);
     for permit in permits {
@@ -346,8 +351,7 @@ fn a_target_that_does_not_answer_is_not_asked_again() {
 fn where_many_do_not_answer_each_may_hold_one_thread_only() {
     let bench = Bench::new(4, 2);
     let _stuck: Vec<Permit> = (1..=4).map(|number| bench.permit(number)).collect();
-    bench.advance(2000);
-    bench.admission.look();
+    bench.pass(2000);
     assert!(matches!(bench.enter(1), Admitted::Refused));
     assert!(matches!(bench.enter(9), Admitted::Later));
 }
@@ -394,11 +398,9 @@ fn nobody_is_sent_to_get_stuck_in_the_same_target() {
     let bench = Bench::with(limits);
     let _stuck = [bench.permit(7), bench.permit(7)];
     bench.queue(7, 0);
-    bench.advance(10);
-    bench.admission.look();
+    bench.pass(10);
     assert_eq!(bench.admission.state.lock().workers, 0);
-    bench.advance(1990);
-    bench.admission.look();
+    bench.pass(1990);
     assert_eq!(
         bench.counts(),
         (3, 0),
@@ -428,8 +430,7 @@ fn the_queue_is_bounded_in_number_and_bytes() {
     bench.queue(9, 101);
     assert_eq!((bench.waiting(), bench.counts().0), (5, 98));
     assert_eq!(bench.admission.state.lock().queued_bytes, 900);
-    bench.advance(2000);
-    bench.admission.look();
+    bench.pass(2000);
     assert_eq!((bench.waiting(), bench.counts().0), (0, 103));
     assert_eq!(bench.admission.state.lock().queued_bytes, 0);
 }
@@ -444,8 +445,7 @@ fn what_is_closed_is_closed_however_late_and_takes_no_place_from_requests() {
             done.fetch_add(1, Ordering::SeqCst);
         });
     }
-    bench.advance(60_000);
-    bench.admission.look();
+    bench.pass(60_000);
     assert_eq!((bench.counts(), bench.waiting()), ((0, 0), 3));
     assert_eq!(bench.deadline(7), millis(2000));
     let permits = [bench.permit(7), bench.permit(7)];

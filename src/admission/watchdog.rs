@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
-use super::state::{Call, State};
-use super::{Admission, Expire, Kind, Target};
+use super::state::{Call, State, Waiting};
+use super::{Activity, Admission, Expire, Kind, Target};
 use crate::contained::contained;
 use crate::recent::{KEPT_UNUSED, sooner};
 
@@ -36,7 +36,7 @@ struct Overdue {
     number: u64,
     thread: Option<i32>,
     target: Option<Target>,
-    due: Duration,
+    next_look: Duration,
 }
 
 impl Admission {
@@ -101,7 +101,7 @@ impl Admission {
             .chain(waiting)
             .filter(|call| call.expire.is_some())
             .filter(|call| call.thread.is_some() || call.kind != Kind::Closing)
-            .map(|call| call.due)
+            .map(|call| call.deadline.next_look())
             .min();
         let handover = (state.idle_workers == 0 && state.wants_worker(&self.limits))
             .then(|| state.waiting.iter().map(|of| of.call.begun).min())
@@ -126,26 +126,31 @@ impl Admission {
         let now = self.clock.now();
         let overdue = self.overdue(now);
         // What `/proc` says takes no lock of ours: it could wait for a target, too.
-        let verdicts: Vec<(Overdue, bool)> = overdue
+        let seen: Vec<(Overdue, Activity)> = overdue
             .into_iter()
             .map(|mut call| {
-                let is_running = call
-                    .thread
-                    .is_some_and(|thread| self.tasks.is_running(thread));
+                let activity = call.thread.map(|thread| self.tasks.activity(thread));
                 if let Some(target) = call.target.as_mut().filter(|of| of.instance.is_none()) {
                     target.instance = self.tasks.instance(target.pid);
                 }
-                (call, is_running)
+                (call, activity.unwrap_or_default())
             })
             .collect();
         let mut state = self.state.lock();
         let mut expired: Vec<Expire> = Vec::new();
-        for (call, is_running) in verdicts {
-            expired.extend(self.expire(&mut state, &call, is_running, now));
+        let mut given_up = Vec::new();
+        for (call, activity) in seen {
+            if let Some(expire) = self.expire(&mut state, &call, activity, now) {
+                expired.push(expire);
+                given_up.push(call);
+            }
         }
-        for waiting in &mut state.waiting {
-            if now >= waiting.call.due && waiting.call.kind != Kind::Closing {
-                expired.extend(waiting.call.expire.take());
+        for Waiting { call, .. } in &mut state.waiting {
+            if call.kind != Kind::Closing
+                && now >= call.deadline.next_look()
+                && call.deadline.is_missed_in_queue(now)
+            {
+                expired.extend(call.expire.take());
             }
         }
         let answered = state.drop_answered();
@@ -156,6 +161,12 @@ impl Admission {
             && state.wants_worker(&self.limits);
         state.workers += usize::from(wants_worker);
         drop(state);
+        for Overdue { thread, target, .. } in given_up {
+            if let (Some(thread), Some(Target { pid, .. })) = (thread, target) {
+                let function = self.tasks.waits_in(thread);
+                log::debug!("a call into process {pid} waits in {function}");
+            }
+        }
         for expire in expired {
             contained(expire);
         }
@@ -170,35 +181,33 @@ impl Admission {
         let state = self.state.lock();
         let inside = state.inside.iter();
         inside
-            .filter(|(_, call)| call.expire.is_some() && now >= call.due)
+            .filter(|(_, call)| call.expire.is_some() && now >= call.deadline.next_look())
             .map(|(number, call)| Overdue {
                 number: *number,
                 thread: call.thread,
                 target: call.target,
-                due: call.due,
+                next_look: call.deadline.next_look(),
             })
             .collect()
     }
 
-    /// Gives an overdue call more time where its thread is running, and else what answers it.
+    /// Gives an overdue call more time where its thread gets on, and else what answers it.
     fn expire(
         &self,
         state: &mut State,
         overdue: &Overdue,
-        is_running: bool,
+        activity: Activity,
         now: Duration,
     ) -> Option<Expire> {
         let call = state.inside.get_mut(&overdue.number)?;
         // It went on meanwhile.
-        if call.due != overdue.due {
+        if call.deadline.next_look() != overdue.next_look {
             return None;
         }
-        if is_running && now < call.begun + self.limits.longest {
-            call.due = now
-                + match call.kind {
-                    Kind::Survey => self.limits.stall,
-                    Kind::Probe | Kind::Other | Kind::Closing => self.limits.deadline,
-                };
+        let Call {
+            begun, deadline, ..
+        } = call;
+        if !deadline.is_missed(now, *begun, activity, &self.limits) {
             return None;
         }
         call.target = overdue.target;

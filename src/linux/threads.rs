@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use procfs::process::Process;
 
 use super::pinned;
-use crate::admission::Tasks;
+use crate::admission::{Activity, Tasks};
 use crate::pid::ProcessId;
 
 /// Tasks as the kernel schedules them.
@@ -20,11 +20,25 @@ impl Tasks for LiveTasks {
         NUMBER.with(|number| *number)
     }
 
-    fn is_running(&self, thread: i32) -> bool {
-        Process::myself()
-            .and_then(|process| process.task_from_tid(thread))
-            .and_then(|task| task.stat())
-            .is_ok_and(|stat| stat.state == 'R')
+    fn activity(&self, thread: i32) -> Activity {
+        let task = Process::myself().and_then(|process| process.task_from_tid(thread));
+        let Ok((stat, status)) = task.and_then(|task| Ok((task.stat()?, task.status()?))) else {
+            return Activity::default();
+        };
+        let switches = [
+            status.voluntary_ctxt_switches,
+            status.nonvoluntary_ctxt_switches,
+        ];
+        Activity {
+            is_running: stat.state == 'R',
+            scheduled: switches.into_iter().flatten().sum(),
+        }
+    }
+
+    /// As `/proc/TID/wchan` has it (proc_pid_wchan(5)).
+    fn waits_in(&self, thread: i32) -> String {
+        let wchan = std::fs::read_to_string(format!("/proc/self/task/{thread}/wchan"));
+        wchan.unwrap_or_else(|error| format!("an unknown place: {error}"))
     }
 
     /// The inode of its pidfd, which is its own since Linux 6.9. `/proc/PID/stat` would wait for an exec.
@@ -46,14 +60,17 @@ mod tests {
             sender.send(LiveTasks.current()).unwrap();
             wait.recv().unwrap_err();
         });
-        assert!(LiveTasks.is_running(LiveTasks.current()));
+        assert!(LiveTasks.activity(LiveTasks.current()).is_running);
         let other = receiver.recv().unwrap();
         assert_ne!(other, LiveTasks.current());
-        while LiveTasks.is_running(other) {
+        while LiveTasks.activity(other).is_running {
             std::thread::yield_now();
         }
         drop(end);
         waiting.join().unwrap();
-        assert!(!LiveTasks.is_running(other), "nor is who has ended");
+        assert!(
+            !LiveTasks.activity(other).is_running,
+            "nor is who has ended"
+        );
     }
 }
