@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use procmemfs::address::{Address, AddressRange, PAGE_SIZE};
-use procmemfs::cache::{CachedMemory, Freshness, PageCache};
-use procmemfs::clock::{ManualClock, SystemClock};
-use procmemfs::error::Result;
-use procmemfs::linux::{LiveSource, SourceOptions};
-use procmemfs::mapping::{AddressSpace, Mapping};
-use procmemfs::metrics::Metrics;
-use procmemfs::process::fake::{self, FakeProcess};
-use procmemfs::process::{
+use procmemfs::common::address::{Address, AddressRange, PAGE_SIZE};
+use procmemfs::common::clock::{ManualClock, SystemClock};
+use procmemfs::common::error::Result;
+use procmemfs::common::metrics::Metrics;
+use procmemfs::target::cache::{CachedMemory, Freshness, PageCache};
+use procmemfs::target::fake::{self, FakeProcess};
+use procmemfs::target::live::{LiveSource, SourceOptions};
+use procmemfs::target::mapping::{AddressSpace, Mapping};
+use procmemfs::target::page_state::{Content, Held, Stretch};
+use procmemfs::target::{
     ProcessId, ProcessIdentity, ProcessMemory, ProcessSource, ReadSegment, WriteMode, requested,
 };
-use procmemfs::residency::{Content, Held, Stretch};
 
 const PAGE: usize = PAGE_SIZE as usize;
 

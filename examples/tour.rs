@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use procmemfs::config::MountConfig;
-use procmemfs::mapping::AddressSpace;
 use procmemfs::mount::{Mount, Serving};
+use procmemfs::target::mapping::AddressSpace;
 
 /// The argument that makes this program the target instead of the guide.
 const BE_THE_TARGET: &str = "--be-the-target";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::pid::ProcessId;
+use crate::common::pid::ProcessId;
 use crate::view::FaultPolicy;
 
 /// What a mount does, all of it checked.

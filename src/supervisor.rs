@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, Signal};
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::linux::unique_id;
+use crate::target::live::unique_id;
 
 /// How the program is told to be a supervisor: number of the daemon, of the mount's device, of the
 /// mount, and where it is.

@@ -172,7 +172,10 @@ impl Mount {
             .arg("-f")
             .arg(point.path())
             // Where a test fails by a request that was given up, its log says what that waited for.
-            .env("RUST_LOG", "info,fuser=warn,procmemfs::admission=debug")
+            .env(
+                "RUST_LOG",
+                "info,fuser=warn,procmemfs::server::admission=debug",
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

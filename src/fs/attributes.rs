@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Counted, FileSystem};
-use crate::address::AddressRange;
-use crate::error::{Error, Result};
-use crate::mapping::Mapping;
-use crate::process::ProcessInfo;
-use crate::residency::Content;
+use crate::common::address::AddressRange;
+use crate::common::error::{Error, Result};
+use crate::target::ProcessInfo;
+use crate::target::mapping::Mapping;
+use crate::target::page_state::Content;
 use crate::tree::{Generation, Inode, Kind, LISTING_VALID, Node, OpenProcess};
 use crate::view::SPACE_SIZE;
 

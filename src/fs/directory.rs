@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::{Attributes, Counted, FileSystem};
-use crate::error::{Error, Result};
-use crate::mapping::sanitized;
-use crate::process::{ProcessId, ProcessInfo};
+use crate::common::error::{Error, Result};
+use crate::target::mapping::sanitized;
+use crate::target::{ProcessId, ProcessInfo};
 use crate::tree::{DirectoryEntry, Found, Handle, Inode, Kind, Listing, Node, OpenDirectory};
 use crate::tree::{Pass, ProcessTable, Snapshot, WellKnown};
 
@@ -318,7 +318,10 @@ impl FileSystem {
     }
 }
 
-fn well_known(snapshot: &Snapshot, which: WellKnown) -> Option<&Arc<crate::mapping::Mapping>> {
+fn well_known(
+    snapshot: &Snapshot,
+    which: WellKnown,
+) -> Option<&Arc<crate::target::mapping::Mapping>> {
     match which {
         WellKnown::Heap => snapshot.heap(),
         WellKnown::Stack => snapshot.stack(),

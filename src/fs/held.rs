@@ -7,11 +7,11 @@ use std::time::Duration;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::address::AddressRange;
-use crate::clock::Clock;
-use crate::error::Result;
-use crate::process::{ProcessIdentity, ProcessMemory};
-use crate::residency::Held;
+use crate::common::address::AddressRange;
+use crate::common::clock::Clock;
+use crate::common::error::Result;
+use crate::target::page_state::Held;
+use crate::target::{ProcessIdentity, ProcessMemory};
 
 /// Answers that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
@@ -135,9 +135,9 @@ impl HeldMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::{Address, PAGE_SIZE};
-    use crate::clock::ManualClock;
-    use crate::process::fake::{Call, FakeProcess};
+    use crate::common::address::{Address, PAGE_SIZE};
+    use crate::common::clock::ManualClock;
+    use crate::target::fake::{Call, FakeProcess};
 
     const BOUND: Duration = Duration::from_millis(100);
 

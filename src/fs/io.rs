@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{FileSystem, FsOptions, Involves};
-use crate::error::{Error, Result};
-use crate::process::{ProcessInfo, WriteMode};
+use crate::common::error::{Error, Result};
+use crate::target::{ProcessInfo, WriteMode};
 use crate::tree::{Handle, Inode, Kind, Node, OpenMemory, OpenProcess, OpenView};
 use crate::view::{MappingFile, Seek, Short, SpaceFile};
 
@@ -245,7 +245,7 @@ impl FileSystem {
         })
     }
 
-    fn write_mode(&self, mapping: &crate::mapping::Mapping) -> Result<WriteMode> {
+    fn write_mode(&self, mapping: &crate::target::mapping::Mapping) -> Result<WriteMode> {
         self.options.check_writable()?;
         if mapping.protection().write {
             Ok(WriteMode::Obey)

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::cache::{Freshness, PageCache};
-use crate::mapping::Device;
-use crate::metrics::Metrics;
-use crate::process::ProcessSource;
-use crate::recent::sooner;
+use crate::common::metrics::Metrics;
+use crate::common::recent::sooner;
+use crate::target::ProcessSource;
+use crate::target::cache::{Freshness, PageCache};
+use crate::target::mapping::Device;
 use crate::tree::{HandleTable, InodeTable, ProcessTable};
 use crate::view::FaultPolicy;
 
@@ -79,7 +79,7 @@ impl FileSystem {
     pub fn new(
         services: Services,
         options: FsOptions,
-        clock: Arc<dyn crate::clock::Clock>,
+        clock: Arc<dyn crate::common::clock::Clock>,
     ) -> Self {
         let mounted = clock.wall();
         Self {
@@ -100,7 +100,7 @@ impl FileSystem {
     }
 
     /// The clock that it goes by.
-    pub fn clock(&self) -> &Arc<dyn crate::clock::Clock> {
+    pub fn clock(&self) -> &Arc<dyn crate::common::clock::Clock> {
         self.services.freshness.clock()
     }
 

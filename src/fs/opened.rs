@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Services;
-use crate::cache::{CachedMemory, SpaceEpoch};
-use crate::clock::Clock;
-use crate::error::{Error, Result};
-use crate::process::{ProcessIdentity, ProcessMemory, WithheldMemory};
-use crate::recent::Recent;
+use crate::common::clock::Clock;
+use crate::common::error::{Error, Result};
+use crate::common::recent::Recent;
+use crate::target::cache::DeniedMemory;
+use crate::target::cache::{CachedMemory, SpaceEpoch};
+use crate::target::{ProcessIdentity, ProcessMemory};
 use crate::tree::OpenProcess;
 
 /// Processes that wait to be closed by whoever may wait for that; more are closed at once.
@@ -66,7 +67,7 @@ impl OpenProcesses {
         }
         let mut memory = self.services.source.open(identity)?;
         if identity.pid.get() == std::process::id() {
-            memory = Arc::new(WithheldMemory::new(memory));
+            memory = Arc::new(DeniedMemory::new(memory));
         }
         let epoch = self.services.freshness.new_space();
         let fresh = Arc::new(OpenProcess {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use super::FileSystem;
-use crate::mapping::sanitized;
+use crate::target::mapping::sanitized;
 use crate::tree::{Inode, Node};
 
 impl FileSystem {
@@ -55,7 +55,7 @@ impl FileSystem {
 mod tests {
     use super::*;
     use crate::fs::tests::{HEAP, bench};
-    use crate::process::fake::FakeProcess;
+    use crate::target::fake::FakeProcess;
     use crate::tree::ROOT;
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::address::PAGE_SIZE;
-use crate::clock::ManualClock;
-use crate::error::Error;
-use crate::process::fake::{FakeProcess, FakeSource};
+use crate::common::address::PAGE_SIZE;
+use crate::common::clock::ManualClock;
+use crate::common::error::Error;
+use crate::target::fake::{FakeProcess, FakeSource};
 use crate::tree::{Inode, Kind, ROOT};
 use crate::view::{SPACE_SIZE, Seek};
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::FileSystem;
-use crate::error::{Error, Result};
-use crate::mapping::{Barrier, Extent, Mapping};
-use crate::process::ProcessInfo;
+use crate::common::error::{Error, Result};
+use crate::target::ProcessInfo;
+use crate::target::mapping::{Barrier, Extent, Mapping};
 use crate::tree::{Inode, Node};
 use crate::view::{MappingFile, Unreadable};
 
@@ -119,7 +119,11 @@ impl FileSystem {
         Ok(text.into_bytes())
     }
 
-    fn held_by(&self, info: &ProcessInfo, mapping: &Mapping) -> Result<crate::residency::Held> {
+    fn held_by(
+        &self,
+        info: &ProcessInfo,
+        mapping: &Mapping,
+    ) -> Result<crate::target::page_state::Held> {
         let process = self.opened.open(&info.identity)?;
         self.held.of(&*process.memory, mapping.range())
     }

@@ -2,8 +2,8 @@
 
 use fuser::{AccessFlags, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
 
-use crate::address::PAGE_SIZE;
-use crate::error::{Error, Result};
+use crate::common::address::PAGE_SIZE;
+use crate::common::error::{Error, Result};
 use crate::fs::{Access, Attributes};
 use crate::tree::Kind;
 use crate::view::Seek;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 use super::slot::{Refuse, Slot};
-use crate::admission::{Admitted, Kind, Target};
-use crate::contained::contained;
-use crate::error::Error;
+use crate::common::contained::contained;
+use crate::common::error::Error;
+use crate::common::metrics::Operation;
 use crate::fs::Involves;
-use crate::metrics::Operation;
+use crate::server::admission::{Admitted, Kind, Target};
 use crate::tree::Inode;
 
 /// Whether an answer shows that the process answers, and not only that we know something of it.
@@ -116,10 +116,10 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::admission::tests::FakeTasks;
-    use crate::admission::{Admission, Limits};
     use crate::fs::tests::bench;
     use crate::fuse::outdate::Outdated;
+    use crate::server::admission::tests::FakeTasks;
+    use crate::server::admission::{Admission, Limits};
     use crate::tree::ROOT;
 
     /// A reply that counts its refusals.

@@ -21,13 +21,13 @@ use fuser::{
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::address::PAGE_SIZE;
-use crate::admission::Admission;
-use crate::contained::contained;
-use crate::error::Error;
+use crate::common::address::PAGE_SIZE;
+use crate::common::contained::contained;
+use crate::common::error::Error;
+use crate::common::metrics::Operation;
 use crate::fs::{Change, FileSystem};
-use crate::mapping::MAX_NAME;
-use crate::metrics::Operation;
+use crate::server::admission::Admission;
+use crate::target::mapping::MAX_NAME;
 use crate::tree::{Inode, Pass};
 
 pub use negotiate::{MAX_REQUEST, negotiate};

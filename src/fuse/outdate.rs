@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fuser::{INodeNo, Notifier, ReplyWrite};
 use parking_lot::{Condvar, Mutex};
 
-use crate::contained::contained;
+use crate::common::contained::contained;
 use crate::fs::Written;
 use crate::tree::Inode;
 

@@ -16,11 +16,11 @@ use nix::errno::Errno;
 use super::convert;
 use super::outdate::Outdated;
 use super::slot::Slot;
-use crate::admission::Admission;
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
+use crate::common::log_limit::LogLimit;
+use crate::common::metrics::Operation;
 use crate::fs::{Access, Attributes, FileSystem};
-use crate::log_limit::LogLimit;
-use crate::metrics::Operation;
+use crate::server::admission::Admission;
 use crate::tree::{Inode, Pass};
 
 /// How long the kernel may keep a name at the most, whatever the freshness

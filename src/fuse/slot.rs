@@ -10,7 +10,7 @@ use fuser::{
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::common::error::Result;
 
 /// A reply that can be an error.
 pub(super) trait Refuse: Send + 'static {

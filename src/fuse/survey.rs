@@ -8,10 +8,10 @@ use nix::errno::Errno;
 use super::guard::answered;
 use super::shared::Shared;
 use super::slot::{Refuse, Slot};
-use crate::admission::{Admitted, Permit, Survey};
-use crate::error::Error;
+use crate::common::error::Error;
+use crate::common::metrics::Operation;
 use crate::fs::Involves;
-use crate::metrics::Operation;
+use crate::server::admission::{Admitted, Permit, Survey};
 use crate::tree::{Found, Inode, Pass};
 
 type Work<R> = Box<dyn Fn(&Shared, &Slot<R>, &Pass<'_>) + Send + Sync>;
@@ -121,11 +121,11 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::admission::tests::FakeTasks;
-    use crate::admission::{Admission, Limits};
     use crate::fs::tests::bench;
     use crate::fuse::outdate::Outdated;
-    use crate::process::fake::FakeProcess;
+    use crate::server::admission::tests::FakeTasks;
+    use crate::server::admission::{Admission, Limits};
+    use crate::target::fake::FakeProcess;
     use crate::tree::ROOT;
 
     /// A reply that is sent on.

@@ -17,9 +17,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::options::AttachOptions;
 use super::{MountError, Unmounted};
-use crate::linux::{SUBTYPE, device_at, mount_of, mounts, unique_id};
-use crate::mapping::Device;
 use crate::supervisor;
+use crate::target::live::{SUBTYPE, device_at, mount_of, mounts, unique_id};
+use crate::target::mapping::Device;
 
 const DEVICE: &str = "/dev/fuse";
 

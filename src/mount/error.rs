@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::linux::ProcFault;
+use crate::target::live::ProcFault;
 
 /// Why there is no mount, and what would help.
 #[derive(Debug, Error)]

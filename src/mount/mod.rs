@@ -20,15 +20,17 @@ pub use error::MountError;
 use attach::{Attached, attach};
 use options::AttachOptions;
 
-use crate::admission::{Admission, Duties, Limits};
-use crate::cache::{Freshness, PageCache};
-use crate::clock::{Clock, SystemClock};
+use crate::common::clock::{Clock, SystemClock};
+use crate::common::metrics::Metrics;
 use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
 use crate::fuse::{Adapter, Jobs, Outdated};
-use crate::linux::{LiveSource, LiveTasks, SourceOptions, check_page_size, raise_descriptor_limit};
-use crate::mapping::Device;
-use crate::metrics::Metrics;
+use crate::server::admission::{Admission, Duties, Limits};
+use crate::target::cache::{Freshness, PageCache};
+use crate::target::live::{
+    LiveSource, LiveTasks, SourceOptions, check_page_size, raise_descriptor_limit,
+};
+use crate::target::mapping::Device;
 
 /// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
 /// the other is waited for. More would not be faster, and waste more around what lies scattered.

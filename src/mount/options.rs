@@ -3,7 +3,7 @@
 use nix::mount::MsFlags;
 
 use crate::config::{Mode, MountConfig};
-use crate::linux::SUBTYPE;
+use crate::target::live::SUBTYPE;
 
 /// What a mount is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::MountError;
-use crate::linux::mount_of;
+use crate::target::live::mount_of;
 
 /// The mount point's true path, if it can be mounted on.
 ///

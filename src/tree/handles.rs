@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use super::{Inode, OpenDirectory};
-use crate::cache::SpaceEpoch;
-use crate::error::{Error, Result};
-use crate::process::{ProcessInfo, ProcessMemory, WriteMode};
+use crate::common::error::{Error, Result};
+use crate::target::cache::SpaceEpoch;
+use crate::target::{ProcessInfo, ProcessMemory, WriteMode};
 use crate::view::{MappingFile, Short};
 
 /// A process whose memory is open: one for all handles on one program.
@@ -145,10 +145,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cache::Freshness;
-    use crate::clock::ManualClock;
-    use crate::mapping::AddressSpace;
-    use crate::process::fake::FakeProcess;
+    use crate::common::clock::ManualClock;
+    use crate::target::cache::Freshness;
+    use crate::target::fake::FakeProcess;
+    use crate::target::mapping::AddressSpace;
     use crate::view::FaultPolicy;
 
     fn mapping(inode: u64, short: Short) -> OpenMemory {

@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use parking_lot::RwLock;
 
 use super::node::{Node, NodeKey};
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
 
 /// The number of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,7 +160,7 @@ fn place(known: &BTreeMap<Inode, Known>, key: NodeKey<'_>, hash: u64) -> Inode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::ProcessId;
+    use crate::target::ProcessId;
 
     fn link(pid: u32) -> Node {
         Node::CommandLink(ProcessId::new(pid).unwrap())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{DirectoryEntry, Node, Snapshot};
-use crate::process::ProcessInfo;
+use crate::target::ProcessInfo;
 
 /// How long the kernel, and a walk that has not begun yet, may keep what was listed, whatever the freshness bound.
 pub const LISTING_VALID: Duration = Duration::from_secs(1);
@@ -131,9 +131,9 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::process::ProcessSource;
-    use crate::process::fake::{FakeProcess, FakeSource};
+    use crate::common::clock::ManualClock;
+    use crate::target::ProcessSource;
+    use crate::target::fake::{FakeProcess, FakeSource};
     use crate::tree::ProcessTable;
 
     /// SEMANTICS: a walk that begins anew shows what is there by then.

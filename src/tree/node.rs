@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::address::AddressRange;
-use crate::mapping::{Device, Mapping, Protection};
-use crate::process::{ProcessId, ProcessIdentity, ProcessInfo};
+use crate::common::address::AddressRange;
+use crate::target::mapping::{Device, Mapping, Protection};
+use crate::target::{ProcessId, ProcessIdentity, ProcessInfo};
 
 /// The kind of a file, as its mode shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
-use crate::process::{ProcessId, ProcessInfo, ProcessSource};
-use crate::visit::{Everywhere, Visit, Visits};
+use crate::common::error::{Error, Result};
+use crate::target::visit::{Everywhere, Visit, Visits};
+use crate::target::{ProcessId, ProcessInfo, ProcessSource};
 
 /// How long a pass waits at its end for processes that it met in the middle of an exec, for all of
 /// them together: an exec takes far less, unless it waits for something that does not answer.
@@ -111,7 +111,7 @@ fn listed(pid: ProcessId, answer: Result<ProcessInfo>) -> Option<Arc<ProcessInfo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::fake::{FakeProcess, FakeSource};
+    use crate::target::fake::{FakeProcess, FakeSource};
 
     /// Looks at all but these, and ends at that one.
     #[derive(Debug)]

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use lru::LruCache;
 
 use super::{LISTING_VALID, Pass};
-use crate::address::Address;
-use crate::clock::Clock;
-use crate::error::Result;
-use crate::mapping::{AddressSpace, Mapping};
-use crate::process::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::common::address::Address;
+use crate::common::clock::Clock;
+use crate::common::error::Result;
+use crate::target::mapping::{AddressSpace, Mapping};
+use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 
 /// Address spaces that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
@@ -313,8 +313,8 @@ impl ProcessTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::process::fake::{FakeProcess, FakeSource};
+    use crate::common::clock::ManualClock;
+    use crate::target::fake::{FakeProcess, FakeSource};
 
     const BOUND: Duration = Duration::from_millis(100);
     const MAPS: &[u8] = b"\

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::range::{self, Manner, Seek, Unreadable};
 use super::{FaultPolicy, Short};
-use crate::address::Address;
-use crate::error::{Error, Result};
-use crate::mapping::{Extent, Mapping};
-use crate::process::{ProcessMemory, WriteMode};
+use crate::common::address::Address;
+use crate::common::error::{Error, Result};
+use crate::target::mapping::{Extent, Mapping};
+use crate::target::{ProcessMemory, WriteMode};
 
 /// One mapping of one pinned process.
 #[derive(Debug)]
@@ -128,10 +128,10 @@ fn len_from(mapping: &Mapping, offset: u64, len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::PAGE_SIZE;
-    use crate::mapping::{AddressSpace, Barrier};
-    use crate::process::WithheldMemory;
-    use crate::process::fake::{self, Call, FakeProcess};
+    use crate::common::address::PAGE_SIZE;
+    use crate::target::cache::DeniedMemory;
+    use crate::target::fake::{self, Call, FakeProcess};
+    use crate::target::mapping::{AddressSpace, Barrier};
 
     const PAGE: usize = PAGE_SIZE as usize;
 
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_is_kept_back_is_an_error_or_zeros() {
         let file = |faults| {
-            let memory = WithheldMemory::new(process().open());
+            let memory = DeniedMemory::new(process().open());
             MappingFile::new(Arc::new(memory), Arc::new(mapping()), faults)
         };
         for short in [Short::Allowed, Short::Refused] {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{FaultPolicy, Short};
-use crate::address::{Address, AddressRange};
-use crate::error::{Error, Result};
-use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, ReadSegment};
-use crate::residency::Content;
+use crate::common::address::{Address, AddressRange};
+use crate::common::error::{Error, Result};
+use crate::target::mapping::Mapping;
+use crate::target::page_state::Content;
+use crate::target::{ProcessMemory, ReadSegment};
 
 /// Mappings in a row, lowest address first, none of them overlapping.
 pub(super) type Mappings = [Arc<Mapping>];

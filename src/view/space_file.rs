@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::range::{self, Manner, Seek, Unreadable};
 use super::{FaultPolicy, Short};
-use crate::address::Address;
-use crate::error::{Error, Result};
-use crate::mapping::Mapping;
-use crate::process::{ProcessMemory, WriteMode};
+use crate::common::address::Address;
+use crate::common::error::{Error, Result};
+use crate::target::mapping::Mapping;
+use crate::target::{ProcessMemory, WriteMode};
 
 /// The address space of one pinned process, with the mappings that it has at the moment.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct SpaceFile {
 /// Length of the file of an address space: behind the last address that the
 /// kernel gives out unless it is asked for more (`Documentation/arch/x86/x86_64/mm.rst`).
 #[cfg(target_arch = "x86_64")]
-pub const SPACE_SIZE: u64 = (1 << 47) - crate::address::PAGE_SIZE;
+pub const SPACE_SIZE: u64 = (1 << 47) - crate::common::address::PAGE_SIZE;
 /// Length of the file of an address space (`Documentation/arch/arm64/memory.rst`).
 #[cfg(not(target_arch = "x86_64"))]
 pub const SPACE_SIZE: u64 = 1 << 48;
@@ -130,9 +130,9 @@ impl SpaceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::PAGE_SIZE;
-    use crate::mapping::AddressSpace;
-    use crate::process::fake::FakeProcess;
+    use crate::common::address::PAGE_SIZE;
+    use crate::target::fake::FakeProcess;
+    use crate::target::mapping::AddressSpace;
 
     const PAGE: usize = PAGE_SIZE as usize;
 

@@ -17,10 +17,10 @@ use fuser::{
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use procmemfs::cache::{Freshness, SpaceEpoch};
-use procmemfs::clock::SystemClock;
+use procmemfs::common::clock::SystemClock;
 use procmemfs::config::MountConfig;
 use procmemfs::fuse::negotiate;
+use procmemfs::target::cache::{Freshness, SpaceEpoch};
 
 use super::PAGE;
 use tree::Node;

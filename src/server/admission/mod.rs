@@ -1,0 +1,411 @@
+//! Admission control: who may make calls that can wait for a target, how many of them, and for how long.
+//!
+//! A call into a target can wait for whatever the target waits for: a file server, a `userfaultfd`
+//! handler, a lock that an exec holds, or this very mount. Whoever serves a request that may do
+//! so takes a *permit* first. There is a permit less than there are serving threads, so one thread is
+//! always left for everything else. A call that has not returned by its deadline is answered by the
+//! *watchdog* and left behind; it keeps its permit until it does return. While a process does not
+//! answer, further requests to it get a shorter deadline (*backoff*), and none once too many wait in it.
+//!
+//! Requests that get no permit wait in a bounded queue. Each call that returns works it off, and so do
+//! *workers*: threads that are started, up to a limit, where nobody returns.
+//!
+//! A listing looks at every process, and must not wait for any of them: it is a *survey*, one call
+//! that says which process it looks at. Where that stalls it is taken over by another thread, which
+//! passes over that process ([`Survey`]).
+
+mod backoff;
+mod deadline;
+mod state;
+mod survey;
+mod watchdog;
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+use std::thread::Thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::common::clock::Clock;
+use crate::common::pid::ProcessId;
+
+pub use survey::Survey;
+pub use watchdog::Duties;
+
+use deadline::Deadline;
+use state::{Call, Job, Room, State, Waiting};
+
+/// What is admitted, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a request waits for its answer.
+    pub deadline: Duration,
+    /// How long a request waits for a process that has not answered another one
+    /// lately: the kernel asks again for each page of a request that failed.
+    pub reduced: Duration,
+    /// How long a process that did not answer is given less time.
+    pub backoff: Duration,
+    /// How long a request may take whose thread is running: reading the `maps` of a process with
+    /// very many mappings on a machine that is very busy.
+    pub longest: Duration,
+    /// How long a request may take whose thread waits, and runs now and then.
+    pub longest_waiting: Duration,
+    /// How long a survey may look at one process.
+    pub stall: Duration,
+    /// How long a survey looks at processes at all; those that are left then are passed over.
+    pub survey: Duration,
+    /// How long a request waits for a permit before a worker is started for it.
+    pub handover: Duration,
+    /// How long a worker without work waits for some.
+    pub linger: Duration,
+    /// Serving threads that may be in calls that can wait.
+    pub permits: usize,
+    /// Calls in one process at a time.
+    pub per_process: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Requests in the queue; half of them may be of one process.
+    pub queued: usize,
+    /// Bytes that the queue holds for them; half of them may be of one process.
+    pub queued_bytes: usize,
+}
+
+impl Limits {
+    /// Limits for a number of serving threads.
+    pub fn for_threads(threads: usize) -> Self {
+        let permits = threads.saturating_sub(1);
+        Self {
+            deadline: Duration::from_secs(2),
+            reduced: Duration::from_millis(50),
+            backoff: Duration::from_secs(10),
+            longest: Duration::from_secs(60),
+            longest_waiting: Duration::from_secs(10),
+            stall: Duration::from_millis(100),
+            survey: Duration::from_millis(1500),
+            handover: Duration::from_millis(10),
+            linger: Duration::from_secs(1),
+            permits,
+            per_process: permits.div_ceil(2).max(2),
+            workers: 64,
+            queued: 2048,
+            queued_bytes: 32 << 20,
+        }
+    }
+
+    /// Calls of one process that may wait past their deadline: fewer where many processes do not answer.
+    fn stuck_per_process(&self, stuck: usize) -> usize {
+        if stuck < self.permits + self.workers / 4 {
+            self.per_process
+        } else {
+            1
+        }
+    }
+}
+
+/// Threads of this program, and processes as far as they tell one from the next of the same number.
+pub trait Tasks: Debug + Send + Sync {
+    /// The number of the calling thread.
+    fn current(&self) -> i32;
+
+    /// What a thread of this program does.
+    fn activity(&self, thread: i32) -> Activity;
+
+    /// The function of the kernel that a thread of this program waits in, for the log.
+    fn waits_in(&self, thread: i32) -> String;
+
+    /// What tells the process that has this number now from others that had it, if there is one. Waits
+    /// for nobody.
+    fn instance(&self, process: ProcessId) -> Option<u64>;
+}
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Whether it is running, or would be if it had a processor: then it does not wait for a target.
+    pub is_running: bool,
+    /// How often it has begun to wait or has lost its processor.
+    pub scheduled: u64,
+}
+
+/// The process that a call may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its number.
+    pub pid: ProcessId,
+    /// What tells it from others of its number ([`Tasks::instance`]); `None` where nobody has asked:
+    /// that costs a few system calls, and is seldom needed.
+    pub instance: Option<u64>,
+}
+
+impl Target {
+    /// Whatever process has this number.
+    pub fn numbered(pid: ProcessId) -> Self {
+        let instance = None;
+        Self { pid, instance }
+    }
+
+    /// Whether both can be the same process.
+    fn is(self, other: Self) -> bool {
+        let instances = self.instance.zip(other.instance);
+        self.pid == other.pid && instances.is_none_or(|(one, other)| one == other)
+    }
+}
+
+/// What kind of call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A call that asks for what the process itself holds: that it returns shows that the process answers.
+    Probe,
+    /// Any other request.
+    Other,
+    /// A call that closes what was opened of a process. Nobody waits for it, so it has the time it takes.
+    Closing,
+    /// A survey.
+    Survey,
+}
+
+/// What is done when a call does not return in time.
+type Expire = Box<dyn FnOnce() + Send>;
+
+/// Whether a call may be made.
+#[derive(Debug)]
+pub enum Admitted {
+    /// Now; [`Admission::leave`] must follow.
+    Now(Permit),
+    /// Not now: hand the work over to [`Admission::queue`].
+    Later,
+    /// Not at all: the process does not answer those that wait for it already.
+    Refused,
+}
+
+/// The right to make a call that can wait.
+#[derive(Debug)]
+#[must_use = "a permit is taken until it is given back"]
+pub struct Permit(u64);
+
+/// Keeps count of the calls that can wait.
+pub struct Admission {
+    clock: Arc<dyn Clock>,
+    tasks: Arc<dyn Tasks>,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Wakes workers that linger.
+    work: Condvar,
+    /// Whom to wake when a deadline comes up that is earlier than the one it sleeps for.
+    watchdog: Mutex<Option<Thread>>,
+}
+
+impl Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Admission")
+            .field("limits", &self.limits)
+            .field("inside", &state.inside.len())
+            .field("waiting", &state.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Admission {
+    /// Nobody is admitted yet.
+    pub fn new(clock: Arc<dyn Clock>, tasks: Arc<dyn Tasks>, limits: Limits) -> Self {
+        Self {
+            clock,
+            tasks,
+            limits,
+            state: Mutex::new(State::default()),
+            work: Condvar::new(),
+            watchdog: Mutex::new(None),
+        }
+    }
+
+    /// Asks for a permit for a call that may wait for `target`. `expire` is called, once and by
+    /// another thread, if it is not given back in time.
+    pub fn enter(
+        &self,
+        target: Target,
+        kind: Kind,
+        expire: impl FnOnce() + Send + 'static,
+    ) -> Admitted {
+        let (mut state, target, room) = self.room(target);
+        match room {
+            Room::None => Admitted::Refused,
+            Room::Later => Admitted::Later,
+            Room::Now if state.seated >= self.limits.permits => Admitted::Later,
+            Room::Now => {
+                state.seated += 1;
+                let mut call = self.call(&state, target, kind, Some(Box::new(expire)));
+                call.seated = true;
+                Admitted::Now(self.admit(&mut state, call))
+            }
+        }
+    }
+
+    /// Gives a permit back, and works off what waits for one. `answered` says whether the process did:
+    /// an error that says that something does not answer is none.
+    pub fn leave(&self, permit: Permit, answered: bool) {
+        let mut state = self.state.lock();
+        state.returned(permit, answered, self.clock.now(), &self.limits);
+        self.work_off(&mut state);
+        state.seated -= 1;
+        self.arm_sweep(&mut state);
+    }
+
+    /// Has `job` done once there is room for another call in the process. `expire` is called if
+    /// that, or the job, takes too long; the job may still run then. It is called at once where
+    /// the queue has no place for a job that holds so many `bytes`. The job returns whether the process
+    /// answered, as for [`leave`](Self::leave).
+    pub fn queue(
+        self: &Arc<Self>,
+        target: Target,
+        kind: Kind,
+        bytes: usize,
+        expire: impl FnOnce() + Send + 'static,
+        job: impl FnOnce() -> bool + Send + 'static,
+    ) {
+        let (mut state, target, _) = self.room(target);
+        if !state.has_place(target, bytes, &self.limits) {
+            drop(state);
+            return expire();
+        }
+        let call = self.call(&state, target, kind, Some(Box::new(expire)));
+        self.enqueue(&mut state, call, bytes, Box::new(|_: &Permit| job()));
+    }
+
+    /// Closes something that was opened of a process, here, or on another thread where a file of that
+    /// process is being closed already, or where no thread may wait. One thread at a time closes files
+    /// of one process; what waits for it is bounded by who has opened it.
+    pub fn close(self: &Arc<Self>, target: Target, job: impl FnOnce() + Send + 'static) {
+        let mut state = self.state.lock();
+        let mut call = self.call(&state, target, Kind::Closing, Some(Box::new(|| ())));
+        // It is past its deadline for the watchdog alone, which counts it as stuck from then on.
+        if state.seated >= self.limits.permits || state.is_closing(target) {
+            let job = |_: &Permit| {
+                job();
+                true
+            };
+            return self.enqueue(&mut state, call, 0, Box::new(job));
+        }
+        state.seated += 1;
+        call.seated = true;
+        let permit = self.admit(&mut state, call);
+        drop(state);
+        job();
+        self.leave(permit, true);
+    }
+
+    /// Calls past their deadline that have not returned.
+    pub fn stuck(&self) -> usize {
+        self.state.lock().stuck(|_| true)
+    }
+
+    /// The room there is for one more call in `target`. Where there is less than there could be it is
+    /// made sure that this is due to the same process, without the lock.
+    fn room(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Room) {
+        loop {
+            let state = self.state.lock();
+            let room = state.room(target, &self.limits);
+            let is_plain = matches!(room, Room::Now) && !state.backoffs.knows(target);
+            if is_plain || target.instance.is_some() {
+                return (state, target, room);
+            }
+            drop(state);
+            // A process that is not there has nothing in common with any other.
+            let instance = self.tasks.instance(target.pid).unwrap_or(u64::MAX);
+            target.instance = Some(instance);
+        }
+    }
+
+    fn call(&self, state: &State, target: Target, kind: Kind, expire: Option<Expire>) -> Call {
+        let now = self.clock.now();
+        let allowed = state.backoffs.deadline(target, now, &self.limits);
+        Call {
+            target: Some(target),
+            kind,
+            reduced: allowed < self.limits.deadline,
+            begun: now,
+            deadline: Deadline::new(now, allowed),
+            thread: None,
+            seated: false,
+            expire,
+        }
+    }
+
+    /// Counts a call in that this thread is about to make.
+    fn admit(&self, state: &mut MutexGuard<'_, State>, mut call: Call) -> Permit {
+        call.thread = Some(self.tasks.current());
+        if call.kind == Kind::Survey {
+            call.deadline = Deadline::new(self.clock.now(), self.limits.stall);
+        }
+        let due = call.deadline.next_look();
+        let permit = state.admit(call);
+        self.alarm(state, due);
+        self.arm_sweep(state);
+        permit
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        state: &mut MutexGuard<'_, State>,
+        call: Call,
+        bytes: usize,
+        job: Job,
+    ) {
+        let due = call
+            .deadline
+            .next_look()
+            .min(call.begun + self.limits.handover);
+        state.queued_bytes += bytes;
+        state.waiting.push_back(Waiting { call, job, bytes });
+        if state.idle_workers > 0 {
+            self.work.notify_one();
+        } else if state.nobody_returns() && state.wants_worker(&self.limits) {
+            state.workers += 1;
+            MutexGuard::unlocked(state, || self.start_worker());
+        }
+        self.alarm(state, due);
+        self.arm_sweep(state);
+    }
+
+    fn start_worker(self: &Arc<Self>) {
+        let admission = Arc::clone(self);
+        let started = std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || admission.work());
+        if let Err(error) = started {
+            log::warn!("no thread for requests that wait: {error}");
+            self.state.lock().workers -= 1;
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        let mut state = self.state.lock();
+        loop {
+            self.work_off(&mut state);
+            state.idle_workers += 1;
+            let timed_out = self
+                .work
+                .wait_for(&mut state, self.limits.linger)
+                .timed_out();
+            state.idle_workers -= 1;
+            if (timed_out && !state.has_work(&self.limits)) || state.ended {
+                break;
+            }
+        }
+        state.workers -= 1;
+    }
+
+    /// Does jobs that wait, as long as there is room for one.
+    fn work_off(&self, state: &mut MutexGuard<'_, State>) {
+        while let Some(Waiting { call, job, .. }) = state.next_with_room(&self.limits) {
+            let permit = self.admit(state, call);
+            let answered = MutexGuard::unlocked(state, || job(&permit));
+            state.returned(permit, answered, self.clock.now(), &self.limits);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,129 @@
+//! Looking at every process without waiting for any.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::deadline::Deadline;
+use super::state::Call;
+use super::{Admission, Admitted, Kind, Permit, Target};
+use crate::common::pid::ProcessId;
+use crate::target::visit::{Visit, Visits};
+
+/// A call that looks at one process after another.
+///
+/// Each [`visit`](Visits::visit) begins a new deadline, which is short. What happens at its end is
+/// what happens at any call's: `expire`, which is to have the survey made by another thread. The call
+/// that waits stays behind, and as long as it does, other surveys pass over that process.
+#[derive(Debug)]
+pub struct Survey<'a> {
+    admission: &'a Admission,
+    permit: &'a Permit,
+}
+
+impl<'a> Survey<'a> {
+    /// The survey that holds `permit`, which [`Admission::enter_survey`] gave.
+    pub fn new(admission: &'a Admission, permit: &'a Permit) -> Self {
+        Self { admission, permit }
+    }
+}
+
+impl Visits for Survey<'_> {
+    fn visit(&self, process: ProcessId) -> Visit {
+        self.admission.visit(self.permit, process)
+    }
+}
+
+impl Admission {
+    /// Asks for a permit for a survey that was begun at `begun` (now, where it is `None`).
+    pub fn enter_survey(
+        &self,
+        begun: Option<Duration>,
+        expire: impl FnOnce() + Send + 'static,
+    ) -> Admitted {
+        let mut state = self.state.lock();
+        if state.seated >= self.limits.permits {
+            return Admitted::Later;
+        }
+        state.seated += 1;
+        let mut call = self.survey_call(begun, expire);
+        call.seated = true;
+        Admitted::Now(self.admit(&mut state, call))
+    }
+
+    /// As [`queue`](Self::queue), for a survey that was begun at `begun`; false where the queue has no place.
+    #[must_use = "nobody answers what was not queued"]
+    pub fn queue_survey(
+        self: &Arc<Self>,
+        begun: Option<Duration>,
+        expire: impl FnOnce() + Send + 'static,
+        job: impl FnOnce(&Permit) + Send + 'static,
+    ) -> bool {
+        let call = self.survey_call(begun, expire);
+        let mut state = self.state.lock();
+        let has_place = state.waiting.len() < self.limits.queued;
+        if has_place {
+            let job = |permit: &Permit| {
+                job(permit);
+                true
+            };
+            self.enqueue(&mut state, call, 0, Box::new(job));
+        }
+        has_place
+    }
+
+    /// How long a request waits for its answer.
+    pub fn deadline(&self) -> Duration {
+        self.limits.deadline
+    }
+
+    /// The time, as surveys are begun at it.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn survey_call(&self, begun: Option<Duration>, expire: impl FnOnce() + Send + 'static) -> Call {
+        let now = self.clock.now();
+        Call {
+            target: None,
+            kind: Kind::Survey,
+            reduced: false,
+            begun: begun.unwrap_or(now),
+            deadline: Deadline::new(begun.unwrap_or(now), self.limits.deadline),
+            thread: None,
+            seated: false,
+            expire: Some(Box::new(expire)),
+        }
+    }
+
+    fn visit(&self, permit: &Permit, process: ProcessId) -> Visit {
+        let now = self.clock.now();
+        let mut target = Target::numbered(process);
+        loop {
+            let mut state = self.state.lock();
+            let waits = |call: &Call| {
+                call.kind == Kind::Survey && call.target.is_some_and(|of| of.is(target))
+            };
+            let is_stuck = state.stuck(waits) > 0;
+            let Some(call) = state.inside.get_mut(&permit.0) else {
+                return Visit::Stop;
+            };
+            if call.expire.is_none() {
+                return Visit::Stop;
+            }
+            if now >= call.begun + self.limits.survey {
+                return Visit::Skip;
+            }
+            if !is_stuck {
+                call.target = Some(target);
+                call.deadline = Deadline::new(now, self.limits.stall);
+                return Visit::Look;
+            }
+            if target.instance.is_some() {
+                return Visit::Skip;
+            }
+            // Does somebody wait for this one, or for another process that had its number?
+            drop(state);
+            target.instance = self.tasks.instance(process).or(Some(u64::MAX));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Requests, whatever transport brings them.
+
+pub mod admission;

@@ -1,0 +1,487 @@
+//! A process's memory behind the cache.
+
+use std::sync::Arc;
+
+use super::freshness::{Freshness, SpaceEpoch};
+use super::looked::Looked;
+use super::pages::{PageCache, SpaceId};
+use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+use crate::common::error::{Error, Result};
+use crate::target::mapping::Mapping;
+use crate::target::page_state::{Held, Stretch};
+use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requested};
+
+/// The largest request, in bytes, whose pages are kept. A larger one is a pass
+/// over a file: a copy into the cache would cost as much as reading it again.
+const LARGEST_KEPT: usize = 64 * 1024;
+
+/// Decorates a [`ProcessMemory`] with a [`PageCache`].
+///
+/// A page is served from the cache only within the epoch in which its read
+/// began, and a write ends all epochs once it is done. So a read that was
+/// under way during a write may fill the cache, but nobody will see that.
+#[derive(Debug)]
+pub struct CachedMemory {
+    inner: Arc<dyn ProcessMemory>,
+    cache: Arc<PageCache>,
+    freshness: Arc<Freshness>,
+    epoch: SpaceEpoch,
+    space: SpaceId,
+    /// Where the bytes of mappings are, by their start: a sparse copy asks for one stretch at a time.
+    looked: Looked,
+}
+
+impl CachedMemory {
+    /// Puts `cache` before `inner`; `epoch` is that of its address space.
+    pub fn new(
+        inner: Arc<dyn ProcessMemory>,
+        cache: Arc<PageCache>,
+        freshness: Arc<Freshness>,
+        epoch: SpaceEpoch,
+    ) -> Self {
+        let space = cache.new_space();
+        Self {
+            inner,
+            cache,
+            freshness,
+            epoch,
+            space,
+            looked: Looked::default(),
+        }
+    }
+}
+
+impl Drop for CachedMemory {
+    fn drop(&mut self) {
+        self.cache.forget(self.space);
+    }
+}
+
+/// A stretch that the cache does not hold, to be read from the process.
+#[derive(Debug)]
+struct Missing<'a> {
+    /// Where the stretch starts in the whole request, in bytes.
+    position: usize,
+    address: Address,
+    buffer: &'a mut [u8],
+    mapping: &'a Mapping,
+}
+
+impl ProcessMemory for CachedMemory {
+    fn identity(&self) -> &ProcessIdentity {
+        self.inner.identity()
+    }
+
+    fn verify(&self) -> Result<()> {
+        self.inner.verify()
+    }
+
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+        let wanted = requested(segments);
+        let epoch = self.freshness.current(&self.epoch);
+        let mut missing = match self.cache.look(self.space, epoch) {
+            Some(mut look) => take_hits(segments, |address, out| look.copy(address, out)),
+            None => take_hits(segments, |_, _| false),
+        };
+        let pages = |buffers: usize| (buffers as u64).div_ceil(PAGE_SIZE);
+        let unknown: usize = missing.iter().map(|stretch| stretch.buffer.len()).sum();
+        self.cache.metrics().cache_hits.add(pages(wanted - unknown));
+        self.cache.metrics().cache_misses.add(pages(unknown));
+
+        let Some(first) = missing.first() else {
+            return Ok(wanted);
+        };
+        let (first_position, first_address) = (first.position, first.address);
+        let answer = if wanted <= LARGEST_KEPT {
+            self.read_pages(&mut missing, epoch)
+        } else {
+            self.read_through(&mut missing)
+        };
+        match answer {
+            Ok(None) => Ok(wanted),
+            Ok(Some(position)) if position > 0 => Ok(position),
+            Err(error) if error.is_of_bytes() && first_position > 0 => Ok(first_position),
+            Ok(Some(_)) | Err(Error::Unreachable(_)) => Err(Error::Unreachable(first_address)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        let epoch = self.freshness.current(&self.epoch);
+        self.looked
+            .contents(&*self.inner, epoch, mapping, range, at_most)
+    }
+
+    fn rest(&self) {
+        self.looked.clear();
+        self.inner.rest();
+    }
+
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        self.inner.held(ranges)
+    }
+
+    fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
+        let answer = self.inner.write(address, data, mode);
+        // After the write and whatever came of it: some bytes may have got there.
+        self.freshness.end_all();
+        answer
+    }
+}
+
+impl CachedMemory {
+    /// Reads the stretches straight into the caller's buffers.
+    ///
+    /// Returns the position in the request where the bytes end, `None` where there are all.
+    fn read_through(&self, missing: &mut [Missing<'_>]) -> Result<Option<usize>> {
+        let mut segments: Vec<ReadSegment<'_>> = missing
+            .iter_mut()
+            .map(|stretch| ReadSegment {
+                address: stretch.address,
+                buffer: stretch.buffer,
+                mapping: stretch.mapping,
+            })
+            .collect();
+        let mut left = self.inner.read(&mut segments)?;
+        for stretch in missing {
+            if left < stretch.buffer.len() {
+                return Ok(Some(stretch.position + left));
+            }
+            left -= stretch.buffer.len();
+        }
+        Ok(None)
+    }
+
+    /// Reads the whole pages that hold the stretches, and keeps them. Returns as [`read_through`](Self::read_through).
+    fn read_pages(
+        &self,
+        missing: &mut [Missing<'_>],
+        epoch: super::Epoch,
+    ) -> Result<Option<usize>> {
+        let mut pages: Vec<(Address, Vec<u8>)> = missing
+            .iter()
+            .map(|stretch| {
+                let start = stretch.address.page_start();
+                let end = stretch.address.plus(stretch.buffer.len() as u64);
+                let len = end.since(start).next_multiple_of(PAGE_SIZE);
+                (start, vec![0; len as usize])
+            })
+            .collect();
+        let mut segments: Vec<ReadSegment<'_>> = pages
+            .iter_mut()
+            .zip(&*missing)
+            .map(|((start, buffer), stretch)| ReadSegment {
+                address: *start,
+                buffer,
+                mapping: stretch.mapping,
+            })
+            .collect();
+        let mut left = self.inner.read(&mut segments)?;
+        let is_valid = self.freshness.is_valid(epoch);
+        for ((start, bytes), stretch) in pages.iter().zip(missing) {
+            let read = left.min(bytes.len());
+            left -= read;
+            if is_valid {
+                self.cache.add(self.space, epoch, *start, &bytes[..read]);
+            }
+            let skipped = stretch.address.since(*start) as usize;
+            let useful = read.saturating_sub(skipped).min(stretch.buffer.len());
+            stretch.buffer[..useful].copy_from_slice(&bytes[skipped..skipped + useful]);
+            if useful < stretch.buffer.len() {
+                return Ok(Some(stretch.position + useful));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Lets `copy` fill what it can, page by page, and returns the rest, neighbours joined.
+fn take_hits<'s>(
+    segments: &'s mut [ReadSegment<'_>],
+    mut copy: impl FnMut(Address, &mut [u8]) -> bool,
+) -> Vec<Missing<'s>> {
+    let mut missing = Vec::new();
+    let mut position = 0;
+    for segment in segments {
+        let mapping = segment.mapping;
+        let mut address = segment.address;
+        let mut rest = &mut *segment.buffer;
+        // Bytes at the front of `rest` that are known to be missing.
+        let mut gap = 0;
+        while gap < rest.len() {
+            let at = address.plus(gap as u64);
+            let here = (at.left_in_page() as usize).min(rest.len() - gap);
+            if !copy(at, &mut rest[gap..gap + here]) {
+                gap += here;
+                continue;
+            }
+            let (buffer, behind) = rest.split_at_mut(gap);
+            if gap > 0 {
+                missing.push(Missing {
+                    position,
+                    address,
+                    buffer,
+                    mapping,
+                });
+            }
+            rest = &mut behind[here..];
+            position += gap + here;
+            address = at.plus(here as u64);
+            gap = 0;
+        }
+        if gap > 0 {
+            missing.push(Missing {
+                position,
+                address,
+                buffer: rest,
+                mapping,
+            });
+        }
+        position += gap;
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::common::clock::ManualClock;
+    use crate::common::metrics::Metrics;
+    use crate::target::fake::conformance::{self, Layout};
+    use crate::target::fake::{self, Call, FakeProcess};
+
+    const PAGE: usize = PAGE_SIZE as usize;
+    const START: u64 = 0x10_0000;
+    const TTL: Duration = Duration::from_millis(100);
+
+    #[derive(Debug)]
+    struct Bench {
+        clock: Arc<ManualClock>,
+        freshness: Arc<Freshness>,
+        cache: Arc<PageCache>,
+        metrics: Arc<Metrics>,
+        process: FakeProcess,
+    }
+
+    impl Bench {
+        fn new(pages: usize) -> Self {
+            let clock = Arc::new(ManualClock::new());
+            let metrics = Arc::new(Metrics::default());
+            let process = FakeProcess::new(7, b"fake");
+            let bytes: Vec<u8> = (0..pages * PAGE)
+                .map(|i| (i / PAGE + i % 199) as u8)
+                .collect();
+            process.map(START, &bytes);
+            Self {
+                freshness: Arc::new(Freshness::new(TTL, Arc::clone(&clock) as _)),
+                cache: Arc::new(PageCache::new(64 << 20, Arc::clone(&metrics))),
+                clock,
+                metrics,
+                process,
+            }
+        }
+
+        fn before(&self, inner: Arc<dyn ProcessMemory>) -> CachedMemory {
+            CachedMemory::new(
+                inner,
+                Arc::clone(&self.cache),
+                Arc::clone(&self.freshness),
+                self.freshness.new_space(),
+            )
+        }
+
+        fn memory(&self) -> CachedMemory {
+            self.before(self.process.open())
+        }
+    }
+
+    fn read(memory: &dyn ProcessMemory, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mapping = fake::mapping(START, 64);
+        let mut bytes = vec![0; len];
+        let segment = ReadSegment {
+            address: Address::new(START + offset),
+            buffer: &mut bytes,
+            mapping: &mapping,
+        };
+        let read = memory.read(&mut [segment])?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    #[test]
+    fn the_cache_keeps_to_the_contract_of_memory() {
+        let bench = Bench::new(2);
+        let memory = bench.memory();
+        let layout = Layout {
+            mapping: fake::mapping(START, 3),
+            start: Address::new(START),
+            first: read(&memory, 0, PAGE).unwrap(),
+            second: read(&memory, PAGE as u64, PAGE).unwrap(),
+        };
+        conformance::check(&memory, &layout);
+        let cold = Bench::new(2);
+        conformance::check(&cold.memory(), &layout);
+    }
+
+    #[test]
+    fn what_was_read_is_not_read_again_within_the_bound() {
+        let bench = Bench::new(4);
+        let memory = bench.memory();
+        let first = read(&memory, 100, 8).unwrap();
+        assert_eq!(
+            bench.process.take_calls(),
+            [Call::Read(vec![(START, PAGE)])]
+        );
+        assert_eq!(read(&memory, 100, 8).unwrap(), first);
+        read(&memory, 0, PAGE).unwrap();
+        assert_eq!(bench.process.take_calls(), []);
+        bench.clock.advance(TTL);
+        read(&memory, 100, 8).unwrap();
+        assert_eq!(bench.process.take_calls().len(), 1);
+        assert_eq!(bench.metrics.cache_hits.get(), 2);
+        assert_eq!(bench.metrics.cache_misses.get(), 2);
+    }
+
+    /// One request is one read of the process for all that the cache does not hold.
+    #[test]
+    fn stretches_that_lie_apart_are_read_in_one_call() {
+        let bench = Bench::new(8);
+        let memory = bench.memory();
+        read(&memory, 2 * PAGE_SIZE, PAGE).unwrap();
+        read(&memory, 5 * PAGE_SIZE, PAGE).unwrap();
+        bench.process.take_calls();
+        let uncached = read(&*bench.process.open(), 0, 8 * PAGE).unwrap();
+        bench.process.take_calls();
+        assert_eq!(read(&memory, 0, 8 * PAGE).unwrap(), uncached);
+        let page = |number: u64| START + number * PAGE_SIZE;
+        assert_eq!(
+            bench.process.take_calls(),
+            [Call::Read(vec![
+                (page(0), 2 * PAGE),
+                (page(3), 2 * PAGE),
+                (page(6), 2 * PAGE)
+            ])]
+        );
+    }
+
+    #[test]
+    fn a_hole_ends_a_read_at_the_same_byte_as_without_the_cache() {
+        for offset in [0, 1, PAGE_SIZE - 1, 2 * PAGE_SIZE + 7] {
+            for cached in [0, 1, 2, 4, 5] {
+                let bench = Bench::new(6);
+                bench.process.unmap(START + 3 * PAGE_SIZE);
+                let memory = bench.memory();
+                read(&memory, cached * PAGE_SIZE, PAGE).unwrap();
+                let bare = read(&*bench.process.open(), offset, 6 * PAGE);
+                assert_eq!(read(&memory, offset, 6 * PAGE), bare, "{offset} {cached}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_requests_do_not_push_out_small_ones() {
+        let bench = Bench::new(64);
+        let memory = bench.memory();
+        read(&memory, 0, 64 * PAGE).unwrap();
+        assert_eq!(bench.metrics.cache_bytes.get(), 0);
+        read(&memory, 0, 16 * PAGE).unwrap();
+        assert_eq!(bench.metrics.cache_bytes.get(), 16 * PAGE_SIZE);
+    }
+
+    /// SEMANTICS: a write is seen at once.
+    #[test]
+    fn a_write_is_seen_through_every_memory_that_shares_the_cache() {
+        let bench = Bench::new(1);
+        let (one, other) = (bench.memory(), bench.memory());
+        read(&one, 0, 8).unwrap();
+        read(&other, 0, 8).unwrap();
+        one.write(Address::new(START), b"written!", WriteMode::Obey)
+            .unwrap();
+        assert_eq!(read(&one, 0, 8).unwrap(), b"written!");
+        assert_eq!(read(&other, 0, 8).unwrap(), b"written!");
+    }
+
+    /// Runs something after the bytes were copied and before they are returned.
+    struct Racing<F> {
+        inner: Arc<dyn ProcessMemory>,
+        then: Mutex<Option<F>>,
+    }
+
+    impl<F> std::fmt::Debug for Racing<F> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Racing")
+        }
+    }
+
+    impl<F: FnOnce() + Send> ProcessMemory for Racing<F> {
+        fn identity(&self) -> &ProcessIdentity {
+            self.inner.identity()
+        }
+
+        fn verify(&self) -> Result<()> {
+            self.inner.verify()
+        }
+
+        fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+            let read = self.inner.read(segments);
+            if let Some(then) = self.then.lock().take() {
+                then();
+            }
+            read
+        }
+
+        fn contents(
+            &self,
+            mapping: &Mapping,
+            range: AddressRange,
+            at_most: usize,
+        ) -> Result<Vec<Stretch>> {
+            self.inner.contents(mapping, range, at_most)
+        }
+
+        fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+            self.inner.held(ranges)
+        }
+
+        fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
+            self.inner.write(address, data, mode)
+        }
+    }
+
+    /// SEMANTICS: a write is seen at once, also past a read that was under way.
+    #[test]
+    fn a_write_outdates_a_read_that_is_in_flight() {
+        let bench = Bench::new(1);
+        let writer = bench.memory();
+        let racing = bench.before(Arc::new(Racing {
+            inner: bench.process.open(),
+            then: Mutex::new(Some(move || {
+                writer
+                    .write(Address::new(START), b"written!", WriteMode::Obey)
+                    .unwrap();
+            })),
+        }));
+        assert_ne!(read(&racing, 0, 8).unwrap(), b"written!");
+        assert_eq!(read(&racing, 0, 8).unwrap(), b"written!");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error_and_not_old_bytes() {
+        let bench = Bench::new(1);
+        let memory = bench.memory();
+        read(&memory, 0, 8).unwrap();
+        bench.clock.advance(TTL);
+        bench.process.exec();
+        let pid = bench.process.identity().pid;
+        assert_eq!(read(&memory, 0, 8), Err(Error::Replaced(pid)));
+    }
+}

@@ -1,0 +1,17 @@
+//! The page cache: memory that was read a moment ago is not read again.
+//!
+//! [`CachedMemory`] is itself a [`ProcessMemory`], so that it can be left out.
+
+mod denied;
+mod freshness;
+mod looked;
+mod memory;
+mod pages;
+
+pub use denied::DeniedMemory;
+pub use freshness::{Epoch, Freshness, SpaceEpoch};
+pub use memory::CachedMemory;
+pub use pages::PageCache;
+
+#[cfg(doc)]
+use crate::target::ProcessMemory;

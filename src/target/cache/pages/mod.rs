@@ -1,0 +1,412 @@
+//! Blocks of memory by address space and page, in two generations.
+//!
+//! A block that comes in is on probation; one that is asked for again is
+//! proven. Room is made among those on probation, the least recently used
+//! first, so that one pass over a large file pushes out nothing but itself
+//! (a segmented LRU).
+
+mod order;
+mod slab;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lru::DefaultHasher;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::freshness::Epoch;
+use crate::common::address::{Address, PAGE_SIZE};
+use crate::common::metrics::Metrics;
+
+use order::{Generation, Order};
+use slab::{Slab, Slot};
+
+/// What a page takes of the budget: itself and, at the most, its places in the tables below.
+const COST: u64 = PAGE_SIZE + 192;
+
+/// Distinguishes the address spaces that share a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SpaceId(u64);
+
+/// A page of an address space, by its number.
+type Key = (SpaceId, u64);
+
+/// What is known of a block, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    key: Key,
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Blocks {
+    /// The bytes.
+    slab: Slab,
+    slots: HashMap<Key, Slot, DefaultHasher>,
+    /// By slot; what stands at one that is free means nothing.
+    known: Vec<Block>,
+    order: Order,
+    /// Blocks of each space, so that a space without any costs no look-up.
+    of_space: HashMap<SpaceId, usize, DefaultHasher>,
+}
+
+/// The cache that all processes share.
+///
+/// One lock guards it all: a request takes it once to look up all of its
+/// pages and once to add them, and nothing is read from a process meanwhile.
+#[derive(Debug)]
+pub struct PageCache {
+    next_space: AtomicU64,
+    blocks: Mutex<Blocks>,
+    metrics: Arc<Metrics>,
+}
+
+impl PageCache {
+    /// A cache that holds at most `budget` bytes of memory.
+    pub fn new(budget: u64, metrics: Arc<Metrics>) -> Self {
+        Self {
+            next_space: AtomicU64::new(0),
+            blocks: Mutex::new(Blocks {
+                slab: Slab::new(usize::try_from(budget / COST).unwrap_or(usize::MAX)),
+                slots: HashMap::default(),
+                known: Vec::new(),
+                order: Order::default(),
+                of_space: HashMap::default(),
+            }),
+            metrics,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(super) fn new_space(&self) -> SpaceId {
+        SpaceId(self.next_space.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Opens the cache to look pages of a space up; `None` where it holds none at all.
+    pub(super) fn look(&self, space: SpaceId, epoch: Epoch) -> Option<Look<'_>> {
+        let blocks = self.blocks.lock();
+        blocks.of_space.contains_key(&space).then_some(Look {
+            blocks,
+            space,
+            epoch,
+        })
+    }
+
+    /// Adds the pages that `bytes` hold, the first at `start`, which begins a page.
+    pub(super) fn add(&self, space: SpaceId, epoch: Epoch, start: Address, bytes: &[u8]) {
+        let mut blocks = self.blocks.lock();
+        for (index, page) in (0_u64..).zip(bytes.chunks_exact(PAGE_SIZE as usize)) {
+            let number = start.get() / PAGE_SIZE + index;
+            blocks.add((space, number), epoch.number(), page);
+        }
+        self.metrics
+            .cache_bytes
+            .set(blocks.slab.len() as u64 * PAGE_SIZE);
+    }
+
+    /// Drops all blocks of a space.
+    pub(super) fn forget(&self, space: SpaceId) {
+        let mut blocks = self.blocks.lock();
+        blocks.forget(space);
+        self.metrics
+            .cache_bytes
+            .set(blocks.slab.len() as u64 * PAGE_SIZE);
+    }
+}
+
+/// The cache, locked for look-ups in one space.
+pub(super) struct Look<'a> {
+    blocks: MutexGuard<'a, Blocks>,
+    space: SpaceId,
+    epoch: Epoch,
+}
+
+impl Look<'_> {
+    /// Copies bytes of one page, from `address` on, if the page was read in this epoch.
+    pub(super) fn copy(&mut self, address: Address, out: &mut [u8]) -> bool {
+        let key = (self.space, address.get() / PAGE_SIZE);
+        match self.blocks.get(key) {
+            Some((epoch, page)) if epoch == self.epoch.number() => {
+                let from = address.since(address.page_start()) as usize;
+                out.copy_from_slice(&page[from..from + out.len()]);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Blocks {
+    /// The epoch and the bytes of a page, which is proven by being asked for.
+    fn get(&mut self, key: Key) -> Option<(u64, &[u8])> {
+        let slot = *self.slots.get(&key)?;
+        self.order.renew(Generation::Proven, slot);
+        // An eighth is left to newcomers, or nothing new would ever be proven.
+        let capacity = self.slab.capacity();
+        if self.order.len(Generation::Proven) > capacity - capacity / 8
+            && let Some(oldest) = self.order.oldest(Generation::Proven)
+        {
+            self.order.renew(Generation::Probation, oldest);
+        }
+        Some((self.known[slot as usize].epoch, self.slab.page(slot)))
+    }
+
+    fn add(&mut self, key: Key, epoch: u64, page: &[u8]) {
+        if let Some(&slot) = self.slots.get(&key) {
+            let generation = self.order.generation(slot);
+            self.order.renew(generation, slot);
+            self.known[slot as usize].epoch = epoch;
+            self.slab.page_mut(slot).copy_from_slice(page);
+            return;
+        }
+        if self.slab.len() == self.slab.capacity() {
+            self.let_one_go();
+        }
+        // There is none where the budget is below a page.
+        let Some(slot) = self.slab.add(page) else {
+            return;
+        };
+        let block = Block { key, epoch };
+        match self.known.get_mut(slot as usize) {
+            Some(known) => *known = block,
+            None => self.known.push(block),
+        }
+        self.slots.insert(key, slot);
+        self.order.put(Generation::Probation, slot);
+        *self.of_space.entry(key.0).or_default() += 1;
+        self.check();
+    }
+
+    /// Lets the least recently used block go, one on probation if there is any.
+    fn let_one_go(&mut self) {
+        let oldest = self.order.oldest(Generation::Probation);
+        let Some(slot) = oldest.or_else(|| self.order.oldest(Generation::Proven)) else {
+            return;
+        };
+        let (space, _) = self.known[slot as usize].key;
+        self.remove(slot);
+        if let Some(count) = self.of_space.get_mut(&space) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_space.remove(&space);
+            }
+        }
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.slots.remove(&self.known[slot as usize].key);
+        self.order.take(slot);
+        self.slab.remove(slot);
+    }
+
+    fn forget(&mut self, space: SpaceId) {
+        if self.of_space.remove(&space).is_none() {
+            return;
+        }
+        let slots = self.slots.iter().filter(|((of, _), _)| *of == space);
+        let slots: Vec<Slot> = slots.map(|(_, slot)| *slot).collect();
+        for slot in slots {
+            self.remove(slot);
+        }
+        if self.slots.is_empty() {
+            self.slots = HashMap::default();
+            self.known = Vec::new();
+            self.order = Order::default();
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        debug_assert!(
+            self.slots.len() == self.slab.len()
+                && self.slots.len()
+                    == self.order.len(Generation::Probation) + self.order.len(Generation::Proven),
+            "every block is found, and has its turn"
+        );
+        debug_assert!(
+            self.slots.len() > 64 || self.of_space.values().sum::<usize>() == self.slots.len(),
+            "every block is counted for its space"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::clock::ManualClock;
+    use crate::target::cache::Freshness;
+
+    const PAGE: usize = PAGE_SIZE as usize;
+
+    fn epoch() -> Epoch {
+        let freshness = Freshness::new(
+            std::time::Duration::from_secs(1),
+            Arc::new(ManualClock::new()),
+        );
+        freshness.current(&freshness.new_space())
+    }
+
+    fn cache(pages: u64) -> PageCache {
+        PageCache::new(pages * COST, Arc::new(Metrics::default()))
+    }
+
+    fn holds(cache: &PageCache, space: SpaceId, epoch: Epoch, page: u64) -> bool {
+        cache
+            .look(space, epoch)
+            .is_some_and(|mut look| look.copy(Address::new(page * PAGE_SIZE), &mut [0]))
+    }
+
+    #[test]
+    fn the_least_recently_used_page_leaves() {
+        let (cache, epoch) = (cache(2), epoch());
+        let space = cache.new_space();
+        cache.add(space, epoch, Address::new(0), &[1; 2 * PAGE]);
+        assert!(holds(&cache, space, epoch, 0));
+        cache.add(space, epoch, Address::new(7 * PAGE_SIZE), &[7; PAGE]);
+        assert!(holds(&cache, space, epoch, 0));
+        assert!(!holds(&cache, space, epoch, 1));
+        assert!(holds(&cache, space, epoch, 7));
+        assert_eq!(cache.metrics().cache_bytes.get(), 2 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn one_pass_pushes_out_nothing_that_was_asked_for_again() {
+        let (cache, epoch) = (cache(16), epoch());
+        let space = cache.new_space();
+        cache.add(space, epoch, Address::new(0), &[1; 4 * PAGE]);
+        assert!((0..4).all(|page| holds(&cache, space, epoch, page)));
+        for page in 100..200 {
+            cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[2; PAGE]);
+        }
+        assert!((0..4).all(|page| holds(&cache, space, epoch, page)));
+        assert!((188..200).all(|page| holds(&cache, space, epoch, page)));
+        assert!(!holds(&cache, space, epoch, 187));
+    }
+
+    #[test]
+    fn what_is_proven_leaves_room_for_newcomers() {
+        let (cache, epoch) = (cache(16), epoch());
+        let space = cache.new_space();
+        for page in 0..64 {
+            cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[1; PAGE]);
+            assert!(holds(&cache, space, epoch, page));
+        }
+        cache.add(space, epoch, Address::new(100 * PAGE_SIZE), &[1; 2 * PAGE]);
+        assert!(holds(&cache, space, epoch, 100) && holds(&cache, space, epoch, 101));
+    }
+
+    #[test]
+    fn spaces_and_epochs_are_kept_apart() {
+        let cache = cache(8);
+        let (one, other) = (cache.new_space(), cache.new_space());
+        let freshness = Freshness::new(
+            std::time::Duration::from_secs(1),
+            Arc::new(ManualClock::new()),
+        );
+        let cell = freshness.new_space();
+        let old = freshness.current(&cell);
+        cache.add(one, old, Address::new(0), &[1; PAGE]);
+        assert!(!holds(&cache, other, old, 0));
+        let new = freshness.renew(&cell);
+        assert!(!holds(&cache, one, new, 0));
+        cache.add(one, new, Address::new(0), &[2; PAGE]);
+        let mut byte = [0];
+        assert!(
+            cache
+                .look(one, new)
+                .unwrap()
+                .copy(Address::new(5), &mut byte)
+        );
+        assert_eq!(byte, [2]);
+    }
+
+    #[test]
+    fn a_space_that_is_forgotten_leaves_nothing() {
+        let (cache, epoch) = (cache(8), epoch());
+        let (one, other) = (cache.new_space(), cache.new_space());
+        cache.add(one, epoch, Address::new(0), &[1; 2 * PAGE]);
+        cache.add(other, epoch, Address::new(0), &[2; PAGE]);
+        cache.forget(one);
+        assert!(cache.look(one, epoch).is_none());
+        assert!(holds(&cache, other, epoch, 0));
+        assert_eq!(cache.metrics().cache_bytes.get(), PAGE_SIZE);
+    }
+
+    #[test]
+    fn a_budget_below_a_page_keeps_nothing() {
+        for budget in [0, 1, COST - 1] {
+            let cache = PageCache::new(budget, Arc::new(Metrics::default()));
+            let (space, epoch) = (cache.new_space(), epoch());
+            cache.add(space, epoch, Address::new(0), &[1; PAGE]);
+            assert!(cache.look(space, epoch).is_none());
+            assert_eq!(cache.metrics().cache_bytes.get(), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_page_is_counted() {
+        // A hash table has a byte more for each place. It doubles when seven eighths of them are
+        // taken, and where entries come and go when half as many are.
+        let found = (size_of::<(Key, Slot)>() + 1) * 32 / 7;
+        let known = size_of::<Block>() + Order::COST + size_of::<Slot>();
+        assert!(
+            (found + known) as u64 <= COST - PAGE_SIZE,
+            "{found} {known}"
+        );
+    }
+
+    /// The same as a list that is searched from end to end.
+    #[test]
+    fn it_does_what_a_simple_one_does() {
+        const PAGES: usize = 24;
+        let (cache, epoch) = (cache(PAGES as u64), epoch());
+        let spaces = [cache.new_space(), cache.new_space(), cache.new_space()];
+        // Oldest first; whether proven.
+        let mut simple: Vec<(SpaceId, u64, bool)> = Vec::new();
+        let mut random = 1_u64;
+        for step in 0..20_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let (space, page) = (spaces[(random >> 33) as usize % 3], (random >> 40) % 20);
+            let known = simple
+                .iter()
+                .position(|known| (known.0, known.1) == (space, page));
+            match (random >> 60, known) {
+                (0, _) if step % 16 == 0 => {
+                    cache.forget(space);
+                    simple.retain(|known| known.0 != space);
+                }
+                (0..8, known) => {
+                    cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[1; PAGE]);
+                    if known.is_none() && simple.len() == PAGES {
+                        let probation = simple.iter().position(|known| !known.2);
+                        simple.remove(probation.unwrap_or(0));
+                    }
+                    let proven = known.is_some_and(|at| simple.remove(at).2);
+                    simple.push((space, page, proven));
+                }
+                (_, known) => {
+                    assert_eq!(holds(&cache, space, epoch, page), known.is_some(), "{step}");
+                    if let Some(at) = known {
+                        simple.remove(at);
+                        simple.push((space, page, true));
+                    }
+                    if simple.iter().filter(|known| known.2).count() > PAGES - PAGES / 8 {
+                        let oldest = simple.iter().position(|known| known.2).unwrap();
+                        let (space, page, _) = simple.remove(oldest);
+                        simple.push((space, page, false));
+                    }
+                }
+            }
+            assert_eq!(
+                cache.metrics().cache_bytes.get(),
+                simple.len() as u64 * PAGE_SIZE
+            );
+        }
+    }
+}

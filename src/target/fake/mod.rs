@@ -1,0 +1,470 @@
+//! Processes that exist only in this program, for tests and benchmarks.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+    ReadSegment, WriteMode, requested,
+};
+use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+use crate::common::error::{Error, Result};
+use crate::target::mapping::{AddressSpace, Mapping};
+use crate::target::page_state::{Content, Held, Stretch, push};
+
+/// A call that reached a fake process's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Address and length of each segment asked for.
+    Read(Vec<(u64, usize)>),
+    /// Address and length.
+    Write(u64, usize),
+    /// For how many ranges it was asked how much memory they hold.
+    Held(usize),
+}
+
+#[derive(Debug)]
+struct State {
+    info: ProcessInfo,
+    maps: Vec<u8>,
+    pages: BTreeMap<u64, Vec<u8>>,
+    /// Pages that the process has never written.
+    zeros: BTreeSet<u64>,
+    /// Pages that are said to be in swap.
+    swapped: BTreeSet<u64>,
+    alive: bool,
+    denied: bool,
+    /// Whether it is in the middle of an exec.
+    in_exec: bool,
+    /// Whether whoever asks for it waits.
+    stalled: bool,
+    calls: Vec<Call>,
+    maps_reads: usize,
+}
+
+/// A process with pages, a text of `maps`, and a record of what was asked of it.
+#[derive(Clone, Debug)]
+pub struct FakeProcess {
+    state: Arc<Mutex<State>>,
+    goes_on: Arc<Condvar>,
+}
+
+impl FakeProcess {
+    /// A live process without mappings.
+    ///
+    /// # Panics
+    /// Where `pid` is no process's number.
+    pub fn new(pid: u32, command: &[u8]) -> Self {
+        let pid = ProcessId::new(pid).expect("a process's number");
+        let identity = ProcessIdentity {
+            pid,
+            start_time: 1,
+            pidfd_inode: u64::from(pid.get()),
+            layout: [1, 1],
+        };
+        Self {
+            state: Arc::new(Mutex::new(State {
+                info: ProcessInfo {
+                    identity,
+                    command: command.to_vec(),
+                    uid: 1000,
+                    gid: 1000,
+                    started: 1_000_000,
+                },
+                maps: Vec::new(),
+                pages: BTreeMap::new(),
+                zeros: BTreeSet::new(),
+                swapped: BTreeSet::new(),
+                alive: true,
+                denied: false,
+                in_exec: false,
+                stalled: false,
+                calls: Vec::new(),
+                maps_reads: 0,
+            })),
+            goes_on: Arc::default(),
+        }
+    }
+
+    /// Replaces the text of `maps`.
+    pub fn set_maps(&self, maps: &[u8]) -> &Self {
+        self.state.lock().maps = maps.to_vec();
+        self
+    }
+
+    /// Puts `bytes` at `address`, which must start a page; the last page is filled up with zeros.
+    pub fn map(&self, address: u64, bytes: &[u8]) -> &Self {
+        assert_eq!(address % PAGE_SIZE, 0, "pages start at a page's start");
+        let mut state = self.state.lock();
+        for (index, chunk) in (0_u64..).zip(bytes.chunks(PAGE_SIZE as usize)) {
+            let mut page = chunk.to_vec();
+            page.resize(PAGE_SIZE as usize, 0);
+            state.zeros.remove(&(address + index * PAGE_SIZE));
+            state.pages.insert(address + index * PAGE_SIZE, page);
+        }
+        drop(state);
+        self
+    }
+
+    /// Reserves `count` pages from `address` on that were never written.
+    pub fn reserve(&self, address: u64, count: usize) -> &Self {
+        self.map(address, &vec![0; count * PAGE_SIZE as usize]);
+        let pages = (0..count as u64).map(|index| address + index * PAGE_SIZE);
+        self.state.lock().zeros.extend(pages);
+        self
+    }
+
+    /// Takes the page at `address` away.
+    pub fn unmap(&self, address: u64) -> &Self {
+        self.state.lock().pages.remove(&address);
+        self
+    }
+
+    /// Says that the page at `address` is in swap.
+    pub fn swap_out(&self, address: u64) -> &Self {
+        self.state.lock().swapped.insert(address);
+        self
+    }
+
+    /// Ends the process.
+    pub fn end(&self) {
+        self.state.lock().alive = false;
+    }
+
+    /// Runs another program: same process, another identity.
+    pub fn exec(&self) {
+        self.state.lock().info.identity.layout[0] += 1;
+    }
+
+    /// Forbids reading it.
+    pub fn deny(&self) {
+        self.state.lock().denied = true;
+    }
+
+    /// Begins an exec, or ends it.
+    pub fn set_in_exec(&self, in_exec: bool) {
+        self.state.lock().in_exec = in_exec;
+    }
+
+    /// Lets whoever asks for the process wait, or go on.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.state.lock().stalled = stalled;
+        self.goes_on.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut state = self.state.lock();
+        while state.stalled {
+            self.goes_on.wait(&mut state);
+        }
+    }
+
+    /// Which program of which process it is now.
+    pub fn identity(&self) -> ProcessIdentity {
+        self.state.lock().info.identity
+    }
+
+    /// What reached its memory since the last call of this.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state.lock().calls)
+    }
+
+    /// How often `maps` was read.
+    pub fn maps_reads(&self) -> usize {
+        self.state.lock().maps_reads
+    }
+
+    /// Pins its memory.
+    pub fn open(&self) -> Arc<dyn ProcessMemory> {
+        Arc::new(FakeMemory {
+            identity: self.identity(),
+            process: self.clone(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let state = self.state.lock();
+        let pid = state.info.identity.pid;
+        match (state.alive, state.denied) {
+            (false, _) => Err(Error::NoProcess(pid)),
+            (true, true) => Err(Error::ProcessDenied(pid)),
+            (true, false) => Ok(()),
+        }
+    }
+}
+
+/// An anonymous mapping of `pages` pages from `start` on, readable and writable.
+///
+/// # Panics
+/// Where that is no range of addresses.
+pub fn mapping(start: u64, pages: u64) -> Mapping {
+    let end = start + pages * PAGE_SIZE;
+    let line = format!("{start:x}-{end:x} rw-p 00000000 00:00 0");
+    let space = AddressSpace::parse(line.as_bytes()).expect("a line of maps");
+    space.mappings()[0].clone()
+}
+
+#[derive(Debug)]
+struct FakeMemory {
+    identity: ProcessIdentity,
+    process: FakeProcess,
+}
+
+impl ProcessMemory for FakeMemory {
+    fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    fn verify(&self) -> Result<()> {
+        let state = self.process.state.lock();
+        if !state.alive {
+            Err(Error::Ended(self.identity.pid))
+        } else if state.info.identity != self.identity {
+            Err(Error::Replaced(self.identity.pid))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+        let mut state = self.process.state.lock();
+        state.calls.push(Call::Read(
+            segments
+                .iter()
+                .map(|segment| (segment.address.get(), segment.buffer.len()))
+                .collect(),
+        ));
+        let wanted = requested(segments);
+        let mut done = 0;
+        let mut stopped_at = None;
+        'segments: for segment in segments {
+            let mut filled = 0;
+            while filled < segment.buffer.len() {
+                let at = segment.address.plus(filled as u64);
+                let Some(page) = state.pages.get(&at.page_start().get()) else {
+                    stopped_at = Some(at);
+                    break 'segments;
+                };
+                let left =
+                    at.left_in_page()
+                        .min((segment.buffer.len() - filled) as u64) as usize;
+                let from = at.since(at.page_start()) as usize;
+                segment.buffer[filled..filled + left].copy_from_slice(&page[from..from + left]);
+                filled += left;
+                done += left;
+            }
+        }
+        drop(state);
+        self.verify()?;
+        match stopped_at {
+            Some(at) if done == 0 && wanted > 0 => Err(Error::Unreachable(at)),
+            _ => Ok(done),
+        }
+    }
+
+    fn contents(
+        &self,
+        _mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>> {
+        self.verify()?;
+        let state = self.process.state.lock();
+        let mut stretches = Vec::new();
+        let mut at = range.start();
+        while at < range.end() {
+            let page = at.page_start();
+            let end = page.plus(PAGE_SIZE).min(range.end());
+            let content = match state.pages.contains_key(&page.get()) {
+                true if state.zeros.contains(&page.get()) => Content::Zero,
+                true if state.swapped.contains(&page.get()) => Content::Swapped,
+                true => Content::Resident,
+                false => Content::Nothing,
+            };
+            if stretches.len() >= at_most
+                && stretches
+                    .last()
+                    .is_some_and(|last: &Stretch| last.content != content)
+            {
+                break;
+            }
+            push(
+                &mut stretches,
+                AddressRange::new(at, end).unwrap_or_default(),
+                content,
+            );
+            at = end;
+        }
+        Ok(stretches)
+    }
+
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        let mut state = self.process.state.lock();
+        state.calls.push(Call::Held(ranges.len()));
+        let resident = |range: &AddressRange| {
+            let pages = state.pages.range(range.start().get()..range.end().get());
+            let written = pages.filter(|(page, _)| !state.zeros.contains(page));
+            written.count() as u64 * PAGE_SIZE
+        };
+        Ok(ranges
+            .iter()
+            .map(|range| Held {
+                resident: resident(range),
+                swapped: 0,
+            })
+            .collect())
+    }
+
+    fn write(&self, address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {
+        self.verify()?;
+        let mut state = self.process.state.lock();
+        state.calls.push(Call::Write(address.get(), data.len()));
+        let mut done = 0;
+        while done < data.len() {
+            let at = address.plus(done as u64);
+            let Some(page) = state.pages.get_mut(&at.page_start().get()) else {
+                break;
+            };
+            let left = at.left_in_page().min((data.len() - done) as u64) as usize;
+            let from = at.since(at.page_start()) as usize;
+            page[from..from + left].copy_from_slice(&data[done..done + left]);
+            done += left;
+        }
+        if done == 0 && !data.is_empty() {
+            return Err(Error::Unreachable(address));
+        }
+        Ok(done)
+    }
+}
+
+/// A system of fake processes.
+#[derive(Clone, Debug, Default)]
+pub struct FakeSource {
+    processes: Arc<Mutex<BTreeMap<u32, FakeProcess>>>,
+}
+
+impl FakeSource {
+    /// Adds a process, in place of one of the same number.
+    pub fn add(&self, process: FakeProcess) {
+        let pid = process.identity().pid.get();
+        self.processes.lock().insert(pid, process);
+    }
+
+    fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
+        let process = self
+            .processes
+            .lock()
+            .get(&pid.get())
+            .cloned()
+            .ok_or(Error::NoProcess(pid))?;
+        process.check()?;
+        Ok(process)
+    }
+
+    fn find_same(&self, identity: &ProcessIdentity) -> Result<FakeProcess> {
+        let process = self.find(identity.pid)?;
+        if process.identity() == *identity {
+            Ok(process)
+        } else {
+            Err(Error::Replaced(identity.pid))
+        }
+    }
+}
+
+impl ProcessSource for FakeSource {
+    fn numbers(&self) -> Result<Vec<ProcessId>> {
+        let processes = self.processes.lock();
+        Ok(processes
+            .keys()
+            .copied()
+            .filter_map(ProcessId::new)
+            .collect())
+    }
+
+    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        let process = self.find(pid)?;
+        process.wait();
+        let state = process.state.lock();
+        match state.in_exec {
+            true => Err(Error::TimedOut(pid)),
+            false => Ok(state.info.clone()),
+        }
+    }
+
+    fn is_current(&self, identity: &ProcessIdentity) -> bool {
+        self.find_same(identity).is_ok()
+    }
+
+    fn resident(&self, pid: ProcessId) -> Result<u64> {
+        let process = self.find(pid)?;
+        let pages = process.state.lock().pages.len() as u64;
+        Ok(pages * PAGE_SIZE)
+    }
+
+    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
+        let process = self.find_same(identity)?;
+        let pages = process.state.lock().pages.len() as u64;
+        Ok(ProcessDetails {
+            executable: b"/usr/bin/fake".to_vec(),
+            arguments: b"fake\0--flag\0".to_vec(),
+            state: b'S',
+            resident: pages * PAGE_SIZE,
+        })
+    }
+
+    fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
+        let process = self.find_same(identity)?;
+        let mut state = process.state.lock();
+        state.maps_reads += 1;
+        AddressSpace::parse(&state.maps).map_err(|_| Error::Invalid)
+    }
+
+    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
+        Ok(self.find_same(identity)?.open())
+    }
+
+    fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
+        ProcessId::new(tid).ok_or(Error::NoEntry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::fake::conformance::{self, Layout};
+
+    #[test]
+    fn a_fake_keeps_to_the_contract() {
+        let process = FakeProcess::new(7, b"fake");
+        let layout = Layout {
+            mapping: super::mapping(0x10_000, 3),
+            start: Address::new(0x10_000),
+            first: (0..4096).map(|i| (i % 251) as u8).collect(),
+            second: (0..4096).map(|i| (i % 241) as u8).collect(),
+        };
+        process
+            .map(0x10_000, &layout.first)
+            .map(0x11_000, &layout.second);
+        conformance::check(&*process.open(), &layout);
+    }
+
+    #[test]
+    fn a_pinned_memory_is_lost_with_its_program() {
+        let process = FakeProcess::new(7, b"fake");
+        process.map(0x10_000, b"bytes");
+        let memory = process.open();
+        process.exec();
+        assert_eq!(
+            memory.verify(),
+            Err(Error::Replaced(process.identity().pid))
+        );
+        let again = process.open();
+        process.end();
+        assert_eq!(again.verify(), Err(Error::Ended(process.identity().pid)));
+    }
+}

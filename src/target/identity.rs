@@ -1,0 +1,45 @@
+//! What tells one program of one process from all others, and what is shown of it.
+
+pub use crate::common::pid::ProcessId;
+
+/// One program run by one process: two of them are equal only if neither a
+/// reuse of the PID nor an exec lies between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// The process's number.
+    pub pid: ProcessId,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_time: u64,
+    /// The inode of its pidfd: unlike the start time it tells two processes of one tick apart (Linux 6.9 and later).
+    pub pidfd_inode: u64,
+    /// Where its code and its stack start (fields 26 and 28): each exec lays them out anew.
+    pub layout: [u64; 2],
+}
+
+/// What the tree shows of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Which program of which process this is about.
+    pub identity: ProcessIdentity,
+    /// The command name (`/proc/PID/comm`), in its own bytes.
+    pub command: Vec<u8>,
+    /// Owner of `/proc/PID`.
+    pub uid: u32,
+    /// Group of `/proc/PID`.
+    pub gid: u32,
+    /// When the process started, as a file time, in seconds since the epoch.
+    pub started: u64,
+}
+
+/// What is to be known of a process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessDetails {
+    /// The path of its program, in its own bytes; empty where the kernel does not say.
+    pub executable: Vec<u8>,
+    /// Its arguments, each ended by a NUL.
+    pub arguments: Vec<u8>,
+    /// Its state, a letter as in `/proc/PID/stat`.
+    pub state: u8,
+    /// Memory it holds, in bytes.
+    pub resident: u64,
+}

@@ -1,0 +1,341 @@
+//! The file or shared memory object of a mapping, read itself where the process has not mapped a page of it.
+//!
+//! Nothing is opened that need not be, and nothing stays open longer than a request: an open can break a
+//! lease, ask a server, and keep a file system from being unmounted.
+
+mod content;
+mod descriptors;
+mod hugetlb;
+mod leases;
+mod own_page;
+mod sameness;
+mod status;
+
+use std::fs::{File, OpenOptions};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lru::LruCache;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Mode, OFlags, openat};
+
+use super::pagemap::Pagemap;
+use super::pinned::Pinned;
+use super::vma::Vma;
+use crate::common::address::{Address, AddressRange};
+use crate::common::clock::Clock;
+use crate::common::error::Unknown;
+use crate::target::mapping::Mapping;
+use crate::target::page_state::Stretch;
+
+use content::Holes;
+use descriptors::Descriptors;
+use status::{FileId, FileSystemKind, status_of_file};
+
+pub(super) use leases::Leases;
+pub(super) use sameness::is_older_than_mappings;
+pub(super) use status::{MapFiles, file_type, is_dev_zero, is_stacked_at, path_in_root, status};
+
+/// How long a file is used where one request on the process follows the other.
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// Files that are open at a time for the requests on one process.
+const KEPT: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// What a mapping that has an inode maps.
+#[derive(Clone, Debug)]
+pub(super) enum Backing {
+    /// A file or a shared memory object.
+    File(Arc<OpenFile>),
+    /// `/dev/zero`: anonymous memory.
+    Zeros,
+    /// What cannot be read by anybody else than the process, or not by this user, or not without harm.
+    Closed(Unknown),
+}
+
+/// An open file whose bytes are those of a mapping.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    file: File,
+    /// Whether the process has the same open file: then its offset is not ours to move.
+    is_copy: bool,
+    leases: Arc<Leases>,
+    id: FileId,
+    /// Whether less of it is allocated than it is long.
+    is_sparse: bool,
+    /// The time of its last change, in seconds and nanoseconds.
+    changed: Option<(i64, u32)>,
+    kind: FileSystemKind,
+}
+
+/// The files of one process's mappings.
+#[derive(Debug)]
+pub(super) struct BackingFiles {
+    /// Requests that use them. With the last one they are closed.
+    users: AtomicUsize,
+    open: Mutex<LruCache<Key, (Backing, Duration)>>,
+    descriptors: Descriptors,
+    leases: Arc<Leases>,
+    clock: Arc<dyn Clock>,
+}
+
+type Key = (u64, u64, u32, u32, u64);
+
+/// A request under way; files stay open until it is dropped.
+#[derive(Debug)]
+pub(super) struct InUse<'a>(&'a BackingFiles);
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let files = std::mem::replace(&mut *self.0.open.lock(), LruCache::new(KEPT));
+            // Outside the lock: that can take long on a file system that hangs.
+            drop(files);
+        }
+    }
+}
+
+/// Where to look for the file of a mapping.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) pinned: &'a Pinned,
+    pub(super) pagemap: &'a Pagemap,
+    /// The mapping as the kernel shows it now.
+    pub(super) vma: &'a Vma,
+    /// The mapping as it was listed: it names the file, for plain users.
+    pub(super) mapping: &'a Mapping,
+}
+
+impl BackingFiles {
+    pub(super) fn new(clock: Arc<dyn Clock>, leases: Arc<Leases>) -> Self {
+        Self {
+            users: AtomicUsize::new(0),
+            open: Mutex::new(LruCache::new(KEPT)),
+            descriptors: Descriptors::new(Arc::clone(&clock)),
+            leases,
+            clock,
+        }
+    }
+
+    /// Says that a request begins.
+    pub(super) fn begin(&self) -> InUse<'_> {
+        self.users.fetch_add(1, Ordering::AcqRel);
+        InUse(self)
+    }
+
+    /// What `place.vma`, which was asked for just now, maps.
+    pub(super) fn of(&self, place: Place<'_>) -> Backing {
+        let vma = place.vma;
+        let key = (
+            vma.range.start().get(),
+            vma.offset,
+            vma.device.major,
+            vma.device.minor,
+            vma.inode,
+        );
+        // An open file holds its inode, so the same numbers are the same file.
+        let now = self.clock.now();
+        if let Some((known, opened)) = self.open.lock().get(&key)
+            && now.saturating_sub(*opened) < LONGEST
+        {
+            return known.clone();
+        }
+        let backing = self.find(place);
+        let is_open = !matches!(backing, Backing::Closed(_));
+        let evicted = is_open.then(|| self.open.lock().push(key, (backing.clone(), now)));
+        // Outside the lock: this may close a file.
+        drop(evicted);
+        backing
+    }
+
+    fn find(&self, place: Place<'_>) -> Backing {
+        let Place {
+            pinned,
+            vma,
+            mapping,
+            ..
+        } = place;
+        let links = MapFiles::of(pinned);
+        let link = links.status(vma.range);
+        // As it is now: the mapping was listed a moment ago.
+        let name = links.name(vma.range).unwrap_or_else(|| mapping.link_text());
+        // Who is not privileged must go by the numbers in `maps`, which are those of `stat` on most file systems.
+        let wanted = link.as_ref().map_or(
+            FileId {
+                device: vma.device,
+                inode: vma.inode,
+            },
+            FileId::of,
+        );
+        match link.as_ref().map(|status| (file_type(status), status)) {
+            None | Some((FileType::RegularFile, _)) => (),
+            Some((FileType::CharacterDevice, status)) if is_dev_zero(status) => {
+                return Backing::Zeros;
+            }
+            Some(_) => return Backing::Closed(Unknown::NoFile),
+        }
+        if let Some(copy) = self.descriptors.copy(pinned, wanted, &name)
+            && let Some(found) = self.checked(copy, wanted, true, place)
+        {
+            return found;
+        }
+        let by_link = || link.and_then(|_| links.place(vma.range));
+        let by_path = || {
+            let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
+            let path = known.then(|| path_in_root(pinned.task().number(), mapping.path()))?;
+            place_at(&path)
+        };
+        by_link()
+            .or_else(by_path)
+            .and_then(|found| self.open_if_same(&found, wanted, place))
+            .unwrap_or(Backing::Closed(Unknown::Closed))
+    }
+
+    /// Opens what a place leads to, once it is known what that is: opening a device can have effects.
+    fn open_if_same(&self, found: &File, wanted: FileId, place: Place<'_>) -> Option<Backing> {
+        let status = status_of_file(found)?;
+        if FileId::of(&status) != wanted {
+            return None;
+        }
+        match file_type(&status) {
+            FileType::RegularFile => (),
+            FileType::CharacterDevice if is_dev_zero(&status) => return Some(Backing::Zeros),
+            _ => return Some(Backing::Closed(Unknown::NoFile)),
+        }
+        let Place { vma, .. } = place;
+        if self.leases.would_break(vma.device, vma.inode) {
+            return Some(Backing::Closed(Unknown::Leased));
+        }
+        self.checked(reopen(found)?, wanted, false, place)
+    }
+
+    /// What an opened file is, if it is the one that is mapped.
+    fn checked(&self, file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Backing> {
+        // Not there where the file system of a user lets root see nothing of its files.
+        let status = status_of_file(&file);
+        if status
+            .as_ref()
+            .is_some_and(|status| file_type(status) != FileType::RegularFile)
+        {
+            return None;
+        }
+        let kind = FileSystemKind::of(&file);
+        let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap);
+        let is_same = match kind {
+            FileSystemKind::Plain | FileSystemKind::Huge => true,
+            FileSystemKind::Stacked => {
+                let is_older = |status| is_older_than_mappings(status, place.pinned);
+                // The frames first: the other goes by a clock that somebody may have set.
+                frames().unwrap_or_else(|| status.as_ref().is_some_and(is_older))
+            }
+            FileSystemKind::Served => frames() != Some(false),
+        };
+        if !is_same {
+            return Some(Backing::Closed(Unknown::OtherFile));
+        }
+        Some(Backing::File(Arc::new(OpenFile {
+            file,
+            is_copy,
+            leases: Arc::clone(&self.leases),
+            id,
+            is_sparse: status
+                .as_ref()
+                .is_some_and(|status| status.stx_blocks * 512 < status.stx_size),
+            changed: status.as_ref().map(sameness::last_change),
+            kind,
+        })))
+    }
+}
+
+impl OpenFile {
+    /// Reads from `offset` on; returns the bytes up to the end of the page in which the file ends.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `ESTALE` where it is another file than the mapped one by now.
+    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let read = content::read(&self.file, offset, buffer).map_err(|errno| match errno {
+            // The process has made it O_DIRECT meanwhile.
+            Errno::EINVAL => Errno::EIO,
+            errno => errno,
+        })?;
+        if read.before_end < read.done {
+            let own = self.is_copy.then(|| self.own_description()).flatten();
+            let file = own.as_ref().or((!self.is_copy).then_some(&self.file));
+            let at = offset + read.before_end as u64;
+            if let Some(file) = file.filter(|_| self.kind == FileSystemKind::Plain) {
+                content::read_past_end(file, at, &mut buffer[read.before_end..read.done]);
+            }
+        }
+        // A file that was copied up since it was opened gives the bytes of the copy.
+        let now = || status_of_file(&self.file).map(|status| sameness::last_change(&status));
+        if self.kind == FileSystemKind::Stacked && now() != self.changed {
+            return Err(Errno::ESTALE);
+        }
+        Ok(read.done)
+    }
+
+    /// Data, holes and the end of the file, as stretches of the range that maps it from `offset` on, until there
+    /// are `at_most`; returns how far it got.
+    pub(super) fn stretches(
+        &self,
+        offset: u64,
+        range: AddressRange,
+        at_most: usize,
+        stretches: &mut Vec<Stretch>,
+    ) -> Address {
+        if self.kind == FileSystemKind::Huge {
+            return content::stretches(&self.file, Holes::Probe, offset, range, at_most, stretches);
+        }
+        let own = (self.is_sparse && self.is_copy)
+            .then(|| self.own_description())
+            .flatten();
+        let (file, holes) = match &own {
+            Some(own) => (own, Holes::Seek),
+            None if self.is_sparse && !self.is_copy => (&self.file, Holes::Seek),
+            None => (&self.file, Holes::None),
+        };
+        content::stretches(file, holes, offset, range, at_most, stretches)
+    }
+
+    /// The same file opened once more, if that harms nobody: its offset is ours then.
+    fn own_description(&self) -> Option<File> {
+        let FileId { device, inode } = self.id;
+        let is_local = self.kind == FileSystemKind::Plain;
+        (is_local && !self.leases.would_break(device, inode))
+            .then(|| reopen(&self.file))
+            .flatten()
+    }
+}
+
+/// A place in the file system, without opening what is there.
+fn place(directory: impl AsFd, path: &Path) -> Option<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat(directory, path, flags, Mode::empty())
+        .ok()
+        .map(File::from)
+}
+
+fn place_at(path: &Path) -> Option<File> {
+    place(rustix::fs::CWD, path)
+}
+
+/// Opens for reading what is held already, without a trace in its access time if this user may do that.
+fn reopen(place: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let open = |flags: OFlag| {
+        use std::os::unix::fs::OpenOptionsExt;
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(&path)
+    };
+    open(OFlag::O_NONBLOCK | OFlag::O_NOATIME)
+        .or_else(|_| open(OFlag::O_NONBLOCK))
+        .ok()
+}

@@ -1,0 +1,84 @@
+//! Live processes of this system: the one place that talks to `/proc` and to `process_vm_readv`.
+
+mod arguments;
+mod backing;
+mod extent;
+mod kernel;
+mod memory;
+mod mounts;
+mod namespace;
+mod pagemap;
+mod pinned;
+mod plan;
+mod smaps;
+mod source;
+mod task;
+mod threads;
+mod vdso;
+mod vm;
+mod vma;
+
+pub use mounts::{MountPoint, SUBTYPE, device_at, mount_of, mounts, unique_id};
+pub use namespace::ProcFault;
+pub use source::{LiveSource, SourceOptions};
+pub use threads::LiveTasks;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use procfs::ProcError;
+
+use crate::common::address::PAGE_SIZE;
+use crate::common::error::Error;
+use crate::target::ProcessId;
+
+/// Whether the kernel's pages have the size that this program was built for.
+///
+/// # Errors
+/// The kernel's page size in bytes, where it is another.
+pub fn check_page_size() -> Result<(), u64> {
+    match procfs::page_size() {
+        PAGE_SIZE => Ok(()),
+        other => Err(other),
+    }
+}
+
+/// Raises the limit of open descriptors to what may be had: each open process holds a few of them.
+pub fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::debug!("the limit of open descriptors stays at {soft}: {errno}");
+    }
+}
+
+/// What an error of the `procfs` crate says of the process.
+fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
+    match error {
+        ProcError::PermissionDenied(_) => Error::ProcessDenied(pid),
+        ProcError::NotFound(_) => Error::NoProcess(pid),
+        ProcError::Io(error, _) => from_io(pid, what, error),
+        ProcError::Incomplete(_) | ProcError::Other(_) | ProcError::InternalError(_) => {
+            log::debug!("{what} of process {pid}: {error}");
+            Error::system(what, Errno::EIO)
+        }
+    }
+}
+
+/// The errno of an error of the system's.
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// What an error of a file below `/proc/PID` says of the process.
+fn from_io(pid: ProcessId, what: &'static str, error: &std::io::Error) -> Error {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ESRCH | Errno::ENOENT) => Error::NoProcess(pid),
+        Some(Errno::EACCES | Errno::EPERM) => Error::ProcessDenied(pid),
+        Some(errno) => Error::system(what, errno),
+        None => Error::system(what, Errno::EIO),
+    }
+}
+
+#[cfg(test)]
+mod tests;

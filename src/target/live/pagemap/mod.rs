@@ -1,0 +1,353 @@
+//! Which pages of a range are in memory: `PAGEMAP_SCAN` (since Linux 6.7), or `/proc/PID/pagemap` page by page.
+//!
+//! Neither touches a page. See `Documentation/admin-guide/mm/pagemap.rst`.
+
+mod entry;
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use linux_raw_sys::general::{page_region, pm_scan_arg};
+use nix::errno::Errno;
+
+use super::errno_of;
+use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+
+/// Where a page is, if it is anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PageState {
+    /// In memory.
+    Present,
+    /// In swap.
+    Swapped,
+    /// Read, never written: the shared page of zeros.
+    ZeroPage,
+    /// In swap, or the marker of a page that never was: the kernel does not tell this user which.
+    MaybeSwapped,
+    /// Nowhere: poisoned, or under a guard. Touching it is fatal.
+    Unreadable,
+}
+
+/// Neighbouring pages in one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageRun {
+    pub(super) range: AddressRange,
+    pub(super) state: PageState,
+}
+
+/// What a scan found: pages outside of the runs are absent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scan {
+    pub(super) runs: Vec<PageRun>,
+    /// How far it looked.
+    pub(super) end: Address,
+}
+
+/// A pinned `/proc/PID/pagemap`.
+#[derive(Debug)]
+pub(super) struct Pagemap {
+    file: Arc<File>,
+    has_scan: AtomicBool,
+    /// Categories that this kernel reports.
+    categories: AtomicU64,
+}
+
+fn range_of(region: &page_region) -> AddressRange {
+    let range = AddressRange::new(Address::new(region.start), Address::new(region.end));
+    range.unwrap_or_default()
+}
+
+const NO_REGION: page_region = page_region {
+    start: 0,
+    end: 0,
+    categories: 0,
+};
+
+/// Which pages a scan is to find, and what it is to say of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Categories {
+    all_of: u64,
+    any_of: u64,
+    shown: u64,
+}
+
+thread_local! {
+    /// Where the kernel puts what it finds: 24 KiB, which would take longer to clear for each scan than most scans take.
+    static REGIONS: RefCell<Vec<page_region>> = const { RefCell::new(Vec::new()) };
+}
+
+mod ioctl {
+    use linux_raw_sys::general::pm_scan_arg;
+
+    nix::ioctl_readwrite!(pagemap_scan, b'f', 16, pm_scan_arg);
+}
+
+const FILE: u64 = 1 << 2;
+const PRESENT: u64 = 1 << 3;
+const SWAPPED: u64 = 1 << 4;
+const ZERO_PAGE: u64 = 1 << 5;
+/// `MADV_GUARD_INSTALL`: the page is gone and touching it is fatal (reported since Linux 6.15).
+const GUARD: u64 = 1 << 8;
+
+/// Runs that one call asks for at the most.
+const MOST_RUNS: usize = 1024;
+
+/// Pages that one call finds at the most, 1 GiB: it holds the lock that the target's own `mmap` waits
+/// for, and finds as many in some three milliseconds.
+const MOST_PAGES: u64 = 1 << 18;
+
+/// Entries of `pagemap` that are read at a time: 64 KiB, for 32 MiB of memory.
+const ENTRIES: usize = 8192;
+
+impl Pagemap {
+    /// Wraps the file; `has_scan` is false to do without `PAGEMAP_SCAN`.
+    pub(super) fn new(file: Arc<File>, has_scan: bool) -> Self {
+        Self {
+            file,
+            has_scan: AtomicBool::new(has_scan),
+            categories: AtomicU64::new(PRESENT | SWAPPED | ZERO_PAGE | GUARD),
+        }
+    }
+
+    /// Looks at `range`, whole pages, until `at_most` runs are found.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn scan(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
+        // The kernel's half of the addresses (`[vsyscall]`) is not in it.
+        if range.end().get() > i64::MAX as u64 {
+            return Ok(Scan {
+                runs: Vec::new(),
+                end: range.end(),
+            });
+        }
+        if self.has_scan.load(Ordering::Relaxed) {
+            match self.scan_once(range, at_most) {
+                Err(Errno::ENOTTY) => {
+                    log::info!(
+                        "this kernel has no PAGEMAP_SCAN (6.7): reading pagemap page by page"
+                    );
+                    self.has_scan.store(false, Ordering::Relaxed);
+                }
+                // The kernel does not know the newest category.
+                Err(Errno::EINVAL) if self.categories.load(Ordering::Relaxed) & GUARD != 0 => {
+                    self.categories.fetch_and(!GUARD, Ordering::Relaxed);
+                    return self.scan(range, at_most);
+                }
+                answer => return answer,
+            }
+        }
+        self.read_entries(range, at_most)
+    }
+
+    fn scan_once(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
+        let wanted = Categories {
+            any_of: PRESENT | SWAPPED,
+            shown: self.categories.load(Ordering::Relaxed),
+            ..Categories::default()
+        };
+        self.query(range, at_most, wanted, |regions, walk_end| {
+            self.runs_of(regions, walk_end, at_most)
+        })
+    }
+
+    /// Asks the kernel for regions, and hands them on with where it stopped.
+    fn query<T>(
+        &self,
+        range: AddressRange,
+        at_most: usize,
+        wanted: Categories,
+        take: impl FnOnce(&[page_region], Address) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        REGIONS.with_borrow_mut(|regions| {
+            regions.resize(MOST_RUNS, NO_REGION);
+            let regions = &mut regions[..at_most.clamp(1, MOST_RUNS)];
+            let mut argument = pm_scan_arg {
+                size: size_of::<pm_scan_arg>() as u64,
+                flags: 0,
+                start: range.start().get(),
+                end: range.end().get(),
+                vec: regions.as_mut_ptr() as u64,
+                vec_len: regions.len() as u64,
+                max_pages: MOST_PAGES,
+                category_mask: wanted.all_of,
+                category_anyof_mask: wanted.any_of,
+                return_mask: wanted.shown,
+                walk_end: 0,
+                category_inverted: 0,
+            };
+            // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
+            // size, and its vector is `vec_len` regions long and lives until after the call.
+            let found = unsafe { ioctl::pagemap_scan(self.file.as_raw_fd(), &raw mut argument) }?;
+            let found = usize::try_from(found).unwrap_or(0).min(regions.len());
+            take(&regions[..found], Address::new(argument.walk_end))
+        })
+    }
+
+    fn runs_of(
+        &self,
+        regions: &[page_region],
+        walk_end: Address,
+        at_most: usize,
+    ) -> Result<Scan, Errno> {
+        let mut scan = Scan {
+            runs: Vec::new(),
+            end: walk_end,
+        };
+        for region in regions {
+            let range = range_of(region);
+            match region.categories {
+                categories if categories & GUARD != 0 => {
+                    push(&mut scan.runs, range, PageState::Unreadable);
+                }
+                categories if categories & ZERO_PAGE != 0 => {
+                    push(&mut scan.runs, range, PageState::ZeroPage);
+                }
+                categories if categories & PRESENT != 0 => {
+                    push(&mut scan.runs, range, PageState::Present);
+                }
+                // The kernel says so of markers, too. Of huge pages (hugetlb) an entry says nothing
+                // where the page is on its way to another place.
+                _ => {
+                    let empty = Some(PageState::Swapped);
+                    let end = self.push_entries(range, at_most, empty, &mut scan.runs)?;
+                    if end < range.end() {
+                        scan.end = end;
+                        return Ok(scan);
+                    }
+                }
+            }
+            // The kernel works in rounds of 512 regions, and where a full round is followed by the
+            // last one `walk_end` stays where the full one ended (`do_pagemap_scan`, Linux 6.18).
+            scan.end = scan.end.max(range.end());
+        }
+        Ok(scan)
+    }
+
+    fn read_entries(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
+        let mut runs = Vec::new();
+        let end = self.push_entries(range, at_most, None, &mut runs)?;
+        Ok(Scan { runs, end })
+    }
+
+    /// Adds what the entries of `range` say, until there are `at_most` runs; returns how far it got.
+    /// `empty` is the state that an empty entry stands for.
+    fn push_entries(
+        &self,
+        range: AddressRange,
+        at_most: usize,
+        empty: Option<PageState>,
+        runs: &mut Vec<PageRun>,
+    ) -> Result<Address, Errno> {
+        let mut bytes = Vec::new();
+        let mut at = range.start();
+        while at < range.end() {
+            let pages = (range.end().since(at) / PAGE_SIZE).min(ENTRIES as u64);
+            bytes.resize(pages as usize * 8, 0);
+            let offset = at.get() / PAGE_SIZE * 8;
+            let read = match self.file.read_at(&mut bytes, offset) {
+                Ok(read) => read / 8,
+                Err(error) => return Err(errno_of(&error)),
+            };
+            // Past the last address that a process can have there are no entries.
+            if read == 0 {
+                return Ok(range.end());
+            }
+            for entry in bytes[..read * 8].chunks_exact(8) {
+                let entry = u64::from_le_bytes(entry.try_into().unwrap_or_default());
+                let page = AddressRange::new(at, at.plus(PAGE_SIZE)).unwrap_or_default();
+                let state = match entry {
+                    0 => empty,
+                    entry => entry::state(entry, is_poisoned),
+                };
+                if let Some(state) = state {
+                    let is_new = runs
+                        .last()
+                        .is_none_or(|run| run.state != state || run.range.end() != at);
+                    if is_new && runs.len() >= at_most {
+                        return Ok(at);
+                    }
+                    push(runs, page, state);
+                }
+                at = at.plus(PAGE_SIZE);
+            }
+        }
+        Ok(at)
+    }
+}
+
+/// What is known of the pages of files.
+impl Pagemap {
+    /// Pages of `range` that are in memory and belong to a file or a shared memory object, at most so many.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `ENOTTY` where it has no `PAGEMAP_SCAN`.
+    pub(super) fn pages_of_file(
+        &self,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Address>, Errno> {
+        let mut at = range.start();
+        let mut pages = Vec::new();
+        while at < range.end() && pages.is_empty() {
+            let rest = AddressRange::new(at, range.end()).unwrap_or_default();
+            at = self.query(rest, at_most, OF_FILE, |regions, walk_end| {
+                pages.extend(regions.iter().map(|region| range_of(region).start()));
+                Ok(walk_end.max(rest.start().plus(PAGE_SIZE)))
+            })?;
+        }
+        Ok(pages)
+    }
+
+    /// The frame of a page that is in memory; `None` where it is not, and for who lacks `CAP_SYS_ADMIN`.
+    pub(super) fn frame(&self, page: Address) -> Option<u64> {
+        Self::frame_in(&self.file, page)
+    }
+
+    /// As [`frame`](Self::frame), by any process's `pagemap`.
+    pub(super) fn frame_in(pagemap: &File, page: Address) -> Option<u64> {
+        let mut entry = [0; 8];
+        pagemap
+            .read_exact_at(&mut entry, page.get() / PAGE_SIZE * 8)
+            .ok()?;
+        entry::frame(u64::from_ne_bytes(entry))
+    }
+}
+
+const OF_FILE: Categories = Categories {
+    all_of: PRESENT | FILE,
+    any_of: 0,
+    shown: PRESENT | FILE,
+};
+
+/// Whether the memory of a page frame is broken (`KPF_HWPOISON` of `/proc/kpageflags`), for who may know.
+fn is_poisoned(frame: u64) -> bool {
+    /// `KPF_HWPOISON` of `include/uapi/linux/kernel-page-flags.h`.
+    const POISONED: u64 = 1 << 19;
+
+    static FLAGS: OnceLock<Option<File>> = OnceLock::new();
+    let file = FLAGS.get_or_init(|| File::open("/proc/kpageflags").ok());
+    let mut flags = [0; 8];
+    let read = file
+        .as_ref()
+        .map(|file| file.read_exact_at(&mut flags, frame * 8));
+    matches!(read, Some(Ok(()))) && u64::from_ne_bytes(flags) & POISONED != 0
+}
+
+fn push(runs: &mut Vec<PageRun>, range: AddressRange, state: PageState) {
+    if range.is_empty() {
+        return;
+    }
+    if let Some(last) = runs.last_mut()
+        && last.state == state
+        && let Some(joined) = last.range.joined(range)
+    {
+        last.range = joined;
+        return;
+    }
+    runs.push(PageRun { range, state });
+}

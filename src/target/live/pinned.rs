@@ -1,0 +1,401 @@
+//! A process held by descriptors, never by its number alone.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::RwLock;
+use procfs::process::Process;
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::namespace::check_pidfd;
+use super::task::{Task, is_in_exec, statm};
+use super::{errno_of, from_io, from_proc};
+use crate::common::address::Address;
+use crate::common::error::{Error, Result};
+use crate::target::{ProcessId, ProcessIdentity};
+
+/// An offset of `/proc/PID/pagemap` between two entries: the kernel looks whether the address
+/// space is there before it refuses that, and takes no lock for it (`pagemap_read` in
+/// `fs/proc/task_mmu.c`). A read of `mem` takes the target's own, and at times to write.
+const NOT_AN_ENTRY: u64 = 1;
+
+/// Bytes that one read of a file of `/proc` may give.
+const CHUNK: usize = 4096;
+
+/// Bytes of one file of `/proc` that are read into memory. None that is read so comes near: `status`
+/// has 700 KiB where a process is in all the groups that it can be in.
+const MOST: usize = 1 << 20;
+
+/// Descriptors of one program of one process.
+///
+/// `mem` follows the address space that the process had when it was opened:
+/// once that is gone (exec, exit) it reads 0 bytes, never another program's. So does `pagemap`.
+/// `stat` and `pidfd` follow the process: once it is reaped they say so, even
+/// where its number has been used again.
+///
+/// One case needs more than `mem`: where somebody shares the address space
+/// (`vfork`, `CLONE_VM`), it outlives the exec of the process. `stat` shows
+/// that one, since each exec lays out code and stack anew.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    identity: ProcessIdentity,
+    /// The thread that is asked; another one once that has ended.
+    task: RwLock<Arc<Task>>,
+    mem: File,
+    pagemap: Arc<File>,
+    writable: bool,
+    /// As long as it is open, no other process's pidfd has the same inode.
+    pidfd: File,
+}
+
+impl Pinned {
+    /// Pins the process that has the number `pid` now; only if it is `wanted`, where there is one.
+    ///
+    /// # Errors
+    /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`;
+    /// `Replaced` where it is another one, or is about to run a new program; `WrongProc`.
+    pub(super) fn open(
+        directory: Process,
+        pid: ProcessId,
+        writable: bool,
+        wanted: Option<&ProcessIdentity>,
+    ) -> Result<Self> {
+        if is_in_exec(&directory) {
+            return Err(Error::Replaced(pid));
+        }
+        let pidfd = pidfd(pid)?;
+        let pidfd_inode = pidfd
+            .metadata()
+            .map_err(|error| from_io(pid, "fstat of a pidfd", &error))?
+            .ino();
+        // Before `mem`, which is denied to a plain user where there is no memory.
+        let (task, state) = Task::find(directory, pid)?;
+        // What is copied goes by the pidfd's number, what is looked up by that of `/proc`.
+        check_pidfd(pidfd.as_fd(), pid, task.proc_device()?)?;
+        if state.is_denied() {
+            return Err(Error::ProcessDenied(pid));
+        }
+        if state.layout[0] == 0 || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
+            return Err(Error::Replaced(pid));
+        }
+        let (mem, writable) = open_mem(task.directory(), pid, writable)?;
+        let pagemap = task
+            .directory()
+            .open_relative("pagemap")
+            .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
+        let pinned = Self {
+            identity: ProcessIdentity {
+                pid,
+                start_time: state.start_time,
+                pidfd_inode,
+                layout: state.layout,
+            },
+            task: RwLock::new(Arc::new(task)),
+            mem,
+            pagemap: Arc::new(pagemap),
+            writable,
+            pidfd,
+        };
+        // The descriptors were opened one after another: only if the first and the last still
+        // agree do they belong together.
+        pinned.confirm()?;
+        Ok(pinned)
+    }
+
+    /// Whether the program that was seen as `identity` runs, as far as it can be told without
+    /// pinning it: enough for a name, not for a byte.
+    pub(super) fn is_running(identity: &ProcessIdentity) -> bool {
+        let pid = identity.pid;
+        let process = Process::new(pid.as_pid_t()).ok();
+        let found = process.and_then(|directory| Task::find(directory, pid).ok());
+        found.is_some_and(|(_, state)| state.is_of(identity))
+    }
+
+    pub(super) fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    /// The thread that is asked for what the process has.
+    pub(super) fn task(&self) -> Arc<Task> {
+        Arc::clone(&self.task.read())
+    }
+
+    /// Its pidfd.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Whether `mem` takes writes.
+    pub(super) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// `/proc/PID/pagemap` of the pinned address space.
+    pub(super) fn pagemap(&self) -> &Arc<File> {
+        &self.pagemap
+    }
+
+    /// Opens a file below `/proc/PID`: the pinned process's, or none.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`, `System`.
+    pub(super) fn open_file(&self, name: &'static str) -> Result<File> {
+        let file = self.task().directory().open_relative(name);
+        file.map_err(|error| from_proc(self.identity.pid, name, &error))
+    }
+
+    /// Opens a directory below `/proc/PID`, to find names in it.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn open_directory(&self, name: &'static str) -> Result<File> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = self.task().directory().open_relative_flags(name, flags);
+        directory.map_err(|error| from_proc(self.identity.pid, name, &error))
+    }
+
+    /// The path of its program, in its own bytes; empty where the kernel does not say. No path that it
+    /// says is longer than a page.
+    pub(super) fn executable(&self) -> Vec<u8> {
+        let path = self.task().directory().exe().unwrap_or_default();
+        path.into_os_string().into_vec()
+    }
+
+    /// The whole of a file below `/proc/PID` that has no more than [`MOST`] bytes.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn contents(&self, name: &'static str) -> Result<Vec<u8>> {
+        let mut file = self.open_file(name)?;
+        read_whole(&mut file).map_err(|error| from_io(self.identity.pid, name, &error))
+    }
+
+    /// Gives each line of a file below `/proc/PID` to `take`, without its end. `maps` and `smaps`
+    /// can have many megabytes.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file), and what `take` says.
+    pub(super) fn lines(
+        &self,
+        name: &'static str,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut file = BufReader::new(self.open_file(name)?);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            file.read_until(b'\n', &mut line)
+                .map_err(|error| from_io(self.identity.pid, name, &error))?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            take(line.strip_suffix(b"\n").unwrap_or(&line))?;
+        }
+    }
+
+    /// A file below `/proc/PID` that is one short line, without its end.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn line(&self, name: &'static str) -> Result<Vec<u8>> {
+        let mut line = [0; 256];
+        let len = self
+            .open_file(name)?
+            .read(&mut line)
+            .map_err(|error| from_io(self.identity.pid, name, &error))?;
+        let line = &line[..len];
+        Ok(line.strip_suffix(b"\n").unwrap_or(line).to_vec())
+    }
+
+    /// Whether the process lives and its code and stack are where they were.
+    ///
+    /// Takes no lock of its address space, so that nobody waits here for a
+    /// target that waits for something else.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`.
+    pub(super) fn check_program(&self) -> Result<()> {
+        let pid = self.identity.pid;
+        let task = self.task();
+        let is_same = match task.state() {
+            Some(state) => task.is_of(&state, &self.identity),
+            None => self.follow_another_thread()?,
+        };
+        match is_same {
+            true => Ok(()),
+            false => Err(Error::Replaced(pid)),
+        }
+    }
+
+    /// Asks another thread from now on, if one is left; returns whether it runs the same program.
+    fn follow_another_thread(&self) -> Result<bool> {
+        let pid = self.identity.pid;
+        // A pidfd is readable once all threads have ended (pidfd_open(2)).
+        let lives = || {
+            let mut end = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            poll(&mut end, PollTimeout::ZERO) == Ok(0)
+        };
+        let found = Task::find_other(pid);
+        // While it lives its number is nobody else's.
+        let (task, state) = found.filter(|_| lives()).ok_or(Error::Ended(pid))?;
+        let is_same = task.is_of(&state, &self.identity);
+        if is_same {
+            *self.task.write() = Arc::new(task);
+        }
+        Ok(is_same)
+    }
+
+    /// As [`check_program`](Self::check_program), for who has only just found the process: what has
+    /// ended is not there.
+    ///
+    /// # Errors
+    /// `NoProcess`, `Replaced`.
+    pub(super) fn confirm(&self) -> Result<()> {
+        self.check_program().map_err(|error| match error {
+            Error::Ended(pid) => Error::NoProcess(pid),
+            error => error,
+        })
+    }
+
+    /// Whether the process lives and runs the program that was pinned.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`.
+    pub(super) fn verify(&self) -> Result<()> {
+        let pid = self.identity.pid;
+        // First: where the process waits in an exec, `stat` would, too.
+        match self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY) {
+            // The address space is gone. If the process has none any more, it is about to end.
+            Ok(0) => Err(match statm(self.task().directory()) {
+                Some([size, _]) if size > 0 => Error::Replaced(pid),
+                _ => Error::Ended(pid),
+            }),
+            Ok(_) | Err(_) => self.check_program(),
+        }
+    }
+
+    /// Reads through `mem`, whatever the protection; returns the bytes before the first unreadable page.
+    ///
+    /// # Errors
+    /// `EIO` where that is the first.
+    pub(super) fn read(
+        &self,
+        address: Address,
+        buffer: &mut [u8],
+    ) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = address.plus(done as u64).get();
+            match self.mem.read_at(&mut buffer[done..], at) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes through `mem`, whatever the protection; returns the bytes before the first page that takes none.
+    ///
+    /// # Errors
+    /// `EIO` where that is the first.
+    pub(super) fn write(&self, address: Address, data: &[u8]) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        while done < data.len() {
+            match self
+                .mem
+                .write_at(&data[done..], address.plus(done as u64).get())
+            {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Opens `mem`, for writing too where that is wanted and the kernel agrees.
+fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<(File, bool)> {
+    if writable {
+        match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
+            Ok(mem) => return Ok((mem, true)),
+            Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
+        }
+    }
+    let mem = directory
+        .open_relative("mem")
+        .map_err(|error| from_proc(pid, "open of mem", &error))?;
+    Ok((mem, false))
+}
+
+/// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.
+pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
+    let raw = Pid::from_raw(pid.as_pid_t()).ok_or(Error::NoProcess(pid))?;
+    match pidfd_open(raw, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(File::from(pidfd)),
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
+            Err(Error::NoProcess(pid))
+        }
+        Err(errno) => Err(Error::system(
+            "pidfd_open",
+            Errno::from_raw(errno.raw_os_error()),
+        )),
+    }
+}
+
+/// All of a file of `/proc`, or the first [`MOST`] bytes.
+///
+/// The kernel gives a page at a time (`seq_file`), and none of these files says how long it is:
+/// `read_to_end` would ask for that, and begin with 32 bytes.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut len = 0;
+    while len < MOST {
+        if bytes.len() - len < CHUNK {
+            bytes.resize((len + 2 * CHUNK).min(MOST), 0);
+        }
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_are_read_whole() {
+        for len in [0, 1, CHUNK, 2 * CHUNK, 20 * CHUNK + 7] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            file.rewind().unwrap();
+            assert!(read_whole(&mut file).unwrap() == bytes, "{len} bytes");
+        }
+        // A terabyte that takes no room.
+        let mut endless = tempfile::tempfile().unwrap();
+        endless.set_len(1 << 40).unwrap();
+        assert_eq!(read_whole(&mut endless).unwrap().len(), MOST);
+    }
+}

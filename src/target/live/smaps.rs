@@ -1,0 +1,175 @@
+//! What `/proc/PID/smaps` says of mappings beyond `maps`: their `VmFlags`, and how much of them is in swap.
+//!
+//! The kernel walks all page tables of the process for it, so it is read only where the answer depends on
+//! it, and kept for as long as that pays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::pinned::Pinned;
+use crate::common::address::{Address, AddressRange};
+use crate::common::clock::Clock;
+use crate::common::error::Result;
+
+/// An answer may be as old as reading it took, times this: at most a tenth of the time is spent on reading.
+const COST_FACTOR: u32 = 10;
+
+/// One mapping, by its lines in `smaps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct VmaDetails {
+    pub(super) range: AddressRange,
+    /// Pages of it that are in swap, in bytes.
+    pub(super) swapped: u64,
+    /// Memory of a device: `io` (`VM_IO`) or `pf` (`VM_PFNMAP`).
+    pub(super) is_device: bool,
+    /// A `userfaultfd` fills in its absent pages: `um` (missing) or `ui` (minor).
+    pub(super) is_lazy: bool,
+}
+
+/// All mappings of a process, lowest address first.
+#[derive(Debug, Default)]
+pub(super) struct Smaps(Vec<VmaDetails>);
+
+impl Smaps {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// As [`Pinned::lines`].
+    pub(super) fn read(pinned: &Pinned) -> Result<Self> {
+        let mut smaps = Self::default();
+        pinned.lines("smaps", |line| {
+            smaps.line(line);
+            Ok(())
+        })?;
+        Ok(smaps)
+    }
+
+    /// The mapping at an address.
+    pub(super) fn at(&self, address: Address) -> Option<&VmaDetails> {
+        let index = self.0.partition_point(|vma| vma.range.end() <= address);
+        self.0.get(index).filter(|vma| vma.range.contains(address))
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if let Some(flags) = line.strip_prefix(b"VmFlags:") {
+            let has = |wanted: [&[u8]; 2]| {
+                flags
+                    .split(|byte| *byte == b' ')
+                    .any(|flag| wanted.contains(&flag))
+            };
+            if let Some(vma) = self.0.last_mut() {
+                vma.is_device = has([b"io", b"pf"]);
+                vma.is_lazy = has([b"um", b"ui"]);
+            }
+        } else if let Some(amount) = line.strip_prefix(b"Swap:") {
+            if let Some(vma) = self.0.last_mut() {
+                vma.swapped = kib(amount).unwrap_or(0) * 1024;
+            }
+        } else if let Some(range) = range_of(line) {
+            self.0.push(VmaDetails {
+                range,
+                ..VmaDetails::default()
+            });
+        }
+    }
+}
+
+fn kib(amount: &[u8]) -> Option<u64> {
+    let amount = std::str::from_utf8(amount).ok()?;
+    amount.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
+/// The range that a mapping's first line begins with. No other line has a `-` before its first blank.
+fn range_of(line: &[u8]) -> Option<AddressRange> {
+    let end = line.iter().position(|byte| *byte == b' ')?;
+    let (start, end) = std::str::from_utf8(&line[..end]).ok()?.split_once('-')?;
+    let hex = |digits| u64::from_str_radix(digits, 16).ok().map(Address::new);
+    AddressRange::new(hex(start)?, hex(end)?)
+}
+
+/// `smaps` as it was a moment ago.
+#[derive(Debug)]
+pub(super) struct RecentSmaps {
+    clock: Arc<dyn Clock>,
+    recent: Mutex<Option<Recent>>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    smaps: Arc<Smaps>,
+    taken: Duration,
+    cost: Duration,
+}
+
+impl RecentSmaps {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            recent: Mutex::new(None),
+        }
+    }
+
+    /// What it says of the mapping that was seen at `range` just now; `None` where there is none any more.
+    ///
+    /// # Errors
+    /// As [`Smaps::read`].
+    pub(super) fn of(&self, pinned: &Pinned, range: AddressRange) -> Result<Option<VmaDetails>> {
+        let now = self.clock.now();
+        if let Some(recent) = &*self.recent.lock()
+            && now.saturating_sub(recent.taken) <= recent.cost * COST_FACTOR
+            && let Some(found) = recent.smaps.at(range.start())
+            // Else it may be another one by now.
+            && found.range == range
+        {
+            return Ok(Some(*found));
+        }
+        let smaps = Arc::new(Smaps::read(pinned)?);
+        // It may have grown meanwhile.
+        let found = smaps.at(range.start()).copied();
+        let taken = now;
+        let cost = self.clock.now().saturating_sub(now);
+        *self.recent.lock() = Some(Recent { smaps, taken, cost });
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> AddressRange {
+        AddressRange::new(Address::new(start), Address::new(end)).unwrap()
+    }
+
+    #[test]
+    fn flags_and_swap_are_those_of_the_mapping_above_them() {
+        let text = b"\
+1000-2000 rw-s 00000000 00:05 9    /dev/dri/card0-1\n\
+Size:                  4 kB\n\
+VmFlags: rd wr sh mr mw me ms pf io de dd sd\n\
+5000-6000 rw-p 00000000 00:00 0\n\
+Rss:                   4 kB\n\
+Swap:                 12 kB\n\
+SwapPss:              99 kB\n\
+VmFlags: rd wr mr mw me ac sd\n\
+6000-9000 rw-p 00000000 00:00 0\n\
+VmFlags: rd wr um ac sd\n\
+7ffff000-80000000 rw-s 00000000 00:05 9    anon_inode:[x]\n\
+VmFlags: rd pf\n";
+        let mut smaps = Smaps::default();
+        for line in text.split(|byte| *byte == b'\n') {
+            smaps.line(line);
+        }
+        let devices: Vec<bool> = smaps.0.iter().map(|vma| vma.is_device).collect();
+        assert_eq!(devices, [true, false, false, true]);
+        let lazy: Vec<bool> = smaps.0.iter().map(|vma| vma.is_lazy).collect();
+        assert_eq!(lazy, [false, false, true, false]);
+        let at = |address| smaps.at(Address::new(address));
+        assert_eq!(at(0x5000).unwrap().swapped, 12 << 10);
+        assert_eq!(at(0x8fff).unwrap().swapped, 0);
+        assert_eq!(at(0x8fff).unwrap().range, range(0x6000, 0x9000));
+        assert_eq!([at(0), at(0x2000), at(0x9000)], [None; 3]);
+    }
+}

@@ -1,0 +1,145 @@
+//! The mapping at an address, as it is now: `PROCMAP_QUERY` (since Linux 6.11), or the text of `maps`.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linux_raw_sys::general::procmap_query;
+use nix::errno::Errno;
+
+use super::errno_of;
+use crate::common::address::{Address, AddressRange};
+use crate::target::mapping::{AddressSpace, Device};
+
+/// A mapping, as far as its bytes depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vma {
+    pub(super) range: AddressRange,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) shared: bool,
+    /// Where in its file it starts, in bytes.
+    pub(super) offset: u64,
+    pub(super) device: Device,
+    pub(super) inode: u64,
+}
+
+impl Vma {
+    /// Whether no file is behind it; a file can have the inode 0, but no file has the device 0.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.inode == 0 && self.device == Device::default()
+    }
+}
+
+/// A pinned `/proc/PID/maps`.
+#[derive(Debug)]
+pub(super) struct Maps {
+    file: File,
+    has_query: AtomicBool,
+}
+
+mod ioctl {
+    use linux_raw_sys::general::procmap_query as Query;
+
+    nix::ioctl_readwrite!(procmap_query, b'f', 17, Query);
+}
+
+const READABLE: u64 = 1;
+const WRITABLE: u64 = 2;
+const SHARED: u64 = 8;
+const COVERING_OR_NEXT: u64 = 0x10;
+
+impl Maps {
+    pub(super) fn new(file: File) -> Self {
+        Self {
+            file,
+            has_query: AtomicBool::new(true),
+        }
+    }
+
+    /// The mapping that holds `address`, or the next one behind it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn at_or_behind(&self, address: Address) -> Result<Option<Vma>, Errno> {
+        if self.has_query.load(Ordering::Relaxed) {
+            match self.query(address) {
+                Err(Errno::ENOTTY | Errno::EINVAL) => {
+                    self.has_query.store(false, Ordering::Relaxed);
+                }
+                answer => return answer,
+            }
+        }
+        self.read(address)
+    }
+
+    fn query(&self, address: Address) -> Result<Option<Vma>, Errno> {
+        let mut query = procmap_query {
+            size: size_of::<procmap_query>() as u64,
+            query_flags: COVERING_OR_NEXT,
+            query_addr: address.get(),
+            vma_start: 0,
+            vma_end: 0,
+            vma_flags: 0,
+            vma_page_size: 0,
+            vma_offset: 0,
+            inode: 0,
+            dev_major: 0,
+            dev_minor: 0,
+            vma_name_size: 0,
+            build_id_size: 0,
+            vma_name_addr: 0,
+            build_id_addr: 0,
+        };
+        // SAFETY: the descriptor is open, and the argument is laid out as the kernel's, names its
+        // own size and asks for no name or build ID, so that the kernel writes nowhere else.
+        match unsafe { ioctl::procmap_query(self.file.as_raw_fd(), &raw mut query) } {
+            Ok(_) => (),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+        let range = AddressRange::new(Address::new(query.vma_start), Address::new(query.vma_end));
+        Ok(range.map(|range| Vma {
+            range,
+            readable: query.vma_flags & READABLE != 0,
+            writable: query.vma_flags & WRITABLE != 0,
+            shared: query.vma_flags & SHARED != 0,
+            offset: query.vma_offset,
+            device: Device {
+                major: query.dev_major,
+                minor: query.dev_minor,
+            },
+            inode: query.inode,
+        }))
+    }
+
+    fn read(&self, address: Address) -> Result<Option<Vma>, Errno> {
+        let mut text = Vec::new();
+        loop {
+            let from = text.len();
+            text.resize(from + (1 << 16), 0);
+            match self.file.read_at(&mut text[from..], from as u64) {
+                Ok(read) => text.truncate(from + read),
+                Err(error) => return Err(errno_of(&error)),
+            }
+            if text.len() == from {
+                break;
+            }
+        }
+        let space = AddressSpace::parse(&text).map_err(|_| Errno::EIO)?;
+        Ok(space
+            .mappings()
+            .iter()
+            .find(|mapping| mapping.range().end() > address)
+            .map(|mapping| Vma {
+                range: mapping.range(),
+                readable: mapping.protection().read,
+                writable: mapping.protection().write,
+                shared: mapping.protection().shared,
+                offset: mapping.offset(),
+                device: mapping.device(),
+                inode: mapping.inode(),
+            }))
+    }
+}

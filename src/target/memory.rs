@@ -1,0 +1,88 @@
+//! The memory of one program.
+
+use std::fmt::Debug;
+
+use super::identity::ProcessIdentity;
+use super::mapping::Mapping;
+use super::page_state::{Held, Stretch};
+use crate::common::address::{Address, AddressRange};
+use crate::common::error::Result;
+
+/// Bytes to be read: from `address` on, as many as `buffer` holds.
+#[derive(Debug)]
+pub struct ReadSegment<'a> {
+    /// Where the bytes lie in the process.
+    pub address: Address,
+    /// Where they go.
+    pub buffer: &'a mut [u8],
+    /// The mapping that holds all of them.
+    pub mapping: &'a Mapping,
+}
+
+/// How a write treats the mapping's own protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Obey it.
+    Obey,
+    /// Write in spite of it, as `/proc/PID/mem` does (`-o force`).
+    Force,
+}
+
+/// The memory of one program of one process, pinned: it never shows another's.
+///
+/// A cache or a fault injector is a decorator of this trait, and
+/// `fake` and `live` pass the same conformance tests.
+pub trait ProcessMemory: Debug + Send + Sync {
+    /// Whose memory it is.
+    fn identity(&self) -> &ProcessIdentity;
+
+    /// Whether the process still lives and still runs the same program.
+    ///
+    /// # Errors
+    /// `Ended` or `Replaced`.
+    fn verify(&self) -> Result<()>;
+
+    /// Fills the segments in order, and returns how many bytes it got before
+    /// the first that cannot be read. All of them were the pinned program's.
+    ///
+    /// # Errors
+    /// `Unreachable` where not even the first byte can be read; `Ended`,
+    /// `Replaced` whatever was copied.
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize>;
+
+    /// Where the bytes of `range`, a part of `mapping`, are; touches none of them.
+    ///
+    /// The stretches lie in order and without a gap from the start of the
+    /// range on. They may end before the range does, and do after about `at_most` of them, since a
+    /// target decides how many there are: then ask again from there.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, and `System` where the kernel does not say.
+    fn contents(
+        &self,
+        mapping: &Mapping,
+        range: AddressRange,
+        at_most: usize,
+    ) -> Result<Vec<Stretch>>;
+
+    /// Lets go of what is held for speed alone: nobody has the memory open for now.
+    fn rest(&self) {}
+
+    /// How much memory each of `ranges` holds, which lie in order and do not overlap.
+    ///
+    /// # Errors
+    /// As [`contents`](Self::contents).
+    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>>;
+
+    /// Writes exactly `data` at `address`, and returns how many bytes got
+    /// there before the first that cannot be written.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize>;
+}
+
+/// Bytes that `segments` ask for.
+pub fn requested(segments: &[ReadSegment<'_>]) -> usize {
+    segments.iter().map(|segment| segment.buffer.len()).sum()
+}

@@ -1,0 +1,15 @@
+//! Processes, and the two traits through which everybody else sees them.
+
+pub mod cache;
+pub mod fake;
+mod identity;
+pub mod live;
+pub mod mapping;
+mod memory;
+pub mod page_state;
+mod source;
+pub mod visit;
+
+pub use identity::{ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo};
+pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
+pub use source::ProcessSource;
