@@ -6,11 +6,10 @@
 
 pub mod common;
 pub mod config;
-pub mod fs;
-pub mod fuse;
+mod files;
 pub mod mount;
-pub mod server;
+mod server;
 pub mod supervisor;
 pub mod target;
-pub mod tree;
+pub mod transport;
 pub mod view;

@@ -23,14 +23,13 @@ use options::AttachOptions;
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;
 use crate::config::{Mode, MountConfig};
-use crate::fs::{FileSystem, FsOptions, Services};
-use crate::fuse::{Adapter, Jobs, Outdated};
-use crate::server::admission::{Admission, Duties, Limits};
+use crate::files::{Context, FileOptions, Services};
+use crate::server::admission::{Admission, Duties, Limits, LiveTasks};
+use crate::server::{FileSystem, InvalidationQueue, Invalidations, Server};
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::live::{
-    LiveSource, LiveTasks, SourceOptions, check_page_size, raise_descriptor_limit,
-};
+use crate::target::live::{LiveSource, SourceOptions, check_page_size, raise_descriptor_limit};
 use crate::target::mapping::Device;
+use crate::transport::fuser::Adapter;
 
 /// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
 /// the other is waited for. More would not be faster, and waste more around what lies scattered.
@@ -40,7 +39,7 @@ const READAHEAD_KIB: &str = "2048";
 #[derive(Debug)]
 pub struct Mount {
     session: Session<Adapter>,
-    jobs: Jobs,
+    invalidations: InvalidationQueue,
     fs: Arc<FileSystem>,
     admission: Arc<Admission>,
     attached: Arc<Attached>,
@@ -73,7 +72,7 @@ impl Mount {
             freshness: Arc::new(Freshness::new(config.cache_ttl, Arc::clone(&clock))),
             metrics,
         };
-        let options = FsOptions {
+        let options = FileOptions {
             writable: config.mode == Mode::Write,
             read_only: config.mode == Mode::ReadOnly,
             force: config.force,
@@ -87,8 +86,8 @@ impl Mount {
             Limits::for_threads(config.threads),
         );
         let admission = Arc::new(admission);
-        let fs = Arc::new(FileSystem::new(services, options, clock));
-        let (outdated, jobs) = Outdated::new();
+        let fs = Arc::new(FileSystem::new(Context::new(services, options)));
+        let (invalidations, queue) = Invalidations::new();
         let (fuse, attached) = attach(&mountpoint, &AttachOptions::new(config))?;
         source.set_own_device(attached.device());
         let mut session_config = Config::default();
@@ -96,7 +95,8 @@ impl Mount {
         session_config.clone_fd = true;
         // `fuser` is given the connection alone: it would unmount by path, and that may be another's
         // by then.
-        let adapter = Adapter::new(Arc::clone(&fs), outdated, Arc::clone(&admission));
+        let server = Server::new(Arc::clone(&fs), invalidations, Arc::clone(&admission));
+        let adapter = Adapter::new(server);
         let session = Session::from_fd(adapter, fuse, SessionACL::Owner, session_config).map_err(
             |error| MountError::Other(mountpoint, "agreeing with FUSE".to_owned(), error),
         )?;
@@ -104,7 +104,7 @@ impl Mount {
         raise_readahead(attached.device());
         Ok(Self {
             session,
-            jobs,
+            invalidations: queue,
             fs,
             admission,
             attached: Arc::new(attached),
@@ -125,7 +125,7 @@ impl Mount {
     /// # Errors
     /// Where the system has no thread left.
     pub fn start(self) -> io::Result<Serving> {
-        self.jobs.serve(self.session.notifier())?;
+        self.invalidations.serve(self.session.notifier())?;
         let (ending, end) = channel();
         let duties: Arc<dyn Duties> = Arc::new(Upkeep {
             fs: self.fs,
@@ -135,7 +135,7 @@ impl Mount {
         let admission = self.admission;
         std::thread::Builder::new()
             .name("watchdog".to_owned())
-            .spawn(move || admission.watch(&duties))?;
+            .spawn(move || admission.run_watchdog(&duties))?;
         let attached = self.attached;
         let session = self.session;
         std::thread::Builder::new()
@@ -160,7 +160,7 @@ struct Upkeep {
 
 impl Duties for Upkeep {
     fn sweep(&self) -> Option<Duration> {
-        self.fs.close_unused()
+        self.fs.context().close_unused()
     }
 
     fn is_connected(&self) -> bool {

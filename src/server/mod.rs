@@ -1,3 +1,77 @@
-//! Requests, whatever transport brings them.
+//! Requests, whatever transport brings them: who may wait for a process, who answers, and what is logged of it.
+//!
+//! A transport hands a [`Request`] and whoever waits for its answer to [`Server::serve`], and knows no more.
 
-pub mod admission;
+pub(crate) mod admission;
+mod deadlines;
+mod directory;
+mod failures;
+mod file_system;
+mod handles;
+mod inodes;
+mod invalidation;
+mod perform;
+mod reply;
+mod request;
+mod survey;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use crate::common::contained::contained;
+use crate::common::error::Error;
+
+pub(crate) use file_system::{Entry, FileSystem, Opened};
+pub(crate) use inodes::{Generation, Inode};
+pub(crate) use invalidation::{Invalidate, InvalidationQueue, Invalidations};
+pub(crate) use reply::{Name, NamedEntry, Reply, Respond};
+pub(crate) use request::{Operation, Request};
+
+use admission::Admission;
+use failures::Failures;
+use perform::ENTRIES;
+
+/// The file system behind any transport.
+#[derive(Debug)]
+pub(crate) struct Server {
+    fs: Arc<FileSystem>,
+    invalidations: Invalidations,
+    admission: Arc<Admission>,
+    failures: Failures,
+    /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
+    entries: AtomicUsize,
+}
+
+impl Server {
+    /// A server of `fs`. `invalidations` takes what the kernel must not believe any more, and
+    /// `admission` says what may wait for a target.
+    pub(crate) fn new(
+        fs: Arc<FileSystem>,
+        invalidations: Invalidations,
+        admission: Arc<Admission>,
+    ) -> Self {
+        Self {
+            failures: Failures::new(Arc::clone(fs.context().clock())),
+            fs,
+            invalidations,
+            admission,
+            entries: AtomicUsize::new(ENTRIES.0),
+        }
+    }
+
+    /// Takes references to an inode back. Nobody waits for an answer.
+    pub(crate) fn forget(&self, inode: Inode, lookups: u64) {
+        contained(|| self.fs.forget(inode, lookups));
+    }
+
+    /// The end of the file system: lets those go that look on, and tells how many failures were not told.
+    pub(crate) fn end(&self) {
+        self.admission.end();
+        self.failures.tell_rest();
+    }
+
+    /// Counts and logs a failure, once and here.
+    fn fail(&self, request: &Request, error: &Error) -> nix::errno::Errno {
+        self.failures.tell(&self.fs, request, error)
+    }
+}

@@ -8,7 +8,7 @@ use crate::common::pid::ProcessId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visit {
     /// Look at it.
-    Look,
+    Enter,
     /// Pass over it: somebody waits for that one already, or there is no time left.
     Skip,
     /// Go no further: another thread has taken over.
@@ -27,6 +27,6 @@ pub struct Everywhere;
 
 impl Visits for Everywhere {
     fn visit(&self, _process: ProcessId) -> Visit {
-        Visit::Look
+        Visit::Enter
     }
 }

@@ -19,8 +19,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use procmemfs::common::clock::SystemClock;
 use procmemfs::config::MountConfig;
-use procmemfs::fuse::negotiate;
 use procmemfs::target::cache::{Freshness, SpaceEpoch};
+use procmemfs::transport::fuser::negotiate;
 
 use super::PAGE;
 use tree::Node;

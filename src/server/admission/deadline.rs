@@ -32,7 +32,7 @@ impl Deadline {
     }
 
     /// When to look at the call.
-    pub(super) fn next_look(&self) -> Duration {
+    pub(super) fn next_check(&self) -> Duration {
         match self.seen {
             None => self.due - self.confirmation,
             Some(_) => self.due,
@@ -80,7 +80,7 @@ mod tests {
     }
 
     /// Looks at a call that was begun at 0, after so many milliseconds.
-    fn look(deadline: &mut Deadline, after: u64, is_running: bool, scheduled: u64) -> bool {
+    fn check(deadline: &mut Deadline, after: u64, is_running: bool, scheduled: u64) -> bool {
         let activity = Activity {
             is_running,
             scheduled,
@@ -92,35 +92,35 @@ mod tests {
     #[test]
     fn a_thread_that_waits_all_the_time_is_given_up_at_the_deadline() {
         let mut deadline = Deadline::new(Duration::ZERO, millis(2000));
-        assert_eq!(deadline.next_look(), millis(1900));
-        assert!(!look(&mut deadline, 1900, false, 5));
-        assert_eq!(deadline.next_look(), millis(2000));
-        assert!(look(&mut deadline, 2000, false, 5));
+        assert_eq!(deadline.next_check(), millis(1900));
+        assert!(!check(&mut deadline, 1900, false, 5));
+        assert_eq!(deadline.next_check(), millis(2000));
+        assert!(check(&mut deadline, 2000, false, 5));
     }
 
     #[test]
     fn a_short_deadline_is_confirmed_within_it() {
         let mut deadline = Deadline::new(Duration::ZERO, millis(50));
-        assert!(!look(&mut deadline, 25, false, 5));
-        assert!(look(&mut deadline, 50, false, 5));
+        assert!(!check(&mut deadline, 25, false, 5));
+        assert!(check(&mut deadline, 50, false, 5));
     }
 
     #[test]
     fn a_thread_that_ran_in_between_gets_more_time_but_not_for_ever() {
         let mut deadline = Deadline::new(Duration::ZERO, millis(2000));
-        let looks = (19..100).find(|tenth| look(&mut deadline, tenth * 100, false, *tenth));
-        assert_eq!(looks, None);
-        assert!(look(&mut deadline, 10_000, false, 100));
+        let missed = (19..100).find(|tenth| check(&mut deadline, tenth * 100, false, *tenth));
+        assert_eq!(missed, None);
+        assert!(check(&mut deadline, 10_000, false, 100));
     }
 
     #[test]
     fn after_a_pause_of_the_host_nobody_is_given_up_at_once() {
         let mut deadline = Deadline::new(Duration::ZERO, millis(2000));
-        assert!(!look(&mut deadline, 7000, false, 5));
-        assert_eq!(deadline.next_look(), millis(7100));
+        assert!(!check(&mut deadline, 7000, false, 5));
+        assert_eq!(deadline.next_check(), millis(7100));
         let mut went_on = deadline;
-        assert!(!look(&mut went_on, 7100, false, 6));
-        assert!(look(&mut deadline, 7100, false, 5));
+        assert!(!check(&mut went_on, 7100, false, 6));
+        assert!(check(&mut deadline, 7100, false, 5));
 
         let mut queued = Deadline::new(Duration::ZERO, millis(2000));
         assert!(!queued.is_missed_in_queue(millis(7000)));

@@ -16,6 +16,7 @@
 
 mod backoff;
 mod deadline;
+mod live_tasks;
 mod state;
 mod survey;
 mod watchdog;
@@ -30,15 +31,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::common::clock::Clock;
 use crate::common::pid::ProcessId;
 
-pub use survey::Survey;
-pub use watchdog::Duties;
+pub(crate) use live_tasks::LiveTasks;
+pub(crate) use survey::Survey;
+pub(crate) use watchdog::Duties;
 
 use deadline::Deadline;
-use state::{Call, Job, Room, State, Waiting};
+use state::{Call, Capacity, Job, State, Waiting};
 
 /// What is admitted, and how long it may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// How long a request waits for its answer.
     pub deadline: Duration,
     /// How long a request waits for a process that has not answered another one
@@ -73,7 +75,7 @@ pub struct Limits {
 
 impl Limits {
     /// Limits for a number of serving threads.
-    pub fn for_threads(threads: usize) -> Self {
+    pub(crate) fn for_threads(threads: usize) -> Self {
         let permits = threads.saturating_sub(1);
         Self {
             deadline: Duration::from_secs(2),
@@ -104,7 +106,7 @@ impl Limits {
 }
 
 /// Threads of this program, and processes as far as they tell one from the next of the same number.
-pub trait Tasks: Debug + Send + Sync {
+pub(crate) trait Tasks: Debug + Send + Sync {
     /// The number of the calling thread.
     fn current(&self) -> i32;
 
@@ -121,7 +123,7 @@ pub trait Tasks: Debug + Send + Sync {
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Activity {
+pub(crate) struct Activity {
     /// Whether it is running, or would be if it had a processor: then it does not wait for a target.
     pub is_running: bool,
     /// How often it has begun to wait or has lost its processor.
@@ -130,7 +132,7 @@ pub struct Activity {
 
 /// The process that a call may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its number.
     pub pid: ProcessId,
     /// What tells it from others of its number ([`Tasks::instance`]); `None` where nobody has asked:
@@ -140,7 +142,7 @@ pub struct Target {
 
 impl Target {
     /// Whatever process has this number.
-    pub fn numbered(pid: ProcessId) -> Self {
+    pub(crate) fn numbered(pid: ProcessId) -> Self {
         let instance = None;
         Self { pid, instance }
     }
@@ -154,7 +156,7 @@ impl Target {
 
 /// What kind of call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A call that asks for what the process itself holds: that it returns shows that the process answers.
     Probe,
     /// Any other request.
@@ -170,7 +172,7 @@ type Expire = Box<dyn FnOnce() + Send>;
 
 /// Whether a call may be made.
 #[derive(Debug)]
-pub enum Admitted {
+pub(crate) enum Admitted {
     /// Now; [`Admission::leave`] must follow.
     Now(Permit),
     /// Not now: hand the work over to [`Admission::queue`].
@@ -182,10 +184,10 @@ pub enum Admitted {
 /// The right to make a call that can wait.
 #[derive(Debug)]
 #[must_use = "a permit is taken until it is given back"]
-pub struct Permit(u64);
+pub(crate) struct Permit(u64);
 
 /// Keeps count of the calls that can wait.
-pub struct Admission {
+pub(crate) struct Admission {
     clock: Arc<dyn Clock>,
     tasks: Arc<dyn Tasks>,
     limits: Limits,
@@ -209,7 +211,7 @@ impl Debug for Admission {
 
 impl Admission {
     /// Nobody is admitted yet.
-    pub fn new(clock: Arc<dyn Clock>, tasks: Arc<dyn Tasks>, limits: Limits) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, tasks: Arc<dyn Tasks>, limits: Limits) -> Self {
         Self {
             clock,
             tasks,
@@ -222,21 +224,21 @@ impl Admission {
 
     /// Asks for a permit for a call that may wait for `target`. `expire` is called, once and by
     /// another thread, if it is not given back in time.
-    pub fn enter(
+    pub(crate) fn enter(
         &self,
         target: Target,
         kind: Kind,
         expire: impl FnOnce() + Send + 'static,
     ) -> Admitted {
-        let (mut state, target, room) = self.room(target);
+        let (mut state, target, room) = self.capacity(target);
         match room {
-            Room::None => Admitted::Refused,
-            Room::Later => Admitted::Later,
-            Room::Now if state.seated >= self.limits.permits => Admitted::Later,
-            Room::Now => {
-                state.seated += 1;
+            Capacity::None => Admitted::Refused,
+            Capacity::Later => Admitted::Later,
+            Capacity::Now if state.serving >= self.limits.permits => Admitted::Later,
+            Capacity::Now => {
+                state.serving += 1;
                 let mut call = self.call(&state, target, kind, Some(Box::new(expire)));
-                call.seated = true;
+                call.on_serving_thread = true;
                 Admitted::Now(self.admit(&mut state, call))
             }
         }
@@ -244,19 +246,19 @@ impl Admission {
 
     /// Gives a permit back, and works off what waits for one. `answered` says whether the process did:
     /// an error that says that something does not answer is none.
-    pub fn leave(&self, permit: Permit, answered: bool) {
+    pub(crate) fn leave(&self, permit: Permit, answered: bool) {
         let mut state = self.state.lock();
         state.returned(permit, answered, self.clock.now(), &self.limits);
-        self.work_off(&mut state);
-        state.seated -= 1;
-        self.arm_sweep(&mut state);
+        self.run_queued(&mut state);
+        state.serving -= 1;
+        self.schedule_sweep(&mut state);
     }
 
     /// Has `job` done once there is room for another call in the process. `expire` is called if
     /// that, or the job, takes too long; the job may still run then. It is called at once where
     /// the queue has no place for a job that holds so many `bytes`. The job returns whether the process
     /// answered, as for [`leave`](Self::leave).
-    pub fn queue(
+    pub(crate) fn queue(
         self: &Arc<Self>,
         target: Target,
         kind: Kind,
@@ -264,7 +266,7 @@ impl Admission {
         expire: impl FnOnce() + Send + 'static,
         job: impl FnOnce() -> bool + Send + 'static,
     ) {
-        let (mut state, target, _) = self.room(target);
+        let (mut state, target, _) = self.capacity(target);
         if !state.has_place(target, bytes, &self.limits) {
             drop(state);
             return expire();
@@ -276,19 +278,19 @@ impl Admission {
     /// Closes something that was opened of a process, here, or on another thread where a file of that
     /// process is being closed already, or where no thread may wait. One thread at a time closes files
     /// of one process; what waits for it is bounded by who has opened it.
-    pub fn close(self: &Arc<Self>, target: Target, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn close(self: &Arc<Self>, target: Target, job: impl FnOnce() + Send + 'static) {
         let mut state = self.state.lock();
         let mut call = self.call(&state, target, Kind::Closing, Some(Box::new(|| ())));
         // It is past its deadline for the watchdog alone, which counts it as stuck from then on.
-        if state.seated >= self.limits.permits || state.is_closing(target) {
+        if state.serving >= self.limits.permits || state.is_closing(target) {
             let job = |_: &Permit| {
                 job();
                 true
             };
             return self.enqueue(&mut state, call, 0, Box::new(job));
         }
-        state.seated += 1;
-        call.seated = true;
+        state.serving += 1;
+        call.on_serving_thread = true;
         let permit = self.admit(&mut state, call);
         drop(state);
         job();
@@ -296,17 +298,18 @@ impl Admission {
     }
 
     /// Calls past their deadline that have not returned.
-    pub fn stuck(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn stuck(&self) -> usize {
         self.state.lock().stuck(|_| true)
     }
 
     /// The room there is for one more call in `target`. Where there is less than there could be it is
     /// made sure that this is due to the same process, without the lock.
-    fn room(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Room) {
+    fn capacity(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Capacity) {
         loop {
             let state = self.state.lock();
-            let room = state.room(target, &self.limits);
-            let is_plain = matches!(room, Room::Now) && !state.backoffs.knows(target);
+            let room = state.capacity(target, &self.limits);
+            let is_plain = matches!(room, Capacity::Now) && !state.backoffs.knows(target);
             if is_plain || target.instance.is_some() {
                 return (state, target, room);
             }
@@ -327,7 +330,7 @@ impl Admission {
             begun: now,
             deadline: Deadline::new(now, allowed),
             thread: None,
-            seated: false,
+            on_serving_thread: false,
             expire,
         }
     }
@@ -338,10 +341,10 @@ impl Admission {
         if call.kind == Kind::Survey {
             call.deadline = Deadline::new(self.clock.now(), self.limits.stall);
         }
-        let due = call.deadline.next_look();
+        let due = call.deadline.next_check();
         let permit = state.admit(call);
-        self.alarm(state, due);
-        self.arm_sweep(state);
+        self.wake_watchdog(state, due);
+        self.schedule_sweep(state);
         permit
     }
 
@@ -354,7 +357,7 @@ impl Admission {
     ) {
         let due = call
             .deadline
-            .next_look()
+            .next_check()
             .min(call.begun + self.limits.handover);
         state.queued_bytes += bytes;
         state.waiting.push_back(Waiting { call, job, bytes });
@@ -364,8 +367,8 @@ impl Admission {
             state.workers += 1;
             MutexGuard::unlocked(state, || self.start_worker());
         }
-        self.alarm(state, due);
-        self.arm_sweep(state);
+        self.wake_watchdog(state, due);
+        self.schedule_sweep(state);
     }
 
     fn start_worker(self: &Arc<Self>) {
@@ -383,7 +386,7 @@ impl Admission {
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
-            self.work_off(&mut state);
+            self.run_queued(&mut state);
             state.idle_workers += 1;
             let timed_out = self
                 .work
@@ -398,7 +401,7 @@ impl Admission {
     }
 
     /// Does jobs that wait, as long as there is room for one.
-    fn work_off(&self, state: &mut MutexGuard<'_, State>) {
+    fn run_queued(&self, state: &mut MutexGuard<'_, State>) {
         while let Some(Waiting { call, job, .. }) = state.next_with_room(&self.limits) {
             let permit = self.admit(state, call);
             let answered = MutexGuard::unlocked(state, || job(&permit));

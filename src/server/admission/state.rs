@@ -23,7 +23,7 @@ pub(super) struct Call {
     /// Who makes it; `None` while it waits in the queue.
     pub(super) thread: Option<i32>,
     /// Whether that is a serving thread, which holds a permit.
-    pub(super) seated: bool,
+    pub(super) on_serving_thread: bool,
     /// `None` once it is past its deadline, and has been answered in its stead.
     pub(super) expire: Option<Expire>,
 }
@@ -51,9 +51,9 @@ pub(super) struct Waiting {
     pub(super) bytes: usize,
 }
 
-/// Room for one more call in a process.
+/// Capacity for one more call in a process.
 #[derive(Debug)]
-pub(super) enum Room {
+pub(super) enum Capacity {
     Now,
     Later,
     None,
@@ -64,7 +64,7 @@ pub(super) struct State {
     next: u64,
     pub(super) inside: HashMap<u64, Call>,
     /// Serving threads among those inside, and those that work the queue off.
-    pub(super) seated: usize,
+    pub(super) serving: usize,
     /// Workers there are, and those among them that have nothing to do.
     pub(super) workers: usize,
     pub(super) idle_workers: usize,
@@ -110,14 +110,14 @@ impl State {
         }
     }
 
-    pub(super) fn room(&self, target: Target, limits: &Limits) -> Room {
+    pub(super) fn capacity(&self, target: Target, limits: &Limits) -> Capacity {
         let stuck = self.stuck(|call| call.asks(target));
         if stuck > 0 && stuck >= limits.stuck_per_process(self.stuck(|_| true)) {
-            Room::None
+            Capacity::None
         } else if self.inside_of(target) < limits.per_process {
-            Room::Now
+            Capacity::Now
         } else {
-            Room::Later
+            Capacity::Later
         }
     }
 
@@ -139,7 +139,7 @@ impl State {
 
     /// Whether every serving thread that has a permit is stuck: none will work the queue off.
     pub(super) fn nobody_returns(&self) -> bool {
-        self.seated <= self.stuck(|call| call.seated)
+        self.serving <= self.stuck(|call| call.on_serving_thread)
     }
 
     /// Whether the queue takes a job of so many bytes.

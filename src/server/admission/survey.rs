@@ -15,14 +15,14 @@ use crate::target::visit::{Visit, Visits};
 /// what happens at any call's: `expire`, which is to have the survey made by another thread. The call
 /// that waits stays behind, and as long as it does, other surveys pass over that process.
 #[derive(Debug)]
-pub struct Survey<'a> {
+pub(crate) struct Survey<'a> {
     admission: &'a Admission,
     permit: &'a Permit,
 }
 
 impl<'a> Survey<'a> {
     /// The survey that holds `permit`, which [`Admission::enter_survey`] gave.
-    pub fn new(admission: &'a Admission, permit: &'a Permit) -> Self {
+    pub(crate) fn new(admission: &'a Admission, permit: &'a Permit) -> Self {
         Self { admission, permit }
     }
 }
@@ -35,24 +35,24 @@ impl Visits for Survey<'_> {
 
 impl Admission {
     /// Asks for a permit for a survey that was begun at `begun` (now, where it is `None`).
-    pub fn enter_survey(
+    pub(crate) fn enter_survey(
         &self,
         begun: Option<Duration>,
         expire: impl FnOnce() + Send + 'static,
     ) -> Admitted {
         let mut state = self.state.lock();
-        if state.seated >= self.limits.permits {
+        if state.serving >= self.limits.permits {
             return Admitted::Later;
         }
-        state.seated += 1;
+        state.serving += 1;
         let mut call = self.survey_call(begun, expire);
-        call.seated = true;
+        call.on_serving_thread = true;
         Admitted::Now(self.admit(&mut state, call))
     }
 
     /// As [`queue`](Self::queue), for a survey that was begun at `begun`; false where the queue has no place.
     #[must_use = "nobody answers what was not queued"]
-    pub fn queue_survey(
+    pub(crate) fn queue_survey(
         self: &Arc<Self>,
         begun: Option<Duration>,
         expire: impl FnOnce() + Send + 'static,
@@ -72,12 +72,12 @@ impl Admission {
     }
 
     /// How long a request waits for its answer.
-    pub fn deadline(&self) -> Duration {
+    pub(crate) fn deadline(&self) -> Duration {
         self.limits.deadline
     }
 
     /// The time, as surveys are begun at it.
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.clock.now()
     }
 
@@ -90,7 +90,7 @@ impl Admission {
             begun: begun.unwrap_or(now),
             deadline: Deadline::new(begun.unwrap_or(now), self.limits.deadline),
             thread: None,
-            seated: false,
+            on_serving_thread: false,
             expire: Some(Box::new(expire)),
         }
     }
@@ -116,7 +116,7 @@ impl Admission {
             if !is_stuck {
                 call.target = Some(target);
                 call.deadline = Deadline::new(now, self.limits.stall);
-                return Visit::Look;
+                return Visit::Enter;
             }
             if target.instance.is_some() {
                 return Visit::Skip;

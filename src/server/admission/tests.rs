@@ -155,7 +155,7 @@ impl Bench {
     fn pass(&self, by: u64) {
         for _ in 0..by {
             self.advance(1);
-            self.admission.look();
+            self.admission.check_deadlines();
         }
     }
 
@@ -172,7 +172,7 @@ impl Bench {
         drop(state);
         // Neither a success nor a failure of the process's.
         self.admission.state.lock().inside.remove(&permit.0);
-        self.admission.state.lock().seated -= 1;
+        self.admission.state.lock().serving -= 1;
         deadline
     }
 
@@ -181,7 +181,7 @@ impl Bench {
         let (admission, duties) = (Arc::clone(&self.admission), Arc::new(FakeDuties::default()));
         let seen: Arc<dyn Duties> = Arc::clone(&duties) as _;
         let of_thread = Arc::clone(&admission);
-        let thread = std::thread::spawn(move || of_thread.watch(&seen));
+        let thread = std::thread::spawn(move || of_thread.run_watchdog(&seen));
         Watch {
             admission,
             duties,
@@ -239,7 +239,7 @@ fn a_call_that_does_not_return_is_answered_without_it() {
     bench.pass(1999);
     assert_eq!(bench.counts(), (0, 0));
     bench.pass(1);
-    bench.admission.look();
+    bench.admission.check_deadlines();
     assert_eq!(bench.counts(), (1, 0), "once");
     assert_eq!(bench.admission.stuck(), 1);
     bench.admission.leave(permit, true);
@@ -466,7 +466,7 @@ impl Bench {
         let call = self
             .admission
             .call(&state, target, Kind::Closing, Some(expire));
-        state.seated += 1;
+        state.serving += 1;
         self.admission.admit(&mut state, call)
     }
 }

@@ -19,7 +19,7 @@ const PRESENCE: Duration = Duration::from_millis(200);
 const SWEEPERS: usize = 4;
 
 /// What the watchdog sees to beside calls.
-pub trait Duties: Debug + Send + Sync {
+pub(crate) trait Duties: Debug + Send + Sync {
     /// Closes what was kept for speed and has not been used for long. Returns how long it is until
     /// there is more to close; `None` where nothing is kept. May wait.
     fn sweep(&self) -> Option<Duration>;
@@ -36,13 +36,13 @@ struct Overdue {
     number: u64,
     thread: Option<i32>,
     target: Option<Target>,
-    next_look: Duration,
+    next_check: Duration,
 }
 
 impl Admission {
     /// Answers calls that are overdue, starts workers for those that get no permit, and
     /// sees to `duties`, until [`end`](Self::end). Sleeps while there is nothing to do.
-    pub fn watch(self: &Arc<Self>, duties: &Arc<dyn Duties>) {
+    pub(crate) fn run_watchdog(self: &Arc<Self>, duties: &Arc<dyn Duties>) {
         *self.watchdog.lock() = Some(std::thread::current());
         let mut is_connected = true;
         loop {
@@ -51,13 +51,13 @@ impl Admission {
                 if state.ended {
                     return;
                 }
-                let until = self.next_look(&state, is_connected);
+                let until = self.next_check(&state, is_connected);
                 state.asleep_until = Some(until.unwrap_or(Duration::MAX));
                 until
             };
             self.clock.sleep_until(until);
             self.state.lock().asleep_until = None;
-            self.look();
+            self.check_deadlines();
             self.sweep_if_due(duties);
             if is_connected && self.has_slow_call() && !duties.is_connected() {
                 is_connected = false;
@@ -66,16 +66,16 @@ impl Admission {
         }
     }
 
-    /// Lets [`watch`](Self::watch) return.
-    pub fn end(&self) {
+    /// Lets [`run_watchdog`](Self::run_watchdog) return.
+    pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
         self.work.notify_all();
-        self.alarm(&mut state, Duration::ZERO);
+        self.wake_watchdog(&mut state, Duration::ZERO);
     }
 
     /// Sees to it that the watchdog looks at the time that is due.
-    pub(super) fn alarm(&self, state: &mut MutexGuard<'_, State>, due: Duration) {
+    pub(super) fn wake_watchdog(&self, state: &mut MutexGuard<'_, State>, due: Duration) {
         if state.asleep_until.is_some_and(|until| due < until) {
             state.asleep_until = None;
             if let Some(thread) = &*self.watchdog.lock() {
@@ -85,23 +85,23 @@ impl Admission {
     }
 
     /// Sees to it that what a call leaves open is closed in time.
-    pub(super) fn arm_sweep(&self, state: &mut MutexGuard<'_, State>) {
+    pub(super) fn schedule_sweep(&self, state: &mut MutexGuard<'_, State>) {
         if state.sweep_due.is_none() {
             let due = self.clock.now() + KEPT_UNUSED;
             state.sweep_due = Some(due);
-            self.alarm(state, due);
+            self.wake_watchdog(state, due);
         }
     }
 
     /// When to look again; `None` while there is nobody to look for.
-    fn next_look(&self, state: &State, is_connected: bool) -> Option<Duration> {
+    fn next_check(&self, state: &State, is_connected: bool) -> Option<Duration> {
         let inside = state.inside.values();
         let waiting = state.waiting.iter().map(|waiting| &waiting.call);
         let expiry = inside
             .chain(waiting)
             .filter(|call| call.expire.is_some())
             .filter(|call| call.thread.is_some() || call.kind != Kind::Closing)
-            .map(|call| call.deadline.next_look())
+            .map(|call| call.deadline.next_check())
             .min();
         let handover = (state.idle_workers == 0 && state.wants_worker(&self.limits))
             .then(|| state.waiting.iter().map(|of| of.call.begun).min())
@@ -122,7 +122,7 @@ impl Admission {
     }
 
     /// Expires what is overdue, and starts a worker if one is wanted for those that wait.
-    pub(crate) fn look(self: &Arc<Self>) {
+    pub(crate) fn check_deadlines(self: &Arc<Self>) {
         let now = self.clock.now();
         let overdue = self.overdue(now);
         // What `/proc` says takes no lock of ours: it could wait for a target, too.
@@ -147,7 +147,7 @@ impl Admission {
         }
         for Waiting { call, .. } in &mut state.waiting {
             if call.kind != Kind::Closing
-                && now >= call.deadline.next_look()
+                && now >= call.deadline.next_check()
                 && call.deadline.is_missed_in_queue(now)
             {
                 expired.extend(call.expire.take());
@@ -181,12 +181,12 @@ impl Admission {
         let state = self.state.lock();
         let inside = state.inside.iter();
         inside
-            .filter(|(_, call)| call.expire.is_some() && now >= call.deadline.next_look())
+            .filter(|(_, call)| call.expire.is_some() && now >= call.deadline.next_check())
             .map(|(number, call)| Overdue {
                 number: *number,
                 thread: call.thread,
                 target: call.target,
-                next_look: call.deadline.next_look(),
+                next_check: call.deadline.next_check(),
             })
             .collect()
     }
@@ -201,7 +201,7 @@ impl Admission {
     ) -> Option<Expire> {
         let call = state.inside.get_mut(&overdue.number)?;
         // It went on meanwhile.
-        if call.deadline.next_look() != overdue.next_look {
+        if call.deadline.next_check() != overdue.next_check {
             return None;
         }
         let Call {
@@ -249,7 +249,7 @@ impl Admission {
         let next = next.map(|left| self.clock.now() + left);
         if let Some(due) = sooner(state.sweep_due, next) {
             state.sweep_due = Some(due);
-            self.alarm(&mut state, due);
+            self.wake_watchdog(&mut state, due);
         }
     }
 }

@@ -13,15 +13,14 @@ mod plan;
 mod smaps;
 mod source;
 mod task;
-mod threads;
 mod vdso;
 mod vm;
 mod vma;
 
 pub use mounts::{MountPoint, SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub use namespace::ProcFault;
+pub(crate) use pinned::instance;
 pub use source::{LiveSource, SourceOptions};
-pub use threads::LiveTasks;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

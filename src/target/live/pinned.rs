@@ -338,6 +338,12 @@ fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<(File
     Ok((mem, false))
 }
 
+/// What tells the process that has this number now from others that had it: the inode of its pidfd, which is its own
+/// since Linux 6.9. Waits for nobody; `/proc/PID/stat` would wait for an exec.
+pub(crate) fn instance(process: ProcessId) -> Option<u64> {
+    Some(pidfd(process).ok()?.metadata().ok()?.ino())
+}
+
 /// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.
 pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
     let raw = Pid::from_raw(pid.as_pid_t()).ok_or(Error::NoProcess(pid))?;

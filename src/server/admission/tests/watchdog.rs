@@ -8,14 +8,14 @@ fn a_survey_that_waits_is_taken_over_without_that_process() {
     let bench = Bench::new(4, 2);
     let first = bench.survey();
     let survey = Survey::new(&bench.admission, &first);
-    assert_eq!(survey.visit(pid(1)), Visit::Look);
+    assert_eq!(survey.visit(pid(1)), Visit::Enter);
     bench.pass(99);
-    assert_eq!(survey.visit(pid(2)), Visit::Look, "each has its own time");
+    assert_eq!(survey.visit(pid(2)), Visit::Enter, "each has its own time");
     bench.pass(99);
     assert_eq!(bench.counts(), (0, 0));
     bench.advance(1);
     bench.tasks.running.store(true, Ordering::SeqCst);
-    bench.admission.look();
+    bench.admission.check_deadlines();
     assert_eq!(bench.counts(), (0, 0), "it does not wait, it works");
     bench.tasks.running.store(false, Ordering::SeqCst);
     bench.pass(100);
@@ -24,14 +24,14 @@ fn a_survey_that_waits_is_taken_over_without_that_process() {
     let second = bench.survey();
     let other = Survey::new(&bench.admission, &second);
     assert_eq!(other.visit(pid(2)), Visit::Skip);
-    assert_eq!(other.visit(pid(3)), Visit::Look);
+    assert_eq!(other.visit(pid(3)), Visit::Enter);
     assert_eq!(survey.visit(pid(3)), Visit::Stop);
     assert_eq!(bench.deadline(2), millis(2000), "it may be slow only");
     bench.tasks.renewed.store(1, Ordering::SeqCst);
-    assert_eq!(other.visit(pid(2)), Visit::Look, "another process");
+    assert_eq!(other.visit(pid(2)), Visit::Enter, "another process");
     bench.admission.leave(first, true);
     bench.tasks.renewed.store(0, Ordering::SeqCst);
-    assert_eq!(other.visit(pid(2)), Visit::Look, "it has answered");
+    assert_eq!(other.visit(pid(2)), Visit::Enter, "it has answered");
     bench.advance(1500);
     assert_eq!(other.visit(pid(4)), Visit::Skip, "there is no time left");
 }

@@ -1,0 +1,370 @@
+//! `PID/START-END.PERMS.LABEL`: a mapping, and the links to those that have a name of their own.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::memory::OpenMemory;
+use super::processes::Snapshot;
+use super::xattr::{UNREADABLE_BYTES, counted_unreadable};
+use super::{
+    Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open, OpenFile, OpenProcess,
+    Process,
+};
+use crate::common::address::{Address, AddressRange};
+use crate::common::error::{Error, Result};
+use crate::target::mapping::{Barrier, Device, Extent, Mapping as Memory, Protection};
+use crate::target::page_state::{Content, Held};
+use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
+use crate::view::{MappingFile, Seek};
+
+use super::attributes::BLOCK;
+
+/// A mapping of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapping {
+    info: Arc<ProcessInfo>,
+    mapping: Arc<Memory>,
+}
+
+/// What makes two of them the same file: not the end of the file, which moves while the mapping stays.
+type Key = (ProcessIdentity, AddressRange, Protection, u64, Device, u64);
+
+impl PartialEq for Mapping {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Mapping {}
+
+impl Hash for Mapping {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// Names of the attributes of a mapping, in the order of their listing.
+const XATTRS: &[&str] = &[
+    "start",
+    "end",
+    "perms",
+    "offset",
+    "dev",
+    "inode",
+    "path",
+    "rss",
+    "swap",
+    UNREADABLE_BYTES,
+];
+
+/// The attribute of a mapping that nobody can read: why.
+const UNREADABLE: &str = "unreadable";
+
+impl Mapping {
+    pub(super) fn new(info: &Arc<ProcessInfo>, mapping: &Arc<Memory>) -> Self {
+        Self {
+            info: Arc::clone(info),
+            mapping: Arc::clone(mapping),
+        }
+    }
+
+    /// Whether a name can be that of a mapping at all.
+    pub(super) fn may_be_named(name: &str) -> bool {
+        start_in_name(name).is_some()
+    }
+
+    fn key(&self) -> Key {
+        let mapping = &self.mapping;
+        (
+            self.info.identity,
+            mapping.range(),
+            mapping.protection(),
+            mapping.offset(),
+            mapping.device(),
+            mapping.inode(),
+        )
+    }
+
+    /// The part of the mapping that its file shows.
+    fn shown(&self) -> AddressRange {
+        let mapping = &self.mapping;
+        mapping.range().truncated(mapping.size())
+    }
+
+    fn write_mode(&self, context: &Context) -> Result<WriteMode> {
+        context.options.check_writable()?;
+        if self.mapping.protection().write {
+            Ok(WriteMode::Obey)
+        } else if context.options.force {
+            Ok(WriteMode::Force)
+        } else {
+            Err(Error::Protected)
+        }
+    }
+
+    fn usage(&self, context: &Context) -> Result<Held> {
+        let process = context.opened.open(&self.info.identity)?;
+        context.usages.of(&*process.memory, self.mapping.range())
+    }
+
+    /// Memory that it holds, in blocks; `None` where that cannot be known.
+    ///
+    /// A file of no block at all is archived as one large hole by `tar -S`
+    /// without a look. So one that may have bytes elsewhere shows a block at least.
+    fn blocks(&self, context: &Context, counted: &CountedUsage) -> Option<u64> {
+        let shown = self.shown();
+        let hidden = self.mapping.has_file() || self.mapping.is_special();
+        if shown.is_empty() {
+            return Some(0);
+        }
+        let held = match counted.of(shown) {
+            Some(held) => held,
+            None => {
+                let process = context.open_process(&self.info)?;
+                context.usages.of(&*process.memory, shown).ok()?
+            }
+        };
+        if held.total() >= shown.len() && self.is_unreadable(context) {
+            return Some(0);
+        }
+        Some((held.total() / BLOCK).max(u64::from(hidden)))
+    }
+
+    /// Whether memory that is held is none that can be read, as pages of this mount's own files.
+    /// Tools look for holes only where blocks are missing, so such a file shows none.
+    fn is_unreadable(&self, context: &Context) -> bool {
+        let is_own = self.info.identity.pid.get() == std::process::id();
+        let device = self.mapping.device();
+        // Files of one device are all of this mount, or none is.
+        let is_known = *context.readable_device.lock() == device;
+        if !is_own && (is_known || !self.mapping.has_file()) {
+            return false;
+        }
+        let Some(process) = context.open_process(&self.info) else {
+            return false;
+        };
+        let first = process.memory.contents(&self.mapping, self.shown(), 1);
+        let is_unreadable = first.is_ok_and(|stretches| {
+            stretches
+                .first()
+                .is_some_and(|stretch| stretch.content == Content::Nothing)
+        });
+        if !is_own && !is_unreadable {
+            *context.readable_device.lock() = device;
+        }
+        is_unreadable
+    }
+}
+
+impl File for Mapping {
+    fn kind(&self) -> Kind {
+        Kind::File
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.info.identity.pid, self.mapping.file_name())
+    }
+
+    fn process(&self) -> Option<&Arc<ProcessInfo>> {
+        Some(&self.info)
+    }
+
+    fn memory(&self) -> Option<AddressRange> {
+        Some(self.shown())
+    }
+
+    fn attributes(
+        &self,
+        context: &Context,
+        plain: Attributes,
+        counted: &CountedUsage,
+    ) -> Attributes {
+        let size = self.mapping.size();
+        let blocks = self.blocks(context, counted);
+        // Last: counting blocks can take long, and time runs.
+        let (modified, valid) = context.modified(&self.info);
+        let is_writable = self.write_mode(context).is_ok();
+        Attributes {
+            mode: if is_writable { 0o600 } else { 0o400 },
+            size,
+            blocks: blocks.unwrap_or(size.div_ceil(BLOCK)),
+            modified: if size == 0 { plain.modified } else { modified },
+            valid,
+            ..plain
+        }
+    }
+
+    fn check_writable(&self, context: &Context) -> Result<()> {
+        self.write_mode(context).map(drop)
+    }
+
+    fn check_truncatable(&self, context: &Context) -> Result<()> {
+        context.options.check_writable()
+    }
+
+    fn open(&self, context: &Context, _caller: &Caller, access: Access) -> Result<Open> {
+        let write = access.write.then(|| self.write_mode(context)).transpose()?;
+        let memory = OpenMemory::new(context, &self.info, write)?;
+        let file = MappingFile::new(
+            Arc::clone(&memory.process.memory),
+            Arc::clone(&self.mapping),
+            context.options.faults,
+        );
+        Ok(Open {
+            direct: memory.is_direct(),
+            file: Arc::new(OpenMapping { file, memory }),
+        })
+    }
+
+    fn xattr_names(&self) -> Vec<&'static str> {
+        let mut names = XATTRS.to_vec();
+        names.extend(unreadable(&self.mapping).map(|_| UNREADABLE));
+        names
+    }
+
+    fn xattr(&self, context: &Context, name: &str) -> Result<Vec<u8>> {
+        let mapping = &self.mapping;
+        let device = mapping.device();
+        let text = match name {
+            "start" => mapping.range().start().to_string(),
+            "end" => mapping.range().end().to_string(),
+            "perms" => mapping.protection().to_string(),
+            "offset" => format!("{:08x}", mapping.offset()),
+            "dev" => format!("{:02x}:{:02x}", device.major, device.minor),
+            "inode" => mapping.inode().to_string(),
+            "path" => return Ok(mapping.path().to_vec()),
+            "rss" => self.usage(context)?.resident.to_string(),
+            "swap" => self.usage(context)?.swapped.to_string(),
+            UNREADABLE_BYTES => {
+                let memory = &context.opened.open(&self.info.identity)?.memory;
+                let file = MappingFile::new(
+                    Arc::clone(memory),
+                    Arc::clone(mapping),
+                    context.options.faults,
+                );
+                return counted_unreadable(|at_most| file.unreadable(at_most));
+            }
+            UNREADABLE => unreadable(mapping).ok_or(Error::NoAttribute)?.to_owned(),
+            _ => return Err(Error::NoAttribute),
+        };
+        Ok(text.into_bytes())
+    }
+}
+
+fn unreadable(mapping: &Memory) -> Option<&'static str> {
+    match mapping.extent() {
+        Extent::Whole | Extent::UpTo(_) => None,
+        Extent::Nothing(Barrier::Kernel) => {
+            Some("pages of the kernel that it shows to the process alone")
+        }
+        Extent::Nothing(Barrier::Device) => Some("memory of a device: reading it can have effects"),
+        Extent::Nothing(Barrier::Secret) => {
+            Some("secret memory (memfd_secret) that its process alone can read")
+        }
+    }
+}
+
+/// The start address that a mapping's name begins with.
+pub(super) fn start_in_name(name: &str) -> Option<Address> {
+    let (start, _) = name.split_once('-')?;
+    u64::from_str_radix(start, 16).ok().map(Address::new)
+}
+
+/// A mapping that is open, as it was when it was opened.
+#[derive(Debug)]
+struct OpenMapping {
+    file: MappingFile,
+    memory: OpenMemory,
+}
+
+impl OpenFile for OpenMapping {
+    fn read_at(&self, _context: &Context, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        self.file.read_at(offset, buffer, self.memory.short)
+    }
+
+    fn write_at(&self, _context: &Context, offset: u64, data: &[u8]) -> Result<usize> {
+        self.file.write_at(offset, data, self.memory.write_mode()?)
+    }
+
+    fn seek(&self, _context: &Context, offset: u64, whence: Seek) -> Result<u64> {
+        self.file.seek(offset, whence)
+    }
+
+    fn process(&self) -> Option<&Arc<OpenProcess>> {
+        Some(&self.memory.process)
+    }
+}
+
+/// A mapping that has a name of its own in its process's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum WellKnown {
+    /// `heap`
+    Heap,
+    /// `stack`
+    Stack,
+}
+
+impl WellKnown {
+    pub(super) const ALL: [Self; 2] = [Self::Heap, Self::Stack];
+
+    /// The link's name.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+            Self::Stack => "stack",
+        }
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|which| which.name() == name)
+    }
+
+    pub(super) fn of(self, snapshot: &Snapshot) -> Option<&Arc<Memory>> {
+        match self {
+            Self::Heap => snapshot.heap(),
+            Self::Stack => snapshot.stack(),
+        }
+    }
+}
+
+/// A link to such a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MappingLink {
+    process: Process,
+    which: WellKnown,
+}
+
+impl MappingLink {
+    pub(super) fn new(process: Process, which: WellKnown) -> Self {
+        Self { process, which }
+    }
+}
+
+impl File for MappingLink {
+    fn kind(&self) -> Kind {
+        Kind::Link
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.process.path(), self.which.name())
+    }
+
+    fn process(&self) -> Option<&Arc<ProcessInfo>> {
+        self.process.process()
+    }
+
+    fn attributes(
+        &self,
+        context: &Context,
+        plain: Attributes,
+        _counted: &CountedUsage,
+    ) -> Attributes {
+        plain.of_link(self, context)
+    }
+
+    fn target(&self, context: &Context, _caller: &Caller) -> Result<String> {
+        let name = |snapshot: &Snapshot| self.which.of(snapshot).map(|found| found.file_name());
+        let found = context.processes.find(&self.process.0, name)?;
+        found.ok_or(Error::NoEntry)
+    }
+}

@@ -1,0 +1,82 @@
+//! Memory of a process that is open, whatever part of it a file shows.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Context, OpenProcess};
+use crate::common::error::{Error, Result};
+use crate::target::{ProcessInfo, WriteMode};
+use crate::view::Short;
+
+/// What every open file of memory has.
+#[derive(Debug)]
+pub(super) struct OpenMemory {
+    /// The process, held so that all who open it meanwhile share its epoch.
+    pub(super) process: Arc<OpenProcess>,
+    /// Whether a read may be answered in part.
+    pub(super) short: Short,
+    /// How a write treats the protection; `None` where it is open for reading only.
+    write: Option<WriteMode>,
+}
+
+impl OpenMemory {
+    /// Opens the memory of a process; what is read through it is no older than now.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, `ProcessDenied`.
+    pub(super) fn new(
+        context: &Context,
+        info: &ProcessInfo,
+        write: Option<WriteMode>,
+    ) -> Result<Self> {
+        let process = context.opened.open(&info.identity)?;
+        let freshness = &context.services.freshness;
+        freshness.renew(&process.epoch);
+        // Whole pages that come back from the kernel's cache would revert what the
+        // target wrote meanwhile: a file that can be written is never cached there.
+        let short = if write.is_some() || freshness.bound().is_zero() {
+            Short::Allowed
+        } else {
+            Short::Refused
+        };
+        Ok(Self {
+            process,
+            short,
+            write,
+        })
+    }
+
+    /// Whether the kernel must keep none of its pages.
+    pub(super) fn is_direct(&self) -> bool {
+        self.short == Short::Allowed
+    }
+
+    /// # Errors
+    /// `BadHandle` where it is open for reading only.
+    pub(super) fn write_mode(&self) -> Result<WriteMode> {
+        self.write.ok_or(Error::BadHandle)
+    }
+}
+
+impl Context {
+    /// The process, if it can be opened.
+    pub(super) fn open_process(&self, info: &ProcessInfo) -> Option<Arc<OpenProcess>> {
+        match self.opened.find(&info.identity) {
+            Some(open) => Some(open),
+            None => self.opened.open(&info.identity).ok(),
+        }
+    }
+
+    /// The time of last modification of memory, and how long it holds: while the
+    /// process is open they move with the epoch of what was read, and never without it.
+    pub(super) fn modified(&self, info: &ProcessInfo) -> (SystemTime, Duration) {
+        let freshness = &self.services.freshness;
+        match self.opened.find(&info.identity) {
+            Some(open) => {
+                let (epoch, valid) = freshness.lend(&open.epoch);
+                (epoch.modified(), valid)
+            }
+            None => (freshness.clock().wall(), freshness.lendable()),
+        }
+    }
+}

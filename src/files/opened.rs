@@ -1,0 +1,153 @@
+//! Processes whose memory is open, one pin and one cache for all handles on one program.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Services;
+use crate::common::clock::Clock;
+use crate::common::error::{Error, Result};
+use crate::common::recent::Recent;
+use crate::target::cache::DeniedMemory;
+use crate::target::cache::{CachedMemory, SpaceEpoch};
+use crate::target::{ProcessIdentity, ProcessMemory};
+
+/// Processes that wait to be closed by whoever may wait for that; more are closed at once.
+const CLOSING: usize = 4;
+
+/// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
+const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
+
+/// A process whose memory is open: one for all handles on one program.
+#[derive(Debug)]
+pub(crate) struct OpenProcess {
+    /// Its memory, past the cache where there is one.
+    pub(crate) memory: Arc<dyn ProcessMemory>,
+    /// The freshness of all that is read from it.
+    pub(super) epoch: SpaceEpoch,
+}
+
+#[derive(Debug)]
+struct State {
+    /// All that are open: there must be one epoch only for one address space.
+    open: HashMap<ProcessIdentity, Weak<OpenProcess>>,
+    recent: Recent<ProcessIdentity, Arc<OpenProcess>>,
+    /// Pushed out of there, to be closed by whoever may wait for that.
+    closing: Vec<Arc<OpenProcess>>,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenProcesses {
+    services: Services,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+impl OpenProcesses {
+    pub(super) fn new(services: Services, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            services,
+            clock,
+            state: Mutex::new(State {
+                open: HashMap::new(),
+                recent: Recent::new(KEPT),
+                closing: Vec::new(),
+            }),
+        }
+    }
+
+    /// The process, pinned now or before.
+    ///
+    /// # Errors
+    /// Whatever pinning it says; `Ended`, `Replaced` where it was pinned and is not the same any more.
+    pub(super) fn open(&self, identity: &ProcessIdentity) -> Result<Arc<OpenProcess>> {
+        if let Some(known) = self.find(identity) {
+            if let Err(error) = known.memory.verify() {
+                let gone = self.state.lock().recent.pop(identity);
+                // Outside the lock, as below.
+                drop(gone);
+                return Err(error);
+            }
+            return Ok(known);
+        }
+        let mut memory = self.services.source.open(identity)?;
+        if identity.pid.get() == std::process::id() {
+            memory = Arc::new(DeniedMemory::new(memory));
+        }
+        let epoch = self.services.freshness.new_space();
+        let fresh = Arc::new(OpenProcess {
+            memory: self.cached(memory, &epoch),
+            epoch,
+        });
+        let mut state = self.state.lock();
+        // Somebody else may have pinned it meanwhile: theirs counts.
+        let process = match state.open.get(identity).and_then(Weak::upgrade) {
+            Some(theirs) => theirs,
+            None => fresh,
+        };
+        state.open.retain(|_, process| process.strong_count() > 0);
+        state.open.insert(*identity, Arc::downgrade(&process));
+        let now = self.clock.now();
+        let evicted = state.recent.push(*identity, Arc::clone(&process), now);
+        state.closing.extend(evicted);
+        let over = (state.closing.len() > CLOSING).then(|| state.closing.remove(0));
+        drop(state);
+        // Outside the lock: this may close descriptors and empty a cache.
+        drop(over);
+        Ok(process)
+    }
+
+    /// Closes what nobody has used for long; returns how long it is until there is more to close.
+    pub(super) fn close_unused(&self) -> Option<Duration> {
+        let mut state = self.state.lock();
+        let pushed_out = std::mem::take(&mut state.closing);
+        let (unused, next) = state.recent.take_unused(self.clock.now());
+        drop(state);
+        drop((pushed_out, unused));
+        next
+    }
+
+    /// The process, if it is pinned.
+    pub(super) fn find(&self, identity: &ProcessIdentity) -> Option<Arc<OpenProcess>> {
+        let mut state = self.state.lock();
+        let open = state.open.get(identity).and_then(Weak::upgrade);
+        if open.is_some() {
+            // It counts as used.
+            state.recent.get(identity, self.clock.now());
+        }
+        open
+    }
+
+    /// Whether the process that was seen as `identity` is still the same.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, or why it cannot be known.
+    pub(super) fn verify(&self, identity: &ProcessIdentity) -> Result<()> {
+        if let Some(known) = self.find(identity) {
+            return known.memory.verify();
+        }
+        let source = &self.services.source;
+        match source.describe_within(identity.pid, Duration::ZERO) {
+            Ok(info) if info.identity == *identity => Ok(()),
+            // In the middle of an exec it is not the program any more that it was.
+            Ok(_) | Err(Error::TimedOut(_)) => Err(Error::Replaced(identity.pid)),
+            Err(Error::NoProcess(pid)) => Err(Error::Ended(pid)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn cached(&self, memory: Arc<dyn ProcessMemory>, epoch: &SpaceEpoch) -> Arc<dyn ProcessMemory> {
+        if self.services.freshness.bound().is_zero() {
+            return memory;
+        }
+        Arc::new(CachedMemory::new(
+            memory,
+            Arc::clone(&self.services.cache),
+            Arc::clone(&self.services.freshness),
+            epoch.clone(),
+        ))
+    }
+}

@@ -1,0 +1,177 @@
+//! A pass over all processes that waits for none of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::common::error::{Error, Result};
+use crate::target::visit::{Everywhere, Visit, Visits};
+use crate::target::{ProcessId, ProcessInfo, ProcessSource};
+
+/// How long a pass waits at its end for processes that it met in the middle of an exec, for all of
+/// them together: an exec takes far less, unless it waits for something that does not answer.
+const EXECS: Duration = Duration::from_millis(30);
+
+/// What one pass has found so far, lowest number first: whoever takes it over goes on from there.
+#[derive(Debug, Default)]
+pub(crate) struct Found(Mutex<Vec<(ProcessId, Option<Arc<ProcessInfo>>)>>);
+
+impl Found {
+    fn of(&self, pid: ProcessId) -> Option<Option<Arc<ProcessInfo>>> {
+        let found = self.0.lock();
+        let index = found.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
+        Some(found[index].1.clone())
+    }
+
+    fn add(&self, pid: ProcessId, info: Option<Arc<ProcessInfo>>) {
+        let mut found = self.0.lock();
+        if let Err(index) = found.binary_search_by_key(&pid, |(pid, _)| *pid) {
+            found.insert(index, (pid, info));
+        }
+    }
+
+    fn all(&self) -> Arc<[Arc<ProcessInfo>]> {
+        let found = self.0.lock();
+        found.iter().filter_map(|(_, info)| info.clone()).collect()
+    }
+}
+
+/// One pass over all processes, which may have been begun by another thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'a> {
+    visits: &'a dyn Visits,
+    found: &'a Found,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass that looks where `visits` says, and goes on from what was `found`.
+    pub(crate) fn new(visits: &'a dyn Visits, found: &'a Found) -> Self {
+        Self { visits, found }
+    }
+
+    /// A pass that looks everywhere, however long that takes.
+    pub(crate) fn everywhere(found: &'a Found) -> Self {
+        Self::new(&Everywhere, found)
+    }
+
+    /// The processes that can be seen now.
+    pub(super) fn over(&self, source: &dyn ProcessSource) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let mut in_exec = Vec::new();
+        for pid in source.numbers()? {
+            if self.found.of(pid).is_some() {
+                continue;
+            }
+            if !self.may_enter(pid)? {
+                continue;
+            }
+            match source.describe_within(pid, Duration::ZERO) {
+                Err(Error::TimedOut(_)) => in_exec.push(pid),
+                // None of them can be told: an empty list would be a lie.
+                Err(Error::WrongProc) => return Err(Error::WrongProc),
+                answer => self.found.add(pid, listed(pid, answer)),
+            }
+        }
+        let mut timeout = EXECS;
+        for pid in in_exec {
+            if !self.may_enter(pid)? {
+                continue;
+            }
+            let answer = source.describe_within(pid, timeout);
+            if matches!(answer, Err(Error::TimedOut(_))) {
+                // They had the same time to end.
+                timeout = Duration::ZERO;
+            }
+            self.found.add(pid, listed(pid, answer));
+        }
+        Ok(self.found.all())
+    }
+
+    /// Whether to look at a process, or to pass over it.
+    fn may_enter(&self, pid: ProcessId) -> Result<bool> {
+        match self.visits.visit(pid) {
+            Visit::Enter => Ok(true),
+            Visit::Skip => Ok(false),
+            Visit::Stop => Err(Error::TimedOut(pid)),
+        }
+    }
+}
+
+fn listed(pid: ProcessId, answer: Result<ProcessInfo>) -> Option<Arc<ProcessInfo>> {
+    match answer {
+        Ok(info) => Some(Arc::new(info)),
+        Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => None,
+        Err(error) => {
+            log::debug!("process {pid} is left out of the listing: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::fake::{FakeProcess, FakeSource};
+
+    /// Looks at all but these, and ends at that one.
+    #[derive(Debug)]
+    struct Partly<'a> {
+        skipped: &'a [u32],
+        stop: u32,
+    }
+
+    impl Visits for Partly<'_> {
+        fn visit(&self, process: ProcessId) -> Visit {
+            match process.get() {
+                pid if pid == self.stop => Visit::Stop,
+                pid if self.skipped.contains(&pid) => Visit::Skip,
+                _ => Visit::Enter,
+            }
+        }
+    }
+
+    fn source() -> (FakeSource, Vec<FakeProcess>) {
+        let source = FakeSource::default();
+        let processes: Vec<_> = (1..=5).map(|pid| FakeProcess::new(pid, b"fake")).collect();
+        for process in &processes {
+            source.add(process.clone());
+        }
+        (source, processes)
+    }
+
+    fn pids(found: &[Arc<ProcessInfo>]) -> Vec<u32> {
+        found.iter().map(|info| info.identity.pid.get()).collect()
+    }
+
+    #[test]
+    fn who_takes_over_goes_on_from_what_was_found() {
+        let (source, processes) = source();
+        let found = Found::default();
+        let first = Partly {
+            skipped: &[],
+            stop: 3,
+        };
+        let stopped = Pass::new(&first, &found).over(&source);
+        assert!(matches!(stopped, Err(Error::TimedOut(pid)) if pid.get() == 3));
+        processes[0].end();
+        let second = Partly {
+            skipped: &[3],
+            stop: 0,
+        };
+        let all = Pass::new(&second, &found).over(&source).unwrap();
+        assert_eq!(pids(&all), [1, 2, 4, 5], "1 was found before it ended");
+    }
+
+    #[test]
+    fn processes_in_an_exec_are_passed_over_and_looked_at_last() {
+        let (source, processes) = source();
+        processes[1].set_in_exec(true);
+        let found = Found::default();
+        let all = Pass::everywhere(&found).over(&source).unwrap();
+        assert_eq!(pids(&all), [1, 3, 4, 5]);
+        processes[1].set_in_exec(false);
+        let found = Found::default();
+        let all = Pass::everywhere(&found).over(&source).unwrap();
+        assert_eq!(pids(&all), [1, 2, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,115 @@
+//! `PID`: the directory of a process, a file for each of its mappings.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::mapping::{MappingLink, WellKnown};
+use super::{Attributes, Context, CountedUsage, File, Kind, Listing, Mapping, Node, Pass};
+use crate::common::error::{Error, Result};
+use crate::target::{ProcessId, ProcessInfo};
+
+/// The directory of one program of one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Process(pub(super) Arc<ProcessInfo>);
+
+impl PartialEq for Process {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.identity == other.0.identity
+    }
+}
+
+impl Eq for Process {}
+
+impl Hash for Process {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.identity.hash(state);
+    }
+}
+
+/// Names of the attributes of a process, in the order of their listing.
+const XATTRS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
+
+impl File for Process {
+    fn kind(&self) -> Kind {
+        Kind::Directory
+    }
+
+    fn path(&self) -> String {
+        self.0.identity.pid.to_string()
+    }
+
+    fn process(&self) -> Option<&Arc<ProcessInfo>> {
+        Some(&self.0)
+    }
+
+    fn attributes(
+        &self,
+        _context: &Context,
+        plain: Attributes,
+        _counted: &CountedUsage,
+    ) -> Attributes {
+        Attributes {
+            mode: 0o500,
+            ..plain
+        }
+    }
+
+    fn lookup(&self, context: &Context, name: &str, _pass: &Pass<'_>) -> Result<Node> {
+        let found = if let Some(link) = WellKnown::named(name) {
+            context.processes.find(&self.0, |snapshot| {
+                link.of(snapshot).map(|_| self.link(link).into())
+            })
+        } else if Mapping::may_be_named(name) {
+            context.processes.find(&self.0, |snapshot| {
+                let mapping = snapshot.named(name)?;
+                Some(Mapping::new(&self.0, mapping).into())
+            })
+        } else {
+            Ok(None)
+        };
+        found?.ok_or(Error::NoEntry)
+    }
+
+    fn entries(&self, context: &Context, _pass: &Pass<'_>) -> Result<Listing> {
+        let snapshot = context.processes.listed(&self.0)?;
+        let mut listing = Listing::default();
+        for link in WellKnown::ALL {
+            if link.of(&snapshot).is_some() {
+                listing.add(link.name(), self.link(link));
+            }
+        }
+        Ok(listing.with_mappings(&self.0, snapshot))
+    }
+
+    fn xattr_names(&self) -> Vec<&'static str> {
+        XATTRS.to_vec()
+    }
+
+    fn xattr(&self, context: &Context, name: &str) -> Result<Vec<u8>> {
+        let Self(info) = self;
+        let details = || context.services.source.details(&info.identity);
+        match name {
+            "comm" => Ok(info.command.clone()),
+            "uid" => Ok(info.uid.to_string().into_bytes()),
+            "exe" => Ok(details()?.executable),
+            "cmdline" => Ok(details()?.arguments),
+            "state" => Ok(vec![details()?.state]),
+            "rss" => Ok(details()?.resident.to_string().into_bytes()),
+            _ => Err(Error::NoAttribute),
+        }
+    }
+}
+
+impl Process {
+    fn link(&self, which: WellKnown) -> MappingLink {
+        MappingLink::new(self.clone(), which)
+    }
+}
+
+impl Context {
+    /// The process whose number a name is.
+    pub(super) fn process_named(&self, name: &str) -> Result<Arc<ProcessInfo>> {
+        let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
+        self.processes.describe(pid)
+    }
+}

@@ -1,0 +1,452 @@
+//! Address spaces as they were a moment ago, so that a look-up does not read `maps` again.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use lru::LruCache;
+
+use super::mapping::start_in_name;
+use super::{LISTING_VALID, Pass};
+use crate::common::clock::Clock;
+use crate::common::error::Result;
+use crate::target::mapping::{AddressSpace, Mapping};
+use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+
+/// Address spaces that are kept.
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+
+/// Mappings of all of them together: those of four processes that have as many as the kernel
+/// allows by default (`vm.max_map_count`), about 23 MB where nobody else holds them. The address space that was read last is always kept.
+const KEPT_MAPPINGS: usize = 4 << 16;
+
+/// What was read may be as old as its reading took, times this: then a walk
+/// through all names spends at most a tenth of its time on reading.
+const COST_FACTOR: u32 = 10;
+
+/// One address space at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    mappings: Arc<[Arc<Mapping>]>,
+    heap: Option<usize>,
+    stack: Option<usize>,
+    taken: Duration,
+    cost: Duration,
+}
+
+impl Snapshot {
+    /// What was the same in an `earlier` one is held together with it.
+    fn new(space: AddressSpace, earlier: Option<&Self>, taken: Duration, cost: Duration) -> Self {
+        let position = |wanted: Option<&Mapping>| {
+            wanted.and_then(|wanted| {
+                space
+                    .mappings()
+                    .binary_search_by_key(&wanted.range().start(), |mapping| {
+                        mapping.range().start()
+                    })
+                    .ok()
+            })
+        };
+        Self {
+            heap: position(space.heap()),
+            stack: position(space.stack()),
+            mappings: match earlier {
+                Some(earlier) => shared(space, &earlier.mappings),
+                None => space.into_mappings().into_iter().map(Arc::new).collect(),
+            },
+            taken,
+            cost,
+        }
+    }
+
+    /// All mappings, lowest address first.
+    pub(super) fn mappings(&self) -> &Arc<[Arc<Mapping>]> {
+        &self.mappings
+    }
+
+    /// The mapping that has this name.
+    pub(super) fn named(&self, name: &str) -> Option<&Arc<Mapping>> {
+        let start = start_in_name(name)?;
+        let index = self
+            .mappings
+            .binary_search_by_key(&start, |mapping| mapping.range().start())
+            .ok()?;
+        let mapping = &self.mappings[index];
+        (mapping.file_name() == name).then_some(mapping)
+    }
+
+    /// The heap.
+    pub(super) fn heap(&self) -> Option<&Arc<Mapping>> {
+        self.heap.map(|index| &self.mappings[index])
+    }
+
+    /// The first thread's stack.
+    pub(super) fn stack(&self) -> Option<&Arc<Mapping>> {
+        self.stack.map(|index| &self.mappings[index])
+    }
+}
+
+/// The mappings of `space`, and what was the same in an earlier list is held together with that.
+fn shared(space: AddressSpace, earlier: &Arc<[Arc<Mapping>]>) -> Arc<[Arc<Mapping>]> {
+    if space
+        .mappings()
+        .iter()
+        .eq(earlier.iter().map(|known| &**known))
+    {
+        return Arc::clone(earlier);
+    }
+    let mut known = earlier.iter().peekable();
+    let share = |mapping: Mapping| {
+        let start = mapping.range().start();
+        while known
+            .next_if(|known| known.range().start() < start)
+            .is_some()
+        {}
+        match known.peek() {
+            Some(same) if ***same == mapping => Arc::clone(same),
+            _ => Arc::new(mapping),
+        }
+    };
+    space.into_mappings().into_iter().map(share).collect()
+}
+
+/// The address spaces that were looked at last.
+#[derive(Debug)]
+pub(super) struct ProcessTable {
+    source: Arc<dyn ProcessSource>,
+    clock: Arc<dyn Clock>,
+    /// The freshness bound.
+    bound: Duration,
+    snapshots: Mutex<Snapshots>,
+    list: Mutex<Option<List>>,
+}
+
+/// Address spaces as they were, each the last one of its process.
+#[derive(Debug)]
+struct Snapshots(LruCache<ProcessIdentity, Arc<Snapshot>>);
+
+impl Snapshots {
+    fn get(&mut self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
+        self.0.get(identity).cloned()
+    }
+
+    /// Keeps a snapshot, and returns those that it pushes out, to be dropped outside the lock.
+    fn put(&mut self, identity: ProcessIdentity, snapshot: Arc<Snapshot>) -> Vec<Arc<Snapshot>> {
+        let mut out: Vec<_> = self
+            .0
+            .push(identity, snapshot)
+            .map(|(_, snapshot)| snapshot)
+            .into_iter()
+            .collect();
+        while self.0.len() > 1 && self.mappings() > KEPT_MAPPINGS {
+            out.extend(self.0.pop_lru().map(|(_, snapshot)| snapshot));
+        }
+        out
+    }
+
+    /// Mappings of all of them.
+    fn mappings(&self) -> usize {
+        let snapshots = self.0.iter();
+        snapshots.map(|(_, snapshot)| snapshot.mappings.len()).sum()
+    }
+}
+
+/// The processes at one moment.
+#[derive(Debug)]
+struct List {
+    processes: Arc<[Arc<ProcessInfo>]>,
+    taken: Duration,
+    cost: Duration,
+}
+
+impl ProcessTable {
+    /// A table of `source`'s processes, whose address spaces may be as old as `bound`.
+    pub(super) fn new(
+        source: Arc<dyn ProcessSource>,
+        clock: Arc<dyn Clock>,
+        bound: Duration,
+    ) -> Self {
+        Self {
+            source,
+            clock,
+            bound,
+            snapshots: Mutex::new(Snapshots(LruCache::new(KEPT))),
+            list: Mutex::new(None),
+        }
+    }
+
+    /// The processes as they are now, for a listing.
+    ///
+    /// # Errors
+    /// What the source says; `TimedOut` where `pass` was taken over.
+    pub(super) fn list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let taken = self.clock.now();
+        let processes = pass.over(&*self.source)?;
+        let cost = self.clock.now().saturating_sub(taken);
+        *self.list.lock() = Some(List {
+            processes: Arc::clone(&processes),
+            taken,
+            cost,
+        });
+        Ok(processes)
+    }
+
+    /// The processes as they were a moment ago, for a look-up by name.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub(super) fn recent_list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        match self.known_list(|list| self.is_recent(list.taken, list.cost)) {
+            Some(processes) => Ok(processes),
+            None => self.list(pass),
+        }
+    }
+
+    /// The processes, no older than the freshness bound or [`LISTING_VALID`]: for the listings that repeat the root's.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub(super) fn fresh_list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let age = |list: &List| self.clock.now().saturating_sub(list.taken);
+        match self.known_list(|list| age(list) < self.bound.min(LISTING_VALID)) {
+            Some(processes) => Ok(processes),
+            None => self.list(pass),
+        }
+    }
+
+    /// The processes as they were listed last, if that is young enough.
+    fn known_list(&self, is_young: impl Fn(&List) -> bool) -> Option<Arc<[Arc<ProcessInfo>]>> {
+        let known = self.list.lock();
+        let list = known.as_ref().filter(|list| is_young(list))?;
+        Some(Arc::clone(&list.processes))
+    }
+
+    /// What is to be known of one process: as it was listed a moment ago, if it still runs.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`.
+    pub(super) fn describe(&self, pid: ProcessId) -> Result<Arc<ProcessInfo>> {
+        if let Some(listed) = self.known_list(|list| self.is_recent(list.taken, list.cost))
+            && let Ok(index) = listed.binary_search_by_key(&pid, |info| info.identity.pid)
+            && self.source.is_current(&listed[index].identity)
+        {
+            return Ok(Arc::clone(&listed[index]));
+        }
+        self.source.describe(pid).map(Arc::new)
+    }
+
+    /// The mapping that `find` picks, from a recent address space, or from a new one where that has none.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub(super) fn find<T>(
+        &self,
+        info: &Arc<ProcessInfo>,
+        find: impl Fn(&Snapshot) -> Option<T>,
+    ) -> Result<Option<T>> {
+        if let Some(recent) = self.recent(&info.identity) {
+            if let Some(found) = find(&recent) {
+                return Ok(Some(found));
+            }
+            // A name that is not there may have come up since. But whoever asks for names
+            // that never were must not make us read `maps` all day.
+            if self.clock.now().saturating_sub(recent.taken) <= recent.cost {
+                return Ok(None);
+            }
+        }
+        Ok(find(&*self.listed(info)?))
+    }
+
+    /// The address space, no older than the freshness bound.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub(super) fn fresh(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+        match self.recent(&info.identity) {
+            // Bytes hang on this: the bound holds, whatever it costs.
+            Some(recent) if self.is_fresh(recent.taken) => Ok(recent),
+            _ => self.listed(info),
+        }
+    }
+
+    fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
+        // One that is too old stays: the next one will mostly consist of the same mappings.
+        let snapshot = self.snapshots.lock().get(identity)?;
+        self.is_recent(snapshot.taken, snapshot.cost)
+            .then_some(snapshot)
+    }
+
+    /// The address space as it is now.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub(super) fn listed(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+        let taken = self.clock.now();
+        let space = self.source.address_space(&info.identity)?;
+        let cost = self.clock.now().saturating_sub(taken);
+        let earlier = self.snapshots.lock().get(&info.identity);
+        let snapshot = Arc::new(Snapshot::new(space, earlier.as_deref(), taken, cost));
+        let kept = Arc::clone(&snapshot);
+        let out = self.snapshots.lock().put(info.identity, kept);
+        drop(out);
+        Ok(snapshot)
+    }
+
+    fn is_fresh(&self, taken: Duration) -> bool {
+        self.clock.now().saturating_sub(taken) < self.bound
+    }
+
+    fn is_recent(&self, taken: Duration, cost: Duration) -> bool {
+        self.clock.now().saturating_sub(taken) <= self.bound.max(cost * COST_FACTOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::clock::ManualClock;
+    use crate::target::fake::{FakeProcess, FakeSource};
+
+    const BOUND: Duration = Duration::from_millis(100);
+    const MAPS: &[u8] = b"\
+1000-2000 rw-p 00000000 00:00 0          [heap]\n\
+5000-9000 r--p 00000000 00:00 0\n\
+f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
+
+    fn table() -> (
+        Arc<ManualClock>,
+        FakeProcess,
+        Arc<ProcessInfo>,
+        ProcessTable,
+    ) {
+        let process = FakeProcess::new(7, b"fake");
+        process.set_maps(MAPS);
+        let source = FakeSource::default();
+        source.add(process.clone());
+        let info = Arc::new(source.describe(process.identity().pid).unwrap());
+        let clock = Arc::new(ManualClock::new());
+        let table = ProcessTable::new(Arc::new(source), Arc::clone(&clock) as _, BOUND);
+        (clock, process, info, table)
+    }
+
+    fn find(table: &ProcessTable, info: &Arc<ProcessInfo>, name: &str) -> bool {
+        table
+            .find(info, |snapshot| snapshot.named(name).cloned())
+            .unwrap()
+            .is_some()
+    }
+
+    #[test]
+    fn looking_up_many_names_reads_maps_once() {
+        let (clock, process, info, table) = table();
+        let snapshot = table.listed(&info).unwrap();
+        for _ in 0..3 {
+            for mapping in snapshot.mappings().iter() {
+                assert!(find(&table, &info, &mapping.file_name()));
+                clock.advance(BOUND / 10);
+            }
+        }
+        assert_eq!(process.maps_reads(), 1);
+        clock.advance(BOUND);
+        assert!(find(&table, &info, "000000001000-000000002000.rw-p.heap"));
+        assert_eq!(process.maps_reads(), 2);
+    }
+
+    #[test]
+    fn a_new_mapping_is_found_within_the_bound() {
+        let (clock, process, info, table) = table();
+        table.listed(&info).unwrap();
+        process.set_maps(b"1000-3000 rw-p 00000000 00:00 0          [heap]\n");
+        clock.advance(Duration::from_millis(1));
+        assert!(find(&table, &info, "000000001000-000000003000.rw-p.heap"));
+        assert!(!find(&table, &info, "000000001000-000000002000.rw-p.heap"));
+    }
+
+    #[test]
+    fn mappings_that_stay_are_held_once() {
+        let (_, process, info, table) = table();
+        let before = table.listed(&info).unwrap();
+        process.set_maps(
+            b"\
+1000-2000 rw-p 00000000 00:00 0          [heap]\n\
+3000-4000 rw-p 00000000 00:00 0\n\
+5000-9000 rw-p 00000000 00:00 0\n\
+f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
+        );
+        let after = table.listed(&info).unwrap();
+        let is_shared = |mapping| {
+            before
+                .mappings()
+                .iter()
+                .any(|old| Arc::ptr_eq(old, mapping))
+        };
+        let shared: Vec<bool> = after.mappings().iter().map(is_shared).collect();
+        assert_eq!(shared, [true, false, false, true]);
+        assert!(after.heap().unwrap().is_heap() && after.stack().unwrap().is_stack());
+        assert_eq!(after.mappings()[2].protection().to_string(), "rw-p");
+        let again = table.listed(&info).unwrap();
+        assert!(
+            Arc::ptr_eq(again.mappings(), after.mappings()),
+            "nothing has changed"
+        );
+    }
+
+    /// A snapshot of so many mappings.
+    fn snapshot(mappings: usize) -> Arc<Snapshot> {
+        let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
+        let mapping = Arc::new(space.mappings()[0].clone());
+        Arc::new(Snapshot {
+            mappings: std::iter::repeat_n(mapping, mappings).collect(),
+            heap: None,
+            stack: None,
+            taken: Duration::ZERO,
+            cost: Duration::ZERO,
+        })
+    }
+
+    #[test]
+    fn few_large_address_spaces_are_kept() {
+        let identity = |pid| FakeProcess::new(pid, b"fake").identity();
+        let mut snapshots = Snapshots(LruCache::new(KEPT));
+        for pid in 1..=3 {
+            snapshots.put(identity(pid), snapshot(KEPT_MAPPINGS / 2));
+        }
+        assert!(snapshots.get(&identity(1)).is_none());
+        assert!(snapshots.get(&identity(2)).is_some() && snapshots.get(&identity(3)).is_some());
+        let out = snapshots.put(identity(4), snapshot(KEPT_MAPPINGS + 1));
+        assert_eq!(out.len(), 2);
+        assert!(
+            snapshots.get(&identity(4)).is_some(),
+            "the last one is kept"
+        );
+        for pid in 10..100 {
+            snapshots.put(identity(pid), snapshot(1));
+        }
+        assert_eq!(snapshots.0.len(), KEPT.get());
+    }
+
+    #[test]
+    fn only_the_exact_name_is_found() {
+        let (_, _, info, table) = table();
+        for name in [
+            "000000001000-000000002000.rw-p.stack",
+            "000000001000-000000002000.rw-p.",
+            "1000-2000.rw-p.heap",
+            "000000001000",
+            "heap",
+            "",
+        ] {
+            assert!(!find(&table, &info, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn heap_and_stack_have_names_of_their_own() {
+        let (_, _, info, table) = table();
+        let snapshot = table.listed(&info).unwrap();
+        assert!(snapshot.heap().unwrap().is_heap());
+        assert!(snapshot.stack().unwrap().is_stack());
+    }
+}

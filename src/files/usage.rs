@@ -1,0 +1,192 @@
+//! How much memory files hold, as `st_blocks` shows it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::common::address::AddressRange;
+use crate::common::clock::Clock;
+use crate::common::error::Result;
+use crate::target::page_state::Held;
+use crate::target::{ProcessIdentity, ProcessMemory};
+
+/// Answers that are kept.
+const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// An answer may be as old as finding it took, times this: the kernel asks for attributes again
+/// and again while a file is read, and counting the pages of 16 GiB takes a sixth of a second.
+const COST_FACTOR: u32 = 20;
+
+#[derive(Debug)]
+struct Known {
+    held: Held,
+    taken: Duration,
+    cost: Duration,
+}
+
+/// What was counted a moment ago.
+#[derive(Debug)]
+pub(super) struct MemoryUsages {
+    clock: Arc<dyn Clock>,
+    /// The freshness bound.
+    bound: Duration,
+    known: Mutex<LruCache<(ProcessIdentity, AddressRange), Known>>,
+}
+
+/// What many ranges of one process hold, lowest address first.
+#[derive(Debug, Default)]
+pub(crate) struct CountedUsage(Vec<(AddressRange, Held)>);
+
+impl CountedUsage {
+    /// Memory that `range` holds; `None` where just that was not counted.
+    pub(super) fn of(&self, range: AddressRange) -> Option<Held> {
+        let at = self
+            .0
+            .binary_search_by_key(&range.start(), |(range, _)| range.start());
+        let (counted, held) = self.0[at.ok()?];
+        (counted == range).then_some(held)
+    }
+}
+
+impl MemoryUsages {
+    pub(super) fn new(clock: Arc<dyn Clock>, bound: Duration) -> Self {
+        Self {
+            clock,
+            bound,
+            known: Mutex::new(LruCache::new(KEPT)),
+        }
+    }
+
+    /// Nothing at all is believed within the bound only: `tar -S` does not look at such a file.
+    fn lifetime(&self, known: &Known) -> Duration {
+        match known.held.total() {
+            0 => self.bound,
+            _ => self.bound.max(known.cost * COST_FACTOR),
+        }
+    }
+
+    /// Memory that a range holds, now or a moment ago.
+    ///
+    /// # Errors
+    /// Whatever the memory says.
+    pub(super) fn of(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Result<Held> {
+        match self.known(memory, range) {
+            Some(held) => Ok(held),
+            None => Ok(self.count(memory, &[range])?[0]),
+        }
+    }
+
+    /// As [`of`](Self::of) for many `ranges`, in order and not overlapping: they are counted
+    /// together, which takes far fewer system calls.
+    ///
+    /// # Errors
+    /// Whatever the memory says.
+    pub(super) fn of_all(
+        &self,
+        memory: &dyn ProcessMemory,
+        ranges: Vec<AddressRange>,
+    ) -> Result<CountedUsage> {
+        let known: Vec<_> = ranges
+            .iter()
+            .map(|range| self.known(memory, *range))
+            .collect();
+        let unknown: Vec<_> = ranges
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none())
+            .map(|(range, _)| *range)
+            .collect();
+        let mut counted = self.count(memory, &unknown)?.into_iter();
+        let held = known
+            .into_iter()
+            .map(|known| known.or_else(|| counted.next()).unwrap_or_default());
+        Ok(CountedUsage(ranges.into_iter().zip(held).collect()))
+    }
+
+    fn known(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<Held> {
+        let now = self.clock.now();
+        let mut all = self.known.lock();
+        let known = all.get(&(*memory.identity(), range))?;
+        (now.saturating_sub(known.taken) <= self.lifetime(known)).then_some(known.held)
+    }
+
+    fn count(&self, memory: &dyn ProcessMemory, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+        let taken = self.clock.now();
+        let counted = memory.held(ranges)?;
+        let whole = self.clock.now().saturating_sub(taken);
+        let found: u64 = counted.iter().map(|held| held.total()).sum();
+        let mut all = self.known.lock();
+        for (range, held) in ranges.iter().zip(&counted) {
+            let known = Known {
+                held: *held,
+                taken,
+                // Its share: what is small is not believed for longer because it lies beside something large.
+                cost: whole.mul_f64(held.total() as f64 / found.max(1) as f64),
+            };
+            all.put((*memory.identity(), *range), known);
+        }
+        Ok(counted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::address::{Address, PAGE_SIZE};
+    use crate::common::clock::ManualClock;
+    use crate::target::fake::{Call, FakeProcess};
+
+    const BOUND: Duration = Duration::from_millis(100);
+
+    /// A process that has written one page of eight.
+    fn counter() -> (Arc<ManualClock>, MemoryUsages, FakeProcess) {
+        let clock = Arc::new(ManualClock::new());
+        let counter = MemoryUsages::new(Arc::clone(&clock) as _, BOUND);
+        let process = FakeProcess::new(7, b"fake");
+        process.reserve(0x1000, 8).map(0x3000, b"x");
+        (clock, counter, process)
+    }
+
+    fn range(start: u64, end: u64) -> AddressRange {
+        AddressRange::new(Address::new(start), Address::new(end)).unwrap()
+    }
+
+    #[test]
+    fn pages_are_counted_once_within_the_bound() {
+        let (clock, counter, process) = counter();
+        let memory = process.open();
+        let count = || {
+            counter
+                .of(&*memory, range(0x1000, 0x9000))
+                .unwrap()
+                .resident
+                / PAGE_SIZE
+        };
+        assert_eq!(count(), 1);
+        process.map(0x4000, b"x");
+        assert_eq!(count(), 1);
+        clock.advance(BOUND + Duration::from_millis(1));
+        assert_eq!(count(), 2);
+    }
+
+    #[test]
+    fn many_ranges_are_counted_together() {
+        let (_, counter, process) = counter();
+        let memory = process.open();
+        let ranges = [
+            range(0x1000, 0x3000),
+            range(0x3000, 0x4000),
+            range(0x4000, 0x9000),
+        ];
+        counter.of(&*memory, ranges[1]).unwrap();
+        process.take_calls();
+        let counted = counter.of_all(&*memory, ranges.to_vec()).unwrap();
+        let held = ranges.map(|range| counted.of(range).unwrap().resident);
+        assert_eq!(held, [0, PAGE_SIZE, 0]);
+        assert_eq!(process.take_calls(), [Call::Held(2)], "one was known");
+        assert_eq!(counted.of(range(0x1000, 0x2000)), None);
+    }
+}

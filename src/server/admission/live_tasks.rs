@@ -1,0 +1,72 @@
+//! Threads of this process, and what tells a process from the next one of its number.
+
+use procfs::process::Process;
+
+use super::{Activity, Tasks};
+use crate::target::ProcessId;
+use crate::target::live::instance;
+
+/// Tasks as the kernel schedules them.
+#[derive(Debug)]
+pub(crate) struct LiveTasks;
+
+impl Tasks for LiveTasks {
+    fn current(&self) -> i32 {
+        thread_local! {
+            static NUMBER: i32 = nix::unistd::gettid().as_raw();
+        }
+        NUMBER.with(|number| *number)
+    }
+
+    fn activity(&self, thread: i32) -> Activity {
+        let task = Process::myself().and_then(|process| process.task_from_tid(thread));
+        let Ok((stat, status)) = task.and_then(|task| Ok((task.stat()?, task.status()?))) else {
+            return Activity::default();
+        };
+        let switches = [
+            status.voluntary_ctxt_switches,
+            status.nonvoluntary_ctxt_switches,
+        ];
+        Activity {
+            is_running: stat.state == 'R',
+            scheduled: switches.into_iter().flatten().sum(),
+        }
+    }
+
+    /// As `/proc/TID/wchan` has it (proc_pid_wchan(5)).
+    fn waits_in(&self, thread: i32) -> String {
+        let wchan = std::fs::read_to_string(format!("/proc/self/task/{thread}/wchan"));
+        wchan.unwrap_or_else(|error| format!("an unknown place: {error}"))
+    }
+
+    fn instance(&self, process: ProcessId) -> Option<u64> {
+        instance(process)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_running_and_who_waits_is_not() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let waiting = std::thread::spawn(move || {
+            sender.send(LiveTasks.current()).unwrap();
+            wait.recv().unwrap_err();
+        });
+        assert!(LiveTasks.activity(LiveTasks.current()).is_running);
+        let other = receiver.recv().unwrap();
+        assert_ne!(other, LiveTasks.current());
+        while LiveTasks.activity(other).is_running {
+            std::thread::yield_now();
+        }
+        drop(end);
+        waiting.join().unwrap();
+        assert!(
+            !LiveTasks.activity(other).is_running,
+            "nor is who has ended"
+        );
+    }
+}

@@ -1,0 +1,342 @@
+//! Every operation of the file system as a plain function.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::directory::OpenDirectory;
+use super::handles::{FileHandle, Handle, HandleTable};
+use super::inodes::{Generation, Inode, InodeTable};
+use crate::common::error::{Error, Result};
+use crate::files::{
+    Access, Attributes, Caller, Change, Context, CountedUsage, Kind, Listing, Node, OpenFile, Pass,
+    WaitsFor, xattr_list,
+};
+use crate::view::Seek;
+
+/// A file as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) inode: Inode,
+    /// Its generation, where the kernel gets a reference to it.
+    pub(crate) generation: Generation,
+    pub(crate) attributes: Attributes,
+}
+
+/// A file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// The handle's number.
+    pub(crate) handle: u64,
+    /// Whether the kernel must keep none of its pages.
+    pub(crate) direct: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Bytes that got there.
+    pub(crate) bytes: usize,
+    /// Inodes whose pages the kernel must not believe any more before the writer is answered.
+    pub(crate) outdated: Vec<Inode>,
+}
+
+/// The files under the numbers by which the kernel knows them.
+#[derive(Debug)]
+pub(crate) struct FileSystem {
+    context: Context,
+    inodes: InodeTable,
+    handles: HandleTable,
+}
+
+impl FileSystem {
+    /// A file system of which nobody knows a file yet but its root.
+    pub(crate) fn new(context: Context) -> Self {
+        Self {
+            context,
+            inodes: InodeTable::default(),
+            handles: HandleTable::default(),
+        }
+    }
+
+    /// What its files share.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Finds `name` in a directory. The kernel then holds one more reference to what it found. Where all
+    /// processes must be looked at for it, `pass` does that.
+    ///
+    /// # Errors
+    /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`, `TimedOut`.
+    pub(super) fn lookup(&self, parent: Inode, name: &OsStr, pass: &Pass<'_>) -> Result<Entry> {
+        let parent = self.inodes.get(parent)?;
+        // Every name here is ASCII.
+        let name = name.to_str().ok_or(Error::NoEntry)?;
+        let node = parent.lookup(&self.context, name, pass)?;
+        Ok(self.remember(&node, &CountedUsage::default()))
+    }
+
+    /// A node for the kernel to keep, which takes a reference.
+    pub(super) fn remember(&self, node: &Node, counted: &CountedUsage) -> Entry {
+        let (inode, generation) = self.inodes.remember(node);
+        Entry {
+            inode,
+            generation,
+            attributes: self.context.attributes(node, counted),
+        }
+    }
+
+    /// A node that is only to be shown, without a reference to it.
+    pub(super) fn show(&self, node: &Node, counted: &CountedUsage) -> Entry {
+        Entry {
+            inode: self.inode_of(node),
+            generation: Generation::default(),
+            attributes: self.context.attributes(node, counted),
+        }
+    }
+
+    /// Gives references back.
+    pub(super) fn forget(&self, inode: Inode, lookups: u64) {
+        self.inodes.forget(inode, lookups);
+    }
+
+    /// The number of a node, without a reference to it.
+    pub(super) fn inode_of(&self, node: &Node) -> Inode {
+        self.inodes.number(node)
+    }
+
+    /// The node of a number.
+    ///
+    /// # Errors
+    /// `NoEntry`.
+    pub(super) fn node(&self, inode: Inode) -> Result<Node> {
+        self.inodes.get(inode)
+    }
+
+    /// The attributes of an inode, or of what a handle holds open under it.
+    ///
+    /// # Errors
+    /// `NoEntry`; for a handle `Ended` and `Replaced`, and without one
+    /// `Replaced` for both, which makes the kernel look the path up again.
+    pub(super) fn attributes(&self, inode: Inode, handle: Option<u64>) -> Result<Entry> {
+        let node = self.inodes.get(inode)?;
+        if let Some(info) = node.process() {
+            self.context.verify(info).map_err(|error| match error {
+                Error::Ended(pid) if handle.is_none() && !self.handles.holds(inode) => {
+                    Error::Replaced(pid)
+                }
+                error => error,
+            })?;
+        }
+        Ok(Entry {
+            inode,
+            generation: Generation::default(),
+            attributes: self.context.attributes(&node, &CountedUsage::default()),
+        })
+    }
+
+    /// Takes note of a change, which changes nothing: truncation is accepted
+    /// as on a device, anything else is refused.
+    ///
+    /// # Errors
+    /// `NotPermitted`, and as [`attributes`](Self::attributes).
+    pub(super) fn set_attributes(
+        &self,
+        inode: Inode,
+        change: Change,
+        handle: Option<u64>,
+    ) -> Result<Entry> {
+        if change.metadata {
+            return Err(Error::NotPermitted);
+        }
+        if change.size.is_some() {
+            self.inodes.get(inode)?.check_truncatable(&self.context)?;
+        }
+        self.attributes(inode, handle)
+    }
+
+    /// Whether `access` would be granted.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn check_access(&self, inode: Inode, access: Access) -> Result<()> {
+        let node = self.inodes.get(inode)?;
+        if access.write {
+            node.check_writable(&self.context)?;
+        }
+        if access.execute && node.kind() == Kind::File {
+            return Err(Error::Protected);
+        }
+        Ok(())
+    }
+
+    /// Where a link leads, for `caller`.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no link, `NoEntry` where it leads nowhere.
+    pub(super) fn read_link(&self, inode: Inode, caller: &Caller) -> Result<String> {
+        self.inodes.get(inode)?.target(&self.context, caller)
+    }
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// `NoAttribute`, `NotSupported`, and why the process cannot be asked.
+    pub(super) fn extended_attribute(&self, inode: Inode, name: &OsStr) -> Result<Vec<u8>> {
+        let name = name.to_str().ok_or(Error::NoAttribute)?;
+        self.context.xattr(&self.inodes.get(inode)?, name)
+    }
+
+    /// The names of all extended attributes, each ended by a NUL.
+    ///
+    /// # Errors
+    /// `NoEntry`.
+    pub(super) fn extended_attributes(&self, inode: Inode) -> Result<Vec<u8>> {
+        Ok(xattr_list(&self.inodes.get(inode)?))
+    }
+
+    /// Opens a file for `caller`; what is read through it from now on is no older than now.
+    ///
+    /// # Errors
+    /// As [`File::open`](crate::files::File::open).
+    pub(super) fn open(&self, inode: Inode, caller: &Caller, access: Access) -> Result<Opened> {
+        let node = self.inodes.get(inode)?;
+        let open = node.open(&self.context, caller, access)?;
+        let handle = self.handles.open(Handle::File(FileHandle {
+            inode,
+            file: open.file,
+            is_buffered: !open.direct,
+        }));
+        Ok(Opened {
+            handle,
+            direct: open.direct,
+        })
+    }
+
+    /// Reads from `offset` on, and returns how many bytes it got.
+    ///
+    /// # Errors
+    /// `BadHandle`, and as [`OpenFile::read_at`].
+    pub(super) fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let Handle::File(open) = self.handles.get(handle)? else {
+            return Err(Error::IsADirectory);
+        };
+        let read = open.file.read_at(&self.context, offset, buffer)?;
+        self.context.metrics().read_bytes.add(read as u64);
+        Ok(read)
+    }
+
+    /// Writes `data` at `offset`.
+    ///
+    /// # Errors
+    /// `BadHandle`, and as [`OpenFile::write_at`].
+    pub(super) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<Written> {
+        let open = self.file(handle)?;
+        let bytes = open.write_at(&self.context, offset, data)?;
+        self.context.metrics().written_bytes.add(bytes as u64);
+        Ok(Written {
+            bytes,
+            // All that are buffered: the same bytes may be mapped in any of them.
+            outdated: self.handles.buffered(),
+        })
+    }
+
+    /// Where data or a hole starts, from `offset` on (`lseek` with `SEEK_DATA`, `SEEK_HOLE`).
+    ///
+    /// # Errors
+    /// `NoMoreData` at and past the end, `BadHandle`.
+    pub(super) fn seek(&self, handle: u64, offset: u64, whence: Seek) -> Result<u64> {
+        self.file(handle)?.seek(&self.context, offset, whence)
+    }
+
+    fn file(&self, handle: u64) -> Result<Arc<dyn OpenFile>> {
+        match self.handles.get(handle)? {
+            Handle::File(open) => Ok(open.file),
+            Handle::Directory(_) => Err(Error::BadHandle),
+        }
+    }
+
+    /// Closes a file or a directory.
+    pub(super) fn release(&self, handle: u64) {
+        let Some(Handle::File(open)) = self.handles.close(handle) else {
+            return;
+        };
+        if let Some(process) = open.file.process()
+            && !self.handles.uses(process)
+        {
+            process.memory.rest();
+        }
+    }
+
+    /// Opens a directory as it is now; where all processes are listed, `pass` finds them.
+    ///
+    /// # Errors
+    /// `NotADirectory`, `TimedOut`, and what listing the processes or reading `maps` says.
+    pub(super) fn open_directory(&self, inode: Inode, pass: &Pass<'_>) -> Result<u64> {
+        let node = self.inodes.get(inode)?;
+        let taken = self.context.clock().now();
+        let listing = self.context.list(&node, pass)?;
+        let open = OpenDirectory::new(node, listing, taken);
+        Ok(self.handles.open(Handle::Directory(Arc::new(open))))
+    }
+
+    /// The entries of an open directory, `.` and `..` first, for who reads them from `position`
+    /// on: as they are now where a walk begins, and else as they were when it began.
+    ///
+    /// # Errors
+    /// `BadHandle`, and as [`open_directory`](Self::open_directory).
+    pub(super) fn read_directory(
+        &self,
+        handle: u64,
+        position: u64,
+        pass: &Pass<'_>,
+    ) -> Result<Arc<Listing>> {
+        let Handle::Directory(open) = self.handles.get(handle)? else {
+            return Err(Error::BadHandle);
+        };
+        let now = self.context.clock().now();
+        if let Some(listing) = open.listing(position, now) {
+            return Ok(listing);
+        }
+        Ok(open.begin(self.context.list(open.node(), pass)?, now))
+    }
+
+    /// Whom a request for this inode may wait for.
+    pub(super) fn waits_for(&self, inode: Inode) -> WaitsFor {
+        self.asks(inode, |node| node.waits_for())
+    }
+
+    /// Whom a look-up of `name` may wait for.
+    pub(super) fn lookup_waits_for(&self, parent: Inode, name: &OsStr) -> WaitsFor {
+        let name = name.to_str().unwrap_or_default();
+        self.asks(parent, |node| node.lookup_waits_for(name))
+    }
+
+    /// Whom reading this directory from `position` on may wait for: where a walk begins it may be listed again.
+    pub(super) fn entries_wait_for(&self, inode: Inode, position: u64) -> WaitsFor {
+        match position {
+            0 => self.asks(inode, |node| node.entries_wait_for()),
+            _ => self.waits_for(inode),
+        }
+    }
+
+    /// Whom closing this handle may wait for.
+    pub(super) fn release_waits_for(&self, handle: u64) -> WaitsFor {
+        let Ok(Handle::File(open)) = self.handles.get(handle) else {
+            return WaitsFor::Nobody;
+        };
+        open.file.process().map_or(WaitsFor::Nobody, |process| {
+            let identity = process.memory.identity();
+            WaitsFor::Process(identity.pid, Some(identity.pidfd_inode))
+        })
+    }
+
+    fn asks(&self, inode: Inode, ask: impl FnOnce(&Node) -> WaitsFor) -> WaitsFor {
+        self.inodes
+            .get(inode)
+            .map_or(WaitsFor::Nobody, |node| ask(&node))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

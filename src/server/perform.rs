@@ -1,0 +1,282 @@
+//! The dispatcher: what each operation does, and what its answer is.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::file_system::Written;
+use super::reply::OneShot;
+use super::{Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
+use crate::common::error::{Error, Result};
+use crate::files::{DirectoryEntry, Listing, Pass};
+
+/// How long the kernel may keep a name at most, whatever the freshness
+/// bound: programs end and others start under the same number.
+const NAME_VALID: Duration = Duration::from_secs(1);
+
+/// Entries that are put together for one answer to `readdirplus`, at first and at most.
+pub(super) const ENTRIES: (usize, usize) = (32, 512);
+
+thread_local! {
+    /// Where answers to reads are put together; it grows to the largest of them and stays.
+    static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Server {
+    /// Does what a request asks for, and answers it, unless somebody else has.
+    pub(super) fn perform<R: Respond>(
+        &self,
+        request: &Request,
+        data: &[u8],
+        one_shot: &OneShot<R>,
+        pass: &Pass<'_>,
+    ) {
+        let fs = &self.fs;
+        let caller = &request.caller;
+        match &request.operation {
+            Operation::Lookup { parent, name } => {
+                let found = fs.lookup(*parent, name, pass);
+                let reply = found.as_ref().map(|entry: &Entry| {
+                    let name_valid = entry.attributes.valid.min(NAME_VALID);
+                    Reply::Entry(entry, name_valid)
+                });
+                let is_given = self.give(request, one_shot, reply);
+                // The kernel has no reference to what it was not told of.
+                if let (false, Ok(entry)) = (is_given, found) {
+                    fs.forget(entry.inode, 1);
+                }
+            }
+            Operation::GetAttributes { inode, handle } => {
+                let found = fs.attributes(*inode, *handle);
+                self.give(request, one_shot, found.as_ref().map(Reply::Attributes));
+            }
+            Operation::SetAttributes {
+                inode,
+                handle,
+                change,
+            } => {
+                let found = fs.set_attributes(*inode, *change, *handle);
+                self.give(request, one_shot, found.as_ref().map(Reply::Attributes));
+            }
+            Operation::ReadLink { inode } => {
+                let target = fs.read_link(*inode, caller);
+                let target = target.as_ref().map(String::as_bytes);
+                self.give(request, one_shot, target.map(Reply::Data));
+            }
+            Operation::Open { inode, access } => {
+                self.give_opened(request, one_shot, fs.open(*inode, caller, *access));
+            }
+            Operation::OpenDirectory { inode } => {
+                let opened = fs.open_directory(*inode, pass).map(|handle| Opened {
+                    handle,
+                    direct: false,
+                });
+                self.give_opened(request, one_shot, opened);
+            }
+            Operation::Read {
+                handle,
+                offset,
+                size,
+                ..
+            } => ANSWER.with_borrow_mut(|answer| {
+                if answer.len() < *size {
+                    answer.resize(*size, 0);
+                }
+                let read = fs.read(*handle, *offset, &mut answer[..*size]);
+                let read = read.as_ref().map(|read| Reply::Data(&answer[..*read]));
+                self.give(request, one_shot, read);
+            }),
+            Operation::Write {
+                handle,
+                offset,
+                is_mapped,
+                ..
+            } => {
+                let written = match is_mapped {
+                    // Bytes that the target has changed since would go back to what they were.
+                    true => Err(Error::MappedWrite),
+                    false => fs.write(*handle, *offset, data),
+                };
+                self.give_written(request, one_shot, written);
+            }
+            Operation::Seek {
+                handle,
+                offset,
+                whence,
+                ..
+            } => {
+                let found = match (u64::try_from(*offset), whence) {
+                    (Err(_), _) => Err(Error::NoMoreData),
+                    (_, None) => Err(Error::Invalid),
+                    (Ok(offset), Some(whence)) => fs.seek(*handle, offset, *whence),
+                };
+                let found = found.as_ref().map(|found| Reply::Offset(*found));
+                self.give(request, one_shot, found);
+            }
+            Operation::ReadDirectory {
+                handle, position, ..
+            } => match fs.read_directory(*handle, *position, pass) {
+                Ok(listing) => self.give_names(request, one_shot, &listing, *position),
+                Err(error) => {
+                    self.give(request, one_shot, Err(&error));
+                }
+            },
+            Operation::ReadDirectoryPlus {
+                handle, position, ..
+            } => match fs.read_directory(*handle, *position, pass) {
+                Ok(listing) => self.give_entries(request, one_shot, &listing, *position),
+                Err(error) => {
+                    self.give(request, one_shot, Err(&error));
+                }
+            },
+            Operation::GetExtendedAttribute { inode, name } => {
+                let value = fs.extended_attribute(*inode, name);
+                let value = value.as_deref().map(Reply::Attribute);
+                self.give(request, one_shot, value);
+            }
+            Operation::ListExtendedAttributes { inode } => {
+                let names = fs.extended_attributes(*inode);
+                let names = names.as_deref().map(Reply::Attribute);
+                self.give(request, one_shot, names);
+            }
+            Operation::Access { inode, access } => {
+                let answer = fs.check_access(*inode, *access);
+                self.give(request, one_shot, answer.as_ref().map(|()| Reply::Done));
+            }
+            Operation::Change { .. } => {
+                self.give(request, one_shot, Err(&Error::NotPermitted));
+            }
+        }
+    }
+
+    /// Answers, unless somebody else has; returns whether it did.
+    fn give<R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        outcome: std::result::Result<Reply<'_>, &Error>,
+    ) -> bool {
+        if let Err(error) = &outcome {
+            one_shot.note(error);
+        }
+        let Some(reply) = self.take(request, one_shot) else {
+            return false;
+        };
+        reply.respond(outcome.map_err(|error| self.fail(request, error)));
+        true
+    }
+
+    fn give_opened<R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        opened: Result<Opened>,
+    ) {
+        let reply = opened.as_ref().map(|opened| Reply::Opened(*opened));
+        // Nobody will ever release a handle that nobody was told of.
+        if let (false, Ok(opened)) = (self.give(request, one_shot, reply), opened) {
+            self.fs.release(opened.handle);
+        }
+    }
+
+    /// A write is answered once the kernel was told what it has outdated.
+    fn give_written<R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        written: Result<Written>,
+    ) {
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                self.give(request, one_shot, Err(&error));
+                return;
+            }
+        };
+        let Some(reply) = self.take(request, one_shot) else {
+            // Too late for the writer, but the bytes are there.
+            return self.invalidations.add(&written.outdated);
+        };
+        let bytes = written.bytes as u32;
+        self.invalidations
+            .answer(&written.outdated, move |is_told| {
+                // The bytes are there, and nobody can promise that all readers see them yet.
+                let reply_with = is_told
+                    .then_some(Reply::Written(bytes))
+                    .ok_or(Errno::EAGAIN);
+                reply.respond(reply_with);
+            });
+    }
+
+    /// Names alone.
+    fn give_names<R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        listing: &Listing,
+        position: u64,
+    ) {
+        let entries = listing.starting_at(position);
+        let mut names = entries.map(|(next, DirectoryEntry { name, node })| Name {
+            name,
+            inode: self.fs.inode_of(&node),
+            kind: node.kind(),
+            next,
+        });
+        self.give(request, one_shot, Ok(Reply::Names(&mut names)));
+    }
+
+    /// Names with attributes, which are looked up before the reply is taken: that can take long.
+    fn give_entries<R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        listing: &Listing,
+        position: u64,
+    ) {
+        let fs = &self.fs;
+        let entries: Vec<_> = listing
+            .starting_at(position)
+            .take(self.entries.load(Ordering::Relaxed))
+            .collect();
+        let nodes = entries.iter().map(|(_, entry)| &entry.node);
+        let counted = fs.context().count(nodes);
+        let entries: Vec<NamedEntry> = entries
+            .into_iter()
+            .map(|(next, DirectoryEntry { name, node })| {
+                let entry = match has_reference(&name) {
+                    true => fs.remember(&node, &counted),
+                    false => fs.show(&node, &counted),
+                };
+                NamedEntry {
+                    valid: entry.attributes.valid.min(NAME_VALID),
+                    name,
+                    entry,
+                    next,
+                }
+            })
+            .collect();
+        let taken = match self.take(request, one_shot) {
+            Some(reply) => reply.respond(Ok(Reply::Entries(&entries))),
+            None => 0,
+        };
+        if taken < entries.len() {
+            self.entries.store(taken + 2, Ordering::Relaxed);
+        } else {
+            let more = (2 * taken).clamp(ENTRIES.0, ENTRIES.1);
+            self.entries.fetch_max(more, Ordering::Relaxed);
+        }
+        for NamedEntry { name, entry, .. } in &entries[taken..] {
+            if has_reference(name) {
+                fs.forget(entry.inode, 1);
+            }
+        }
+    }
+}
+
+/// Whether the kernel takes a reference to an entry of `readdirplus`: to each but these two.
+fn has_reference(name: &str) -> bool {
+    name != "." && name != ".."
+}

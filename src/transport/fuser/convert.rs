@@ -1,0 +1,83 @@
+//! Between the file system's types and FUSE's.
+
+use fuser::{AccessFlags, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
+
+use crate::common::address::PAGE_SIZE;
+use crate::files::{Access, Caller, Kind};
+use crate::server::{Entry, Generation, Operation, Request};
+use crate::view::Seek;
+
+pub(super) fn request(request: &fuser::Request, operation: Operation) -> Request {
+    Request {
+        number: request.unique().0,
+        caller: Caller {
+            pid: request.pid(),
+            uid: request.uid(),
+            gid: request.gid(),
+        },
+        operation,
+    }
+}
+
+pub(super) fn generation(Generation(number): Generation) -> fuser::Generation {
+    fuser::Generation(number.into())
+}
+
+pub(super) fn attributes(entry: &Entry) -> FileAttr {
+    let found = &entry.attributes;
+    FileAttr {
+        ino: INodeNo(entry.inode.0),
+        size: found.size,
+        blocks: found.blocks,
+        atime: found.modified,
+        mtime: found.modified,
+        ctime: found.changed,
+        crtime: found.changed,
+        kind: kind(found.kind),
+        perm: found.mode,
+        nlink: found.links,
+        uid: found.uid,
+        gid: found.gid,
+        rdev: 0,
+        blksize: PAGE_SIZE as u32,
+        flags: 0,
+    }
+}
+
+pub(super) fn kind(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+pub(super) fn open_access(flags: OpenFlags) -> Access {
+    let mode = flags.acc_mode();
+    Access {
+        read: mode != OpenAccMode::O_WRONLY,
+        write: mode != OpenAccMode::O_RDONLY,
+        execute: false,
+    }
+}
+
+pub(super) fn access(mask: AccessFlags) -> Access {
+    Access {
+        read: mask.contains(AccessFlags::R_OK),
+        write: mask.contains(AccessFlags::W_OK),
+        execute: mask.contains(AccessFlags::X_OK),
+    }
+}
+
+/// What `lseek` looks for: the kernel sends these two only.
+pub(super) fn whence(whence: i32) -> Option<Seek> {
+    /// `SEEK_DATA` and `SEEK_HOLE` of `include/uapi/linux/fs.h`.
+    const DATA: i32 = 3;
+    const HOLE: i32 = 4;
+
+    match whence {
+        DATA => Some(Seek::Data),
+        HOLE => Some(Seek::Hole),
+        _ => None,
+    }
+}

@@ -1,0 +1,484 @@
+//! `/dev/fuse`, by the crate `fuser`: its only user.
+
+mod convert;
+mod negotiate;
+mod reply;
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, Notifier, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
+};
+
+use crate::common::address::PAGE_SIZE;
+use crate::files::Change;
+use crate::server::{Inode, Invalidate, Operation, Respond, Server};
+use crate::target::mapping::MAX_NAME;
+
+pub use negotiate::{MAX_REQUEST, negotiate};
+
+use reply::XattrReply;
+
+/// A [`Server`] behind `/dev/fuse`.
+#[derive(Debug)]
+pub(crate) struct Adapter(Arc<Server>);
+
+impl Adapter {
+    pub(crate) fn new(server: Server) -> Self {
+        Self(Arc::new(server))
+    }
+
+    fn serve(&self, request: &fuser::Request, operation: Operation, reply: impl Respond) {
+        self.0
+            .serve(convert::request(request, operation), &[], reply);
+    }
+
+    fn change(&self, request: &fuser::Request, inode: INodeNo, reply: impl Respond) {
+        let inode = Inode(inode.0);
+        self.serve(request, Operation::Change { inode }, reply);
+    }
+}
+
+/// An offset that stands for the attributes alone (`fuse_reverse_inval_inode` in `fs/fuse/inode.c`).
+const ATTRIBUTES: i64 = -1;
+
+impl Invalidate for Notifier {
+    fn invalidate_attributes(&self, inode: Inode) -> io::Result<()> {
+        self.inval_inode(INodeNo(inode.0), ATTRIBUTES, 0)
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        negotiate(config);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.0.end();
+    }
+
+    fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (parent, name) = (Inode(parent.0), name.to_owned());
+        self.serve(request, Operation::Lookup { parent, name }, reply);
+    }
+
+    fn forget(&self, _request: &fuser::Request, inode: INodeNo, lookups: u64) {
+        self.0.forget(Inode(inode.0), lookups);
+    }
+
+    fn getattr(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        let (inode, handle) = (Inode(inode.0), handle.map(|handle| handle.0));
+        self.serve(request, Operation::GetAttributes { inode, handle }, reply);
+    }
+
+    fn setattr(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = Change {
+            // A truncation brings times along, which are not what was asked for.
+            metadata: mode.is_some()
+                || uid.is_some()
+                || gid.is_some()
+                || (size.is_none() && (atime.is_some() || mtime.is_some())),
+            size,
+        };
+        let operation = Operation::SetAttributes {
+            inode: Inode(inode.0),
+            handle: handle.map(|handle| handle.0),
+            change,
+        };
+        self.serve(request, operation, reply);
+    }
+
+    fn readlink(&self, request: &fuser::Request, inode: INodeNo, reply: ReplyData) {
+        let inode = Inode(inode.0);
+        self.serve(request, Operation::ReadLink { inode }, reply);
+    }
+
+    fn open(&self, request: &fuser::Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (inode, access) = (Inode(inode.0), convert::open_access(flags));
+        self.serve(request, Operation::Open { inode, access }, reply);
+    }
+
+    fn read(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let operation = Operation::Read {
+            inode: Inode(inode.0),
+            handle: handle.0,
+            offset,
+            size: size as usize,
+        };
+        self.serve(request, operation, reply);
+    }
+
+    fn write(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let operation = Operation::Write {
+            inode: Inode(inode.0),
+            handle: handle.0,
+            offset,
+            is_mapped: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
+        };
+        self.0
+            .serve(convert::request(request, operation), data, reply);
+    }
+
+    fn flush(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing is ever held back; the kernel does not ask again after this.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        self.0.release(handle.0);
+    }
+
+    fn opendir(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        _flags: OpenFlags,
+        reply: ReplyOpen,
+    ) {
+        let inode = Inode(inode.0);
+        self.serve(request, Operation::OpenDirectory { inode }, reply);
+    }
+
+    fn readdir(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let operation = Operation::ReadDirectory {
+            inode: Inode(inode.0),
+            handle: handle.0,
+            position: offset,
+        };
+        self.serve(request, operation, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let operation = Operation::ReadDirectoryPlus {
+            inode: Inode(inode.0),
+            handle: handle.0,
+            position: offset,
+        };
+        self.serve(request, operation, reply);
+    }
+
+    fn releasedir(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+        self.0.release(handle.0);
+    }
+
+    fn statfs(&self, _request: &fuser::Request, _inode: INodeNo, reply: ReplyStatfs) {
+        // As `/proc`: no space to be counted.
+        reply.statfs(
+            0,
+            0,
+            0,
+            0,
+            0,
+            PAGE_SIZE as u32,
+            MAX_NAME as u32,
+            PAGE_SIZE as u32,
+        );
+    }
+
+    fn getxattr(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let (inode, name) = (Inode(inode.0), name.to_owned());
+        let operation = Operation::GetExtendedAttribute { inode, name };
+        self.serve(request, operation, XattrReply { reply, size });
+    }
+
+    fn listxattr(&self, request: &fuser::Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let inode = Inode(inode.0);
+        let operation = Operation::ListExtendedAttributes { inode };
+        self.serve(request, operation, XattrReply { reply, size });
+    }
+
+    fn setxattr(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.change(request, inode, reply);
+    }
+
+    fn removexattr(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        _name: &OsStr,
+        reply: ReplyEmpty,
+    ) {
+        self.change(request, inode, reply);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Python and others ask every file whether it is a terminal.
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn lseek(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let operation = Operation::Seek {
+            inode: Inode(inode.0),
+            handle: handle.0,
+            offset,
+            whence: convert::whence(whence),
+        };
+        self.serve(request, operation, reply);
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn poll(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Always ready, as any regular file; the kernel does not ask again after this.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &fuser::Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn access(
+        &self,
+        request: &fuser::Request,
+        inode: INodeNo,
+        mask: AccessFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (inode, access) = (Inode(inode.0), convert::access(mask));
+        self.serve(request, Operation::Access { inode, access }, reply);
+    }
+
+    fn mknod(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.change(request, parent, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.change(request, parent, reply);
+    }
+
+    fn unlink(&self, request: &fuser::Request, parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        self.change(request, parent, reply);
+    }
+
+    fn rmdir(&self, request: &fuser::Request, parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        self.change(request, parent, reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        _name: &OsStr,
+        _target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.change(request, parent, reply);
+    }
+
+    fn rename(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        _name: &OsStr,
+        _new_parent: INodeNo,
+        _new_name: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.change(request, parent, reply);
+    }
+
+    fn create(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.change(request, parent, reply);
+    }
+
+    fn link(
+        &self,
+        request: &fuser::Request,
+        _inode: INodeNo,
+        new_parent: INodeNo,
+        _new_name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.change(request, new_parent, reply);
+    }
+}
