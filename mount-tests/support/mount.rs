@@ -157,11 +157,6 @@ impl Mount {
     #[track_caller]
     pub(crate) fn new(options: &str) -> Self {
         let mut command = Command::new(daemon_binary());
-        // Where a test fails by a request that was given up, its log says what that waited for.
-        command.env(
-            "RUST_LOG",
-            "info,fuser=warn,procmemfs::server::admission=debug",
-        );
         if !options.is_empty() {
             command.args(["-o", options]);
         }
