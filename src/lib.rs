@@ -5,7 +5,6 @@
 //! promised to whoever reads and writes the files.
 
 pub mod common;
-pub mod config;
 pub mod fs;
 pub mod fuse;
 pub mod mount;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
-use procmemfs::config::{Mode, MountConfig};
-use procmemfs::mount::{Mount, Unmounted, Unmounter};
+use procmemfs::mount::{Mode, Mount, MountConfig, Unmounted, Unmounter};
 use procmemfs::supervisor::Supervisor;
 
 const EXAMPLES: &str = "\
@@ -25,8 +24,8 @@ Options (-o):
                      memory use (default: absent pages are never touched)
   pid=PID[:PID...]   show these processes only (default: all)
   threads=N          threads that serve requests (default: by the CPUs)
-  nosuid, nodev, noexec, fsname=NAME ... as every file system takes them;
-                     rw is one of these and means nothing, since mount(8) passes it
+  nosuid, nodev, noexec, nosymfollow, fsname=NAME ... as every file system takes
+                     them; rw is one of these and means nothing, since mount(8) passes it
 
 Examples:
   procmemfs /mnt                        show all processes below /mnt

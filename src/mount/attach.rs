@@ -15,8 +15,7 @@ use nix::mount::{MntFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::options::AttachOptions;
-use super::{MountError, Unmounted};
+use super::{MountConfig, MountError, Unmounted};
 use crate::supervisor;
 use crate::target::live::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::target::mapping::Device;
@@ -47,13 +46,10 @@ pub(super) struct Attached {
 ///
 /// # Errors
 /// Why there is no mount.
-pub(super) fn attach(
-    path: &Path,
-    options: &AttachOptions,
-) -> Result<(OwnedFd, Attached), MountError> {
-    let fuse = match attach_directly(path, options)? {
+pub(super) fn attach(path: &Path, config: &MountConfig) -> Result<(OwnedFd, Attached), MountError> {
+    let fuse = match attach_directly(path, config)? {
         Some(fuse) => fuse,
-        None => attach_by_helper(path, options)?,
+        None => attach_by_helper(path, config)?,
     };
     let lost = |error| MountError::Lost(path.to_path_buf(), error);
     match mount_of(path) {
@@ -81,7 +77,7 @@ pub(super) fn attach(
 }
 
 /// `None` where this user may not call mount(2).
-fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedFd>, MountError> {
+fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>, MountError> {
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
     let fuse = File::options().read(true).write(true).open(DEVICE);
     let fuse = fuse.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
@@ -98,16 +94,16 @@ fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedF
         nix::unistd::getuid(),
         nix::unistd::getgid()
     );
-    for option in options.kernel() {
+    for option in config.generic.kernel() {
         data.push(',');
-        data.push_str(option);
+        data.push_str(&option);
     }
     let kind = format!("fuse.{SUBTYPE}");
     let mounted = mount(
-        Some(options.source()),
+        Some(config.generic.source()),
         path,
         Some(kind.as_str()),
-        options.flags(),
+        config.flags(),
         Some(data.as_str()),
     );
     match mounted {
@@ -121,13 +117,13 @@ fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedF
 
 /// The helper opens `/dev/fuse`, mounts, and sends the descriptor through the socket that it has as
 /// its standard input (`_FUSE_COMMFD`, `util/fusermount.c` of libfuse).
-fn attach_by_helper(path: &Path, options: &AttachOptions) -> Result<OwnedFd, MountError> {
+fn attach_by_helper(path: &Path, config: &MountConfig) -> Result<OwnedFd, MountError> {
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
     let (ours, theirs) = UnixStream::pair().map_err(|error| other("socketpair", error))?;
     let theirs = OwnedFd::from(theirs);
     let child = run_helper(|command| {
         command
-            .args(["-o", &options.for_helper(), "--"])
+            .args(["-o", &config.for_helper(), "--"])
             .arg(path)
             .env("_FUSE_COMMFD", "0")
             .stdin(theirs.try_clone()?)
@@ -152,6 +148,12 @@ fn attach_by_helper(path: &Path, options: &AttachOptions) -> Result<OwnedFd, Mou
     let said = said.lines().next().unwrap_or("no reason given").trim();
     if said.contains("busy") {
         return Err(MountError::Busy(path.to_path_buf()));
+    }
+    if said.contains("unknown option") {
+        return Err(MountError::HelperOption(
+            path.to_path_buf(),
+            said.to_owned(),
+        ));
     }
     Err(MountError::Denied(path.to_path_buf(), said.to_owned()))
 }

@@ -16,13 +16,12 @@ use fuser::{Config, Session, SessionACL};
 use parking_lot::Mutex;
 
 pub use error::MountError;
+pub use options::{GenericOptions, Mode, MountConfig, OptionError};
 
 use attach::{Attached, attach};
-use options::AttachOptions;
 
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;
-use crate::config::{Mode, MountConfig};
 use crate::fs::{FileSystem, FsOptions, Services};
 use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::server::admission::{Admission, Duties, Limits};
@@ -89,7 +88,7 @@ impl Mount {
         let admission = Arc::new(admission);
         let fs = Arc::new(FileSystem::new(services, options, clock));
         let (outdated, jobs) = Outdated::new();
-        let (fuse, attached) = attach(&mountpoint, &AttachOptions::new(config))?;
+        let (fuse, attached) = attach(&mountpoint, config)?;
         source.set_own_device(attached.device());
         let mut session_config = Config::default();
         session_config.n_threads = Some(config.threads);

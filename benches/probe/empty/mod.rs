@@ -18,8 +18,8 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use procmemfs::common::clock::SystemClock;
-use procmemfs::config::MountConfig;
 use procmemfs::fuse::negotiate;
+use procmemfs::mount::MountConfig;
 use procmemfs::target::cache::{Freshness, SpaceEpoch};
 
 use super::PAGE;
