@@ -9,7 +9,6 @@ pub mod fs;
 pub mod fuse;
 pub mod mount;
 pub mod server;
-pub mod supervisor;
 pub mod target;
 pub mod tree;
 pub mod view;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
-use procmemfs::mount::{Mode, Mount, MountConfig, Unmounted, Unmounter};
-use procmemfs::supervisor::Supervisor;
+use procmemfs::mount::{Mode, Mount, MountConfig, Supervisor, Unmounted, Unmounter};
 
 const EXAMPLES: &str = "\
 Options (-o):

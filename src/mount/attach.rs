@@ -1,5 +1,5 @@
-//! Attaching a connection to FUSE to a directory, and detaching it: by mount(2), or by the helper
-//! `fusermount3` where only that may.
+//! Attaching a connection to FUSE to a directory, by mount(2), or by the helper `fusermount3` where only that
+//! may; and the way back.
 
 use std::fs::File;
 use std::io;
@@ -8,27 +8,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, mount, umount2};
+use nix::mount::mount;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::{MountConfig, MountError, Unmounted};
-use crate::supervisor;
+use super::{MountConfig, MountError, Unmounted, detach, helper, supervisor};
 use crate::target::live::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::target::mapping::Device;
 
 const DEVICE: &str = "/dev/fuse";
-
-/// Names of the helper, and where it is where `PATH` is short.
-const HELPERS: [&str; 4] = [
-    "fusermount3",
-    "fusermount",
-    "/usr/bin/fusermount3",
-    "/bin/fusermount3",
-];
 
 /// A mount that this process made. Dropping it unmounts.
 #[derive(Debug)]
@@ -66,7 +57,7 @@ pub(super) fn attach(path: &Path, config: &MountConfig) -> Result<(OwnedFd, Atta
         Ok(Some(_)) => Err(lost(io::Error::other("something else lies there"))),
         unknown => {
             let error = unknown.err();
-            if let Err(error) = detach_path(path) {
+            if let Err(error) = detach::unmount(path) {
                 log::error!("{}: not unmounted: {error}", path.display());
             }
             Err(lost(error.unwrap_or_else(|| {
@@ -121,7 +112,7 @@ fn attach_by_helper(path: &Path, config: &MountConfig) -> Result<OwnedFd, MountE
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
     let (ours, theirs) = UnixStream::pair().map_err(|error| other("socketpair", error))?;
     let theirs = OwnedFd::from(theirs);
-    let child = run_helper(|command| {
+    let child = helper::run(|command| {
         command
             .args(["-o", &config.for_helper(), "--"])
             .arg(path)
@@ -156,19 +147,6 @@ fn attach_by_helper(path: &Path, config: &MountConfig) -> Result<OwnedFd, MountE
         ));
     }
     Err(MountError::Denied(path.to_path_buf(), said.to_owned()))
-}
-
-/// Runs the first helper that is there.
-fn run_helper<T>(mut run: impl FnMut(&mut Command) -> io::Result<T>) -> io::Result<T> {
-    let mut answer = Err(io::ErrorKind::NotFound.into());
-    for name in HELPERS {
-        answer = run(&mut Command::new(name));
-        match &answer {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
-            _ => break,
-        }
-    }
-    answer
 }
 
 /// A descriptor, or `None` where the other end was closed without one.
@@ -209,14 +187,14 @@ impl Attached {
         if !self.is_connected() {
             return match unique_id(&self.path) {
                 // The connection was aborted.
-                Some(id) if Some(id) == self.id => detach_path(&self.path),
+                Some(id) if Some(id) == self.id => detach::unmount(&self.path),
                 _ => Ok(Unmounted::Gone),
             };
         }
         let ours = match mounts(|mount| mount.device == self.device) {
             Ok(ours) => ours,
             // Without `/proc`: where it was made, if it still lies there.
-            Err(_) if device_at(&self.path)? == self.device => return detach_path(&self.path),
+            Err(_) if device_at(&self.path)? == self.device => return detach::unmount(&self.path),
             Err(error) => return Err(error),
         };
         let mut outcome = Unmounted::Gone;
@@ -224,7 +202,7 @@ impl Attached {
         for mount in ours.iter().rev() {
             let on_top = mount_of(&mount.path)?;
             if on_top.is_some_and(|on_top| on_top.id == mount.id) {
-                if detach_path(&mount.path)? == Unmounted::Detached {
+                if detach::unmount(&mount.path)? == Unmounted::Detached {
                     outcome = Unmounted::Detached;
                 }
             } else if mount.path == self.path && !mounts(|other| other.id == mount.id)?.is_empty() {
@@ -233,7 +211,7 @@ impl Attached {
         }
         // The helper of a plain user leaves those that use it waiting.
         if outcome == Unmounted::Detached && self.is_connected() {
-            supervisor::abort(self.device.minor);
+            detach::abort(self.device.minor);
         }
         Ok(outcome)
     }
@@ -257,44 +235,4 @@ impl Drop for Attached {
             log::warn!("{}: not unmounted: {error}", self.path.display());
         }
     }
-}
-
-/// Unmounts what lies on top of `path`; one that is in use leaves the tree at once.
-fn detach_path(path: &Path) -> io::Result<Unmounted> {
-    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(Unmounted::Gone),
-        Err(Errno::EBUSY) => {
-            // By force: it answers all requests with an error first, so that nobody waits
-            // for a thread of ours that waits for something else.
-            let by_force = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
-            umount2(path, MntFlags::UMOUNT_NOFOLLOW | by_force)?;
-            Ok(Unmounted::Detached)
-        }
-        Err(Errno::EPERM) => detach_by_helper(path),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn detach_by_helper(path: &Path) -> io::Result<Unmounted> {
-    let run = |flags: &[&str]| {
-        run_helper(|command| {
-            command
-                .args(flags)
-                .arg("--")
-                .arg(path)
-                .stdin(Stdio::null())
-                .output()
-        })
-    };
-    if run(&["-u"])?.status.success() {
-        return Ok(Unmounted::Gone);
-    }
-    let output = run(&["-u", "-z"])?;
-    if output.status.success() {
-        return Ok(Unmounted::Detached);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(
-        said.lines().next().unwrap_or_default().to_owned(),
-    ))
 }

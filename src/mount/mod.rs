@@ -1,9 +1,12 @@
 //! Mounting, serving and unmounting.
 
 mod attach;
+mod detach;
 mod error;
+mod helper;
 mod options;
 mod point;
+mod supervisor;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +20,7 @@ use parking_lot::Mutex;
 
 pub use error::MountError;
 pub use options::{GenericOptions, Mode, MountConfig, OptionError};
+pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
 
