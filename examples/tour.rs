@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
-use procmemfs::config::MountConfig;
-use procmemfs::mount::{Mount, Serving};
+use procmemfs::mount::{Mount, MountConfig, Serving};
 use procmemfs::target::mapping::AddressSpace;
 
 /// The argument that makes this program the target instead of the guide.

@@ -17,6 +17,9 @@ tests![
     without_dev_fuse_the_error_says_so: [Need::Root, Need::Tool("unshare")],
     it_answers_before_it_returns,
     source_and_mount_point,
+    mount_is_a_command,
+    words_of_commands_are_no_mount_points,
+    a_source_is_called_anything,
     mount_t_fuse_procmemfs: [Need::Root, Need::Tool("mount.fuse3"), Need::Tool("unshare")],
     options_of_every_file_system_pass_through,
     debug_logs_to_the_terminal,
@@ -233,8 +236,86 @@ fn source_and_mount_point() {
         assert!(point.path().join("self").exists());
         let line = mounts_line(point.path());
         assert!(line.contains(" fuse.procmemfs "), "{line}");
-        let path = quote(point.path());
-        sh(&format!("fusermount3 -u {path} || umount {path}")).success();
+        unmount(point.path());
+        gone(point.path());
+    }
+}
+
+/// Words that are commands, or may become some.
+const COMMANDS: [&str; 7] = ["mount", "doctor", "map", "restore", "stats", "help", "snap"];
+
+/// Unmounts.
+#[track_caller]
+fn unmount(point: &Path) {
+    let path = quote(point);
+    sh(&format!("fusermount3 -u {path} || umount {path}")).success();
+}
+
+/// `procmemfs mount` takes what the bare form takes, and does the same; options may stand before it.
+fn mount_is_a_command() {
+    for (before, behind) in [
+        (&["mount"][..], &[][..]),
+        (&["mount", "none"], &[]),
+        (&["mount", "mount"], &[]),
+        (&["mount", "-o", "cache_ttl=0"], &[]),
+        (&["mount"], &["-o", "cache_ttl=0"]),
+        (&["-o", "cache_ttl=0", "mount"], &[]),
+    ] {
+        let point = MountPoint::new();
+        let mut command = procmemfs();
+        command.args(before).arg(point.path()).args(behind);
+        run(&mut command).success().quiet();
+        assert!(point.path().join("self").exists());
+        unmount(point.path());
+        gone(point.path());
+    }
+    let mut command = procmemfs();
+    command.arg("mount");
+    assert!(Mount::start(command).path("self").exists());
+    for flags in [&["mount"][..], &["-f", "mount"], &["mount", "-o", "ro"]] {
+        let output = run(procmemfs().args(flags)).failure();
+        output.one_line(&["no mount point", "procmemfs mount MOUNTPOINT"]);
+    }
+    refused(&["mount", "-o", "nonsense"]).one_line(&["nonsense"]);
+    refused(&["mount", "a", "b"]).complains(&["unexpected"]);
+}
+
+/// A word alone that is kept for a command is no mount point, even where there is such a directory; one line says
+/// how that is named.
+fn words_of_commands_are_no_mount_points() {
+    let point = MountPoint::new();
+    for word in COMMANDS {
+        let directory = point.outside().join(word);
+        std::fs::create_dir(&directory).unwrap();
+        for arguments in [&[word][..], &["-f", word], &[word, "-o", "ro"]] {
+            let mut command = procmemfs();
+            let command = command.args(arguments).current_dir(point.outside());
+            let output = run(command).failure();
+            assert!(output.stdout.is_empty(), "{}", output.text());
+            let words = [word, &format!("./{word}")];
+            let output = output.one_line(&words);
+            if word != "mount" {
+                output.complains(&["no command"]);
+            }
+            assert!(!is_mounted(&directory), "{arguments:?} mounted");
+        }
+    }
+    for path in ["./doctor", "doctor/"] {
+        let mut command = procmemfs();
+        run(command.arg(path).current_dir(point.outside())).success();
+        unmount(&point.outside().join("doctor"));
+    }
+}
+
+/// mount(8) passes any source: `procmemfs SOURCE MOUNTPOINT -o OPTIONS` mounts, whatever it is called.
+fn a_source_is_called_anything() {
+    for source in COMMANDS {
+        let point = MountPoint::new();
+        let mut command = procmemfs();
+        command.arg(source).arg(point.path());
+        run(command.args(["-o", "rw,dev,suid"])).success().quiet();
+        assert!(point.path().join("self").exists(), "{source}");
+        unmount(point.path());
         gone(point.path());
     }
 }
@@ -254,6 +335,11 @@ fn mount_t_fuse_procmemfs() {
          test -d {point}/self/\n\
          grep ' {bare} fuse.procmemfs ' /proc/self/mounts\n\
          umount {point}\n\
+         done\n\
+         for source in mount doctor; do\n\
+         mount -t fuse.procmemfs $source {point} -o nosuid,nodev,noexec,ro\n\
+         grep ' {bare} fuse.procmemfs ' /proc/self/mounts\n\
+         umount {point}\n\
          done\n",
         daemon = quote(daemon_binary()),
         point = quote(point.path()),
@@ -262,7 +348,7 @@ fn mount_t_fuse_procmemfs() {
     let mut unshare = Command::new("unshare");
     let output = run(unshare.args(["-m", "sh", "-c", &script]));
     let lines = output.success().quiet().text();
-    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert_eq!(lines.lines().count(), 5, "{lines}");
     let last = lines.lines().last().unwrap();
     assert!(last.contains(" ro,nosuid,nodev,noexec,"), "{last}");
     gone(point.path());

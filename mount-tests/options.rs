@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    MountPoint, Output, Target, daemon_binary, is_mounted, quote, run, sh, tests,
+    Mount, MountPoint, Output, Target, daemon_binary, is_mounted, quote, run, sh, tests,
 };
+use crate::users::{as_user, public_daemon, users_point};
 
 tests![
     memory_is_written_only_where_write_is_given_to_mount: [
@@ -15,6 +16,9 @@ tests![
     options_that_contradict_each_other_are_refused,
     options_that_mount_adds_are_taken,
     a_mount_is_not_remounted,
+    links_are_not_followed_with_nosymfollow: [Need::Root],
+    a_helper_that_does_not_know_an_option_is_named: [Need::PlainUser],
+    quotes_that_are_not_closed_are_named,
 ];
 
 /// Runs `script` where mount(8) finds the program, in a mount namespace of its own.
@@ -165,4 +169,42 @@ fn options_that_mount_adds_are_taken() {
 fn a_mount_is_not_remounted() {
     refused(&["remount,rw"], &["remount", "unmount"]);
     refused(&["rw,remount,write"], &["remount", "unmount"]);
+}
+
+/// With `nosymfollow` the links of the mount can be read and not followed; the later of it and `symfollow` holds.
+fn links_are_not_followed_with_nosymfollow() {
+    for (options, expected) in [
+        ("nosymfollow", Some(libc::ELOOP)),
+        ("symfollow,nosymfollow", Some(libc::ELOOP)),
+        ("nosymfollow,symfollow", None),
+    ] {
+        let mount = Mount::new(options);
+        let link = mount.path("self");
+        assert!(std::fs::read_link(&link).is_ok(), "{options}");
+        let followed = std::fs::metadata(&link);
+        let errno = followed.err().and_then(|error| error.raw_os_error());
+        assert_eq!(errno, expected, "{options}");
+    }
+}
+
+/// A plain user who asks for what the helper does not know gets one line that names it and what helps.
+fn a_helper_that_does_not_know_an_option_is_named() {
+    let point = users_point();
+    // A context of SELinux's is for root alone, whatever the helper's version.
+    let script = format!(
+        "{daemon} -o context=a:b:c:s0 {point}",
+        daemon = quote(&public_daemon(&point)),
+        point = quote(point.path()),
+    );
+    let output = run(&mut as_user(&point, "", &script)).failure();
+    output.one_line(&["fusermount3", "context=a:b:c:s0", "leave that option out"]);
+    assert!(!is_mounted(point.path()));
+}
+
+/// A double quote without its second one.
+fn quotes_that_are_not_closed_are_named() {
+    refused(
+        &["ro,context=\"u:o:t:s0:c1,c2"],
+        &["context=\"u:o:t:s0:c1,c2", "quote is not closed"],
+    );
 }

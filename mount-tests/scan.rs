@@ -4,8 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use procmemfs::config::MountConfig;
-use procmemfs::mount::{Mount as Inside, Serving};
+use procmemfs::mount::{Mount as Inside, MountConfig, Serving};
 
 use crate::support::{
     Footprint, Mount, MountPoint, PAGE, Region, Target, assert_bytes, extents, held, open,

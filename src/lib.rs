@@ -5,11 +5,9 @@
 //! promised to whoever reads and writes the files.
 
 pub mod common;
-pub mod config;
 mod files;
 pub mod mount;
 mod server;
-pub mod supervisor;
 pub mod target;
 pub mod transport;
 pub mod view;

@@ -168,14 +168,14 @@ impl Mount {
     pub(crate) fn start(mut command: Command) -> Self {
         let point = MountPoint::new();
         let log = File::create(point.outside().join("log")).unwrap();
+        // Where a test fails by a request that was given up, its log says what that waited for.
+        if !command.get_args().any(|argument| argument == "-d") {
+            let filter = "info,fuser=warn,procmemfs::server::admission=debug";
+            command.env("RUST_LOG", filter);
+        }
         command
             .arg("-f")
             .arg(point.path())
-            // Where a test fails by a request that was given up, its log says what that waited for.
-            .env(
-                "RUST_LOG",
-                "info,fuser=warn,procmemfs::server::admission=debug",
-            )
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

@@ -1,5 +1,5 @@
-//! Attaching a connection to FUSE to a directory, and detaching it: by mount(2), or by the helper
-//! `fusermount3` where only that may.
+//! Attaching a connection to FUSE to a directory, by mount(2), or by the helper `fusermount3` where only that
+//! may; and the way back.
 
 use std::fs::File;
 use std::io;
@@ -8,28 +8,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, mount, umount2};
+use nix::mount::mount;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::options::AttachOptions;
-use super::{MountError, Unmounted};
-use crate::supervisor;
+use super::{MountConfig, MountError, Unmounted, detach, helper, supervisor};
 use crate::target::live::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::target::mapping::Device;
 
 const DEVICE: &str = "/dev/fuse";
-
-/// Names of the helper, and where it is where `PATH` is short.
-const HELPERS: [&str; 4] = [
-    "fusermount3",
-    "fusermount",
-    "/usr/bin/fusermount3",
-    "/bin/fusermount3",
-];
 
 /// A mount that this process made. Dropping it unmounts.
 #[derive(Debug)]
@@ -47,13 +37,10 @@ pub(super) struct Attached {
 ///
 /// # Errors
 /// Why there is no mount.
-pub(super) fn attach(
-    path: &Path,
-    options: &AttachOptions,
-) -> Result<(OwnedFd, Attached), MountError> {
-    let fuse = match attach_directly(path, options)? {
+pub(super) fn attach(path: &Path, config: &MountConfig) -> Result<(OwnedFd, Attached), MountError> {
+    let fuse = match attach_directly(path, config)? {
         Some(fuse) => fuse,
-        None => attach_by_helper(path, options)?,
+        None => attach_by_helper(path, config)?,
     };
     let lost = |error| MountError::Lost(path.to_path_buf(), error);
     match mount_of(path) {
@@ -70,7 +57,7 @@ pub(super) fn attach(
         Ok(Some(_)) => Err(lost(io::Error::other("something else lies there"))),
         unknown => {
             let error = unknown.err();
-            if let Err(error) = detach_path(path) {
+            if let Err(error) = detach::unmount(path) {
                 log::error!("{}: not unmounted: {error}", path.display());
             }
             Err(lost(error.unwrap_or_else(|| {
@@ -81,7 +68,7 @@ pub(super) fn attach(
 }
 
 /// `None` where this user may not call mount(2).
-fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedFd>, MountError> {
+fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>, MountError> {
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
     let fuse = File::options().read(true).write(true).open(DEVICE);
     let fuse = fuse.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
@@ -98,16 +85,16 @@ fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedF
         nix::unistd::getuid(),
         nix::unistd::getgid()
     );
-    for option in options.kernel() {
+    for option in config.generic.kernel() {
         data.push(',');
-        data.push_str(option);
+        data.push_str(&option);
     }
     let kind = format!("fuse.{SUBTYPE}");
     let mounted = mount(
-        Some(options.source()),
+        Some(config.generic.source()),
         path,
         Some(kind.as_str()),
-        options.flags(),
+        config.flags(),
         Some(data.as_str()),
     );
     match mounted {
@@ -121,13 +108,13 @@ fn attach_directly(path: &Path, options: &AttachOptions) -> Result<Option<OwnedF
 
 /// The helper opens `/dev/fuse`, mounts, and sends the descriptor through the socket that it has as
 /// its standard input (`_FUSE_COMMFD`, `util/fusermount.c` of libfuse).
-fn attach_by_helper(path: &Path, options: &AttachOptions) -> Result<OwnedFd, MountError> {
+fn attach_by_helper(path: &Path, config: &MountConfig) -> Result<OwnedFd, MountError> {
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
     let (ours, theirs) = UnixStream::pair().map_err(|error| other("socketpair", error))?;
     let theirs = OwnedFd::from(theirs);
-    let child = run_helper(|command| {
+    let child = helper::run(|command| {
         command
-            .args(["-o", &options.for_helper(), "--"])
+            .args(["-o", &config.for_helper(), "--"])
             .arg(path)
             .env("_FUSE_COMMFD", "0")
             .stdin(theirs.try_clone()?)
@@ -153,20 +140,13 @@ fn attach_by_helper(path: &Path, options: &AttachOptions) -> Result<OwnedFd, Mou
     if said.contains("busy") {
         return Err(MountError::Busy(path.to_path_buf()));
     }
-    Err(MountError::Denied(path.to_path_buf(), said.to_owned()))
-}
-
-/// Runs the first helper that is there.
-fn run_helper<T>(mut run: impl FnMut(&mut Command) -> io::Result<T>) -> io::Result<T> {
-    let mut answer = Err(io::ErrorKind::NotFound.into());
-    for name in HELPERS {
-        answer = run(&mut Command::new(name));
-        match &answer {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
-            _ => break,
-        }
+    if said.contains("unknown option") {
+        return Err(MountError::HelperOption(
+            path.to_path_buf(),
+            said.to_owned(),
+        ));
     }
-    answer
+    Err(MountError::Denied(path.to_path_buf(), said.to_owned()))
 }
 
 /// A descriptor, or `None` where the other end was closed without one.
@@ -207,14 +187,14 @@ impl Attached {
         if !self.is_connected() {
             return match unique_id(&self.path) {
                 // The connection was aborted.
-                Some(id) if Some(id) == self.id => detach_path(&self.path),
+                Some(id) if Some(id) == self.id => detach::unmount(&self.path),
                 _ => Ok(Unmounted::Gone),
             };
         }
         let ours = match mounts(|mount| mount.device == self.device) {
             Ok(ours) => ours,
             // Without `/proc`: where it was made, if it still lies there.
-            Err(_) if device_at(&self.path)? == self.device => return detach_path(&self.path),
+            Err(_) if device_at(&self.path)? == self.device => return detach::unmount(&self.path),
             Err(error) => return Err(error),
         };
         let mut outcome = Unmounted::Gone;
@@ -222,7 +202,7 @@ impl Attached {
         for mount in ours.iter().rev() {
             let on_top = mount_of(&mount.path)?;
             if on_top.is_some_and(|on_top| on_top.id == mount.id) {
-                if detach_path(&mount.path)? == Unmounted::Detached {
+                if detach::unmount(&mount.path)? == Unmounted::Detached {
                     outcome = Unmounted::Detached;
                 }
             } else if mount.path == self.path && !mounts(|other| other.id == mount.id)?.is_empty() {
@@ -231,7 +211,7 @@ impl Attached {
         }
         // The helper of a plain user leaves those that use it waiting.
         if outcome == Unmounted::Detached && self.is_connected() {
-            supervisor::abort(self.device.minor);
+            detach::abort(self.device.minor);
         }
         Ok(outcome)
     }
@@ -255,44 +235,4 @@ impl Drop for Attached {
             log::warn!("{}: not unmounted: {error}", self.path.display());
         }
     }
-}
-
-/// Unmounts what lies on top of `path`; one that is in use leaves the tree at once.
-fn detach_path(path: &Path) -> io::Result<Unmounted> {
-    match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) => Ok(Unmounted::Gone),
-        Err(Errno::EBUSY) => {
-            // By force: it answers all requests with an error first, so that nobody waits
-            // for a thread of ours that waits for something else.
-            let by_force = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
-            umount2(path, MntFlags::UMOUNT_NOFOLLOW | by_force)?;
-            Ok(Unmounted::Detached)
-        }
-        Err(Errno::EPERM) => detach_by_helper(path),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn detach_by_helper(path: &Path) -> io::Result<Unmounted> {
-    let run = |flags: &[&str]| {
-        run_helper(|command| {
-            command
-                .args(flags)
-                .arg("--")
-                .arg(path)
-                .stdin(Stdio::null())
-                .output()
-        })
-    };
-    if run(&["-u"])?.status.success() {
-        return Ok(Unmounted::Gone);
-    }
-    let output = run(&["-u", "-z"])?;
-    if output.status.success() {
-        return Ok(Unmounted::Detached);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(
-        said.lines().next().unwrap_or_default().to_owned(),
-    ))
 }

@@ -50,6 +50,9 @@ pub enum MountError {
     /// The kernel or the helper said no.
     #[error("{0}: may not be mounted on by this user: {1}")]
     Denied(PathBuf, String),
+    /// The helper does not know an option that the kernel does.
+    #[error("{0}: {1}: leave that option out, or mount as root")]
+    HelperOption(PathBuf, String),
     /// `/proc` is of no use.
     #[error(transparent)]
     Proc(#[from] ProcFault),

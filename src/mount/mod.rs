@@ -1,9 +1,12 @@
 //! Mounting, serving and unmounting.
 
 mod attach;
+mod detach;
 mod error;
+mod helper;
 mod options;
 mod point;
+mod supervisor;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,13 +19,13 @@ use fuser::{Config, Session, SessionACL};
 use parking_lot::Mutex;
 
 pub use error::MountError;
+pub use options::{GenericOptions, Mode, MountConfig, OptionError};
+pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
-use options::AttachOptions;
 
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;
-use crate::config::{Mode, MountConfig};
 use crate::files::{Context, FileOptions, Services};
 use crate::server::admission::{Admission, Duties, Limits, LiveTasks};
 use crate::server::{FileSystem, InvalidationQueue, Invalidations, Server};
@@ -88,7 +91,7 @@ impl Mount {
         let admission = Arc::new(admission);
         let fs = Arc::new(FileSystem::new(Context::new(services, options)));
         let (invalidations, queue) = Invalidations::new();
-        let (fuse, attached) = attach(&mountpoint, &AttachOptions::new(config))?;
+        let (fuse, attached) = attach(&mountpoint, config)?;
         source.set_own_device(attached.device());
         let mut session_config = Config::default();
         session_config.n_threads = Some(config.threads);

@@ -18,7 +18,7 @@ impl Server {
     pub(crate) fn serve<R: Respond>(self: &Arc<Self>, request: Request, data: &[u8], reply: R) {
         let operation = request.operation.counted();
         self.fs.context().metrics().count_request(operation);
-        let one_shot = OneShot::new(reply);
+        let one_shot = OneShot::new(reply, self.now());
         match request.operation.waits_for(&self.fs) {
             WaitsFor::Nobody => self.answer(&request, data, &one_shot),
             WaitsFor::Everybody => self.survey(request, &one_shot),
@@ -90,7 +90,9 @@ impl Server {
     /// Takes the reply to a request, unless somebody else has, and counts the time that it took.
     pub(super) fn take<R>(&self, request: &Request, one_shot: &OneShot<R>) -> Option<R> {
         let reply = one_shot.take()?;
-        let _ = request;
+        let time = self.now().saturating_sub(one_shot.begun());
+        let operation = request.operation.counted();
+        self.fs.context().metrics().observe(operation, time);
         Some(reply)
     }
 

@@ -70,6 +70,11 @@ impl Server {
         self.failures.tell_rest();
     }
 
+    /// The time, as requests begin at it.
+    fn now(&self) -> std::time::Duration {
+        self.fs.context().clock().now()
+    }
+
     /// Counts and logs a failure, once and here.
     fn fail(&self, request: &Request, error: &Error) -> nix::errno::Errno {
         self.failures.tell(&self.fs, request, error)

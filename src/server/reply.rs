@@ -64,6 +64,8 @@ pub(super) struct OneShot<R>(Arc<Inner<R>>);
 
 #[derive(Debug)]
 struct Inner<R> {
+    /// When the request came, by the clock of the server.
+    begun: Duration,
     /// `None` once it was given.
     reply: Mutex<Option<R>>,
     missed: AtomicBool,
@@ -76,11 +78,17 @@ impl<R> Clone for OneShot<R> {
 }
 
 impl<R> OneShot<R> {
-    pub(super) fn new(reply: R) -> Self {
+    pub(super) fn new(reply: R, begun: Duration) -> Self {
         Self(Arc::new(Inner {
+            begun,
             reply: Mutex::new(Some(reply)),
             missed: AtomicBool::new(false),
         }))
+    }
+
+    /// When the request came.
+    pub(super) fn begun(&self) -> Duration {
+        self.0.begun
     }
 
     /// Takes note of an error that says that something does not answer, whoever gives the reply.
@@ -97,7 +105,8 @@ impl<R> OneShot<R> {
 
     /// The same reply for another one to give; whoever has this can give it no more. `None` where it was given.
     pub(super) fn hand_over(&self) -> Option<Self> {
-        self.take().map(Self::new)
+        let reply = self.take()?;
+        Some(Self::new(reply, self.begun()))
     }
 
     /// Takes the reply to answer with, unless somebody else has.

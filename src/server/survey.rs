@@ -26,7 +26,7 @@ impl Server {
         let survey = Surveying {
             server: Arc::clone(self),
             request,
-            begun: self.admission.now(),
+            begun: one_shot.begun(),
             found: Found::default(),
         };
         Arc::new(survey).begin(one_shot);

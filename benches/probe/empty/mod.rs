@@ -18,7 +18,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use procmemfs::common::clock::SystemClock;
-use procmemfs::config::MountConfig;
+use procmemfs::mount::MountConfig;
 use procmemfs::target::cache::{Freshness, SpaceEpoch};
 use procmemfs::transport::fuser::negotiate;
 

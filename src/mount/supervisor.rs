@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::detach;
 use crate::target::live::unique_id;
 
 /// How the program is told to be a supervisor: number of the daemon, of the mount's device, of the
@@ -48,7 +48,7 @@ pub struct Supervisor {
 ///
 /// # Errors
 /// Where the program cannot be run again.
-pub(crate) fn start(device: u32, mount: u64, mountpoint: &Path) -> io::Result<()> {
+pub(super) fn start(device: u32, mount: u64, mountpoint: &Path) -> io::Result<()> {
     let mut order = OsString::from(format!("{} {device} {mount} ", std::process::id()));
     order.push(mountpoint);
     Command::new("/proc/self/exe")
@@ -61,15 +61,6 @@ pub(crate) fn start(device: u32, mount: u64, mountpoint: &Path) -> io::Result<()
         .stderr(Stdio::null())
         .spawn()
         .map(drop)
-}
-
-/// Answers all that wait for the mount whose device has this minor number, and all that comes, with
-/// `ECONNABORTED`; where the kernel's file for that is there (`Documentation/filesystems/fuse.rst`).
-pub(crate) fn abort(device: u32) {
-    let abort = format!("/sys/fs/fuse/connections/{device}/abort");
-    if let Err(error) = std::fs::write(&abort, "1") {
-        log::debug!("{abort}: {error}");
-    }
 }
 
 impl Supervisor {
@@ -132,15 +123,9 @@ impl Supervisor {
         if unique_id(&self.mountpoint) != Some(self.mount) {
             return;
         }
-        abort(self.device);
-        let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
-        if umount2(&self.mountpoint, flags).is_err() {
-            let mut helper = Command::new("fusermount3");
-            let _ = helper
-                .args(["-u", "-q", "-z", "--"])
-                .arg(&self.mountpoint)
-                .status();
-        }
+        detach::abort(self.device);
+        // Where that fails nobody is left to be told.
+        let _ = detach::unmount(&self.mountpoint);
     }
 }
 

@@ -1,0 +1,50 @@
+//! What the command does: reads its arguments, mounts, and serves until the end.
+
+mod arguments;
+mod daemon;
+mod logging;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use procmemfs::mount::{Mode, Mount, MountConfig, Supervisor};
+
+use arguments::{Command, MountArguments};
+
+/// Does what the command line asks for.
+pub(crate) fn run() -> ExitCode {
+    if let Some(supervisor) = Supervisor::wanted() {
+        return match supervisor.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let done = Command::from_arguments().and_then(|command| match command {
+        Command::Mount(arguments) => mount(&arguments),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("procmemfs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn mount(arguments: &MountArguments) -> Result<()> {
+    let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
+    if config.rw && config.mode == Mode::Look && !arguments.are_of_mount {
+        eprintln!(
+            "procmemfs: hint: rw means nothing here and memory cannot be written: -o write lets it be"
+        );
+    }
+    if arguments.foreground {
+        logging::to_stderr(arguments.debug);
+    }
+    let mount = Mount::new(&config, &arguments.mountpoint)?;
+    if !arguments.foreground {
+        daemon::go_to_background()?;
+        logging::to_syslog();
+    }
+    daemon::serve(mount)
+}

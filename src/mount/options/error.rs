@@ -1,0 +1,66 @@
+//! Options that cannot be taken.
+
+use thiserror::Error;
+
+/// An option that cannot be taken, and what would be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OptionError {
+    /// Not an option of ours or of mount(8).
+    #[error("unknown option '{name}'{}: see procmemfs --help", suggested(.suggestion))]
+    Unknown {
+        /// The option.
+        name: String,
+        /// One that looks like it.
+        suggestion: Option<&'static str>,
+    },
+    /// A value is missing or is not of its kind.
+    #[error("option {name}={value}: needs {wanted}")]
+    Value {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What would be taken.
+        wanted: &'static str,
+    },
+    /// A value where none belongs.
+    #[error("option {name} takes no value")]
+    NoValue {
+        /// The option.
+        name: String,
+    },
+    /// A double quote without its second one.
+    #[error("option {option}: its double quote is not closed: add one where the value ends")]
+    Quote {
+        /// The option and all that follows.
+        option: String,
+    },
+    /// `force` alone.
+    #[error("option force needs write: it lets writes pass over a mapping's protection")]
+    ForceWithoutWrite,
+    /// `write` and `ro`.
+    #[error(
+        "options write and ro exclude each other: write lets memory be written, ro lets nothing be written"
+    )]
+    WriteAndReadOnly,
+    /// `remount`.
+    #[error(
+        "option remount: a mount cannot be changed: unmount it, and mount it again with other options"
+    )]
+    Remount,
+}
+
+fn suggested(suggestion: &Option<&'static str>) -> String {
+    suggestion.map_or_else(String::new, |name| format!(", did you mean '{name}'?"))
+}
+
+/// The one of `known` that differs from `name` by the fewest letters, if it is but a slip.
+pub(super) fn similar(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    known
+        .iter()
+        .map(|known| (strsim::levenshtein(name, known), *known))
+        .filter(|(distance, _)| *distance <= 2)
+        .min()
+        .map(|(_, known)| known)
+        .filter(|_| name.len() > 3)
+}

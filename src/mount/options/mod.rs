@@ -1,0 +1,203 @@
+//! Mount options: from the text after `-o` to a checked [`MountConfig`].
+
+mod error;
+mod foreign;
+mod generic;
+mod list;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use nix::mount::MsFlags;
+
+pub use error::OptionError;
+pub use generic::GenericOptions;
+
+use value::given;
+
+use crate::common::pid::ProcessId;
+use crate::view::FaultPolicy;
+
+/// What a mount does, all of it checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountConfig {
+    /// Whether memory may be written, read only, or whether the mount takes no change at all.
+    pub mode: Mode,
+    /// Writes pass over a mapping's own protection.
+    pub force: bool,
+    /// Reads may fault absent pages in.
+    pub touch: bool,
+    /// Do without `PAGEMAP_SCAN`, as on a kernel before 6.7. No option sets
+    /// this: tests do, to see that both ways show the same.
+    pub without_scan: bool,
+    /// The oldest data that a read may return.
+    pub cache_ttl: Duration,
+    /// Budget of the page cache, in bytes.
+    pub cache_size: u64,
+    /// What becomes of unreadable bytes.
+    pub faults: FaultPolicy,
+    /// The only processes to show; all of them where it is empty.
+    pub only: Vec<ProcessId>,
+    /// Threads that serve requests.
+    pub threads: usize,
+    /// Options that every file system takes.
+    pub generic: GenericOptions,
+    /// Whether `rw` was given, which changes nothing: mount(8) gives it to every file system that is not `ro`.
+    pub rw: bool,
+}
+
+/// What may be changed through a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// No memory (neither `write` nor `ro` is given).
+    #[default]
+    Look,
+    /// Memory can be written (`write`).
+    Write,
+    /// Nothing at all (`ro`).
+    ReadOnly,
+}
+
+impl Default for MountConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            force: false,
+            touch: false,
+            without_scan: false,
+            cache_ttl: Duration::from_millis(100),
+            cache_size: 64 << 20,
+            faults: FaultPolicy::default(),
+            only: Vec::new(),
+            threads: default_threads(),
+            generic: GenericOptions::default(),
+            rw: false,
+        }
+    }
+}
+
+/// Options of our own.
+const OWN: &[&str] = &[
+    "write",
+    "rw",
+    "ro",
+    "cache_ttl",
+    "cache_size",
+    "fault",
+    "force",
+    "pid",
+    "threads",
+    "touch",
+];
+
+impl MountConfig {
+    /// Reads the values of all `-o`, each a comma-separated list; a later option holds against an earlier one.
+    ///
+    /// # Errors
+    /// The first option that cannot be taken.
+    pub fn parse<'a>(lists: impl IntoIterator<Item = &'a str>) -> Result<Self, OptionError> {
+        let mut config = Self::default();
+        let mut wanted = Wanted::default();
+        for list in lists {
+            for option in list::split(list)? {
+                let (name, value) = match option.split_once('=') {
+                    Some((name, value)) => (name, Some(value)),
+                    None => (option, None),
+                };
+                config.take(name, value, &mut wanted)?;
+            }
+        }
+        config.mode = match (wanted.write, wanted.read_only) {
+            (true, true) => return Err(OptionError::WriteAndReadOnly),
+            (true, false) => Mode::Write,
+            (false, true) => Mode::ReadOnly,
+            (false, false) => Mode::Look,
+        };
+        if config.force && config.mode != Mode::Write {
+            return Err(OptionError::ForceWithoutWrite);
+        }
+        Ok(config)
+    }
+
+    fn take(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        wanted: &mut Wanted,
+    ) -> Result<(), OptionError> {
+        match name {
+            "cache_ttl" => {
+                let wanted = "a time such as 100ms, 2s or 0";
+                self.cache_ttl = given("cache_ttl", value, wanted, value::time)?;
+            }
+            "cache_size" => {
+                let wanted = "a size in bytes such as 64M or 1G";
+                self.cache_size = given("cache_size", value, wanted, value::size)?;
+            }
+            "fault" => {
+                self.faults = given("fault", value, "'error' or 'zero'", value::faults)?;
+            }
+            "pid" => {
+                let wanted = "process numbers such as 12 or 12:345";
+                self.only = given("pid", value, wanted, value::pids)?;
+            }
+            "threads" => {
+                self.threads = given("threads", value, "a number from 1 to 256", value::threads)?;
+            }
+            name if foreign::is_remark(name, value) => (),
+            "remount" => return Err(OptionError::Remount),
+            name if self.generic.take(name, value)? => (),
+            name if value.is_some() && (OWN.contains(&name) || foreign::is_word(name)) => {
+                return Err(OptionError::NoValue {
+                    name: name.to_owned(),
+                });
+            }
+            "write" => wanted.write = true,
+            // As mount(8) has it: the later of the two holds.
+            "rw" => (self.rw, wanted.read_only) = (true, false),
+            "ro" => wanted.read_only = true,
+            "force" => self.force = true,
+            "touch" => self.touch = true,
+            name if foreign::is_word(name) => (),
+            name => {
+                return Err(OptionError::Unknown {
+                    name: name.to_owned(),
+                    suggestion: error::similar(name, OWN),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The flags of mount(2).
+    pub(super) fn flags(&self) -> MsFlags {
+        let mut flags = self.generic.flags();
+        flags.set(MsFlags::MS_RDONLY, self.mode == Mode::ReadOnly);
+        flags
+    }
+
+    /// What `fusermount3 -o` is given.
+    pub(super) fn for_helper(&self) -> String {
+        let mut list = self.generic.for_helper();
+        if self.mode == Mode::ReadOnly {
+            list.push_str(",ro");
+        }
+        list
+    }
+}
+
+/// Which of the options that contradict each other were given.
+#[derive(Debug, Default)]
+struct Wanted {
+    write: bool,
+    read_only: bool,
+}
+
+/// Some more threads than CPUs: one that waits in a target's memory leaves the others to serve.
+fn default_threads() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * cpus).clamp(4, 16)
+}
