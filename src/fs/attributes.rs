@@ -8,7 +8,7 @@ use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::target::ProcessInfo;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::Content;
+use crate::target::page_state::PageState;
 use crate::tree::{Generation, Inode, Kind, LISTING_VALID, Node, OpenProcess};
 use crate::view::SPACE_SIZE;
 
@@ -206,11 +206,11 @@ impl FileSystem {
         let Some(process) = self.process(info) else {
             return false;
         };
-        let first = process.memory.contents(mapping, shown(mapping), 1);
-        let is_unreadable = first.is_ok_and(|stretches| {
-            stretches
+        let first = process.memory.extents(mapping, shown(mapping), 1);
+        let is_unreadable = first.is_ok_and(|extents| {
+            extents
                 .first()
-                .is_some_and(|stretch| stretch.content == Content::Nothing)
+                .is_some_and(|extent| extent.state == PageState::Unreadable)
         });
         if !is_own && !is_unreadable {
             *self.readable_device.lock() = device;

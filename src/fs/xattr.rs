@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::FileSystem;
 use crate::common::error::{Error, Result};
 use crate::target::ProcessInfo;
-use crate::target::mapping::{Barrier, Extent, Mapping};
+use crate::target::mapping::{AccessibleLength, Barrier, Mapping};
 use crate::tree::{Inode, Node};
 use crate::view::{MappingFile, Unreadable};
 
@@ -35,9 +35,9 @@ const SPACE: &[&str] = &[UNREADABLE_BYTES];
 /// Bytes that cannot be read now, so that a copy can be known to lack something.
 const UNREADABLE_BYTES: &str = "unreadable_bytes";
 
-/// Stretches that one count of unreadable bytes looks at: as many as a process has mappings by
+/// Extents that one count of unreadable bytes takes in: as many as a process has mappings by
 /// default (`vm.max_map_count`), which takes about a second.
-const COUNTED_STRETCHES: usize = 1 << 16;
+const COUNTED_EXTENTS: usize = 1 << 16;
 
 /// The attribute of a mapping that nobody can read: why.
 const UNREADABLE: &str = "unreadable";
@@ -123,7 +123,7 @@ impl FileSystem {
         &self,
         info: &ProcessInfo,
         mapping: &Mapping,
-    ) -> Result<crate::target::page_state::Held> {
+    ) -> Result<crate::target::page_state::MemoryUsage> {
         let process = self.opened.open(&info.identity)?;
         self.held.of(&*process.memory, mapping.range())
     }
@@ -131,13 +131,13 @@ impl FileSystem {
     fn unreadable_in_mapping(&self, info: &ProcessInfo, mapping: &Arc<Mapping>) -> Result<Vec<u8>> {
         let memory = Arc::clone(&self.opened.open(&info.identity)?.memory);
         let file = MappingFile::new(memory, Arc::clone(mapping), self.options.faults);
-        Ok(counted(file.unreadable(COUNTED_STRETCHES)?))
+        Ok(counted(file.unreadable(COUNTED_EXTENTS)?))
     }
 
     fn unreadable_in_space(&self, info: &Arc<ProcessInfo>) -> Result<Vec<u8>> {
         let process = self.opened.open(&info.identity)?;
         Ok(counted(
-            self.space(&process, info)?.unreadable(COUNTED_STRETCHES)?,
+            self.space(&process, info)?.unreadable(COUNTED_EXTENTS)?,
         ))
     }
 
@@ -162,13 +162,15 @@ fn counted(unreadable: Unreadable) -> Vec<u8> {
 }
 
 fn unreadable(mapping: &Mapping) -> Option<&'static str> {
-    match mapping.extent() {
-        Extent::Whole | Extent::UpTo(_) => None,
-        Extent::Nothing(Barrier::Kernel) => {
+    match mapping.accessible_length() {
+        AccessibleLength::Whole | AccessibleLength::UpTo(_) => None,
+        AccessibleLength::Nothing(Barrier::Kernel) => {
             Some("pages of the kernel that it shows to the process alone")
         }
-        Extent::Nothing(Barrier::Device) => Some("memory of a device: reading it can have effects"),
-        Extent::Nothing(Barrier::Secret) => {
+        AccessibleLength::Nothing(Barrier::Device) => {
+            Some("memory of a device: reading it can have effects")
+        }
+        AccessibleLength::Nothing(Barrier::Secret) => {
             Some("secret memory (memfd_secret) that its process alone can read")
         }
     }
