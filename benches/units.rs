@@ -18,10 +18,11 @@ use procmemfs::target::cache::{CachedMemory, Freshness, PageCache};
 use procmemfs::target::fake::{self, FakeProcess};
 use procmemfs::target::live::{LiveSource, SourceOptions};
 use procmemfs::target::mapping::{AddressSpace, Mapping};
-use procmemfs::target::page_state::{Content, Held, Stretch};
+use procmemfs::target::page_state::{Extent, MemoryUsage, PageState};
 use procmemfs::target::{
     ProcessId, ProcessIdentity, ProcessMemory, ProcessSource, ReadSegment, WriteMode, requested,
 };
+use procmemfs::view::{FaultPolicy, MappingFile, Short};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -37,6 +38,7 @@ fn main() {
     parser(&mut criterion);
     cache(&mut criterion);
     batching(&mut criterion);
+    views(&mut criterion);
     criterion.final_summary();
 }
 
@@ -100,14 +102,14 @@ impl ProcessMemory for Plain {
         Ok(requested(segments))
     }
 
-    fn contents(&self, _: &Mapping, range: AddressRange, _: usize) -> Result<Vec<Stretch>> {
-        let content = Content::Resident;
-        Ok(vec![Stretch { range, content }])
+    fn extents(&self, _: &Mapping, range: AddressRange, _: usize) -> Result<Vec<Extent>> {
+        let state = PageState::Resident;
+        Ok(vec![Extent { range, state }])
     }
 
-    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
         let swapped = 0;
-        let whole = ranges.iter().map(|range| Held {
+        let whole = ranges.iter().map(|range| MemoryUsage {
             resident: range.len(),
             swapped,
         });
@@ -172,13 +174,13 @@ fn cache(criterion: &mut Criterion) {
             });
         });
     }
-    // One large request of which every other stretch of 16 pages is held.
+    // One large request of which every other run of 16 pages is held.
     let whole = 1 << 20;
     group.throughput(Throughput::Bytes(whole as u64));
     let cached = Cached::new(whole);
     let mut buffer = vec![0; whole];
-    for stretch in (0..whole).step_by(32 * PAGE) {
-        cached.read(stretch, &mut buffer[..16 * PAGE]);
+    for start in (0..whole).step_by(32 * PAGE) {
+        cached.read(start, &mut buffer[..16 * PAGE]);
     }
     group.bench_function(BenchmarkId::new("mixed", whole), |bencher| {
         bencher.iter(|| cached.read(0, &mut buffer));
@@ -219,6 +221,43 @@ fn batching(criterion: &mut Criterion) {
             }
         });
     });
+    group.finish();
+}
+
+/// Resident memory of a live process, from the view down to the system call, past the cache and
+/// through one that holds nothing fresh.
+fn views(criterion: &mut Criterion) {
+    const WHOLE: usize = 1 << 20;
+    let holder = probe::Holder::start(WHOLE);
+    let pid = ProcessId::new(holder.pid()).expect("a process's number");
+    let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::default()));
+    let source = LiveSource::new(SourceOptions::default(), clock, metrics).expect("/proc");
+    let identity = source.describe(pid).expect("a live child").identity;
+    let memory = source.open(&identity).expect("a child may be read");
+    let clock = Arc::new(ManualClock::new());
+    let freshness = Arc::new(Freshness::new(Cached::BOUND, Arc::clone(&clock) as _));
+    let cache = Arc::new(PageCache::new(64 << 20, Arc::new(Metrics::default())));
+    let epoch = freshness.new_space();
+    let cached = CachedMemory::new(Arc::clone(&memory), cache, freshness, epoch);
+    let mapping = Arc::new(fake::mapping(holder.address, (WHOLE / PAGE) as u64));
+    let file = |memory| MappingFile::new(memory, Arc::clone(&mapping), FaultPolicy::Error);
+    let (bare, cached) = (file(memory), file(Arc::new(cached)));
+    let mut buffer = vec![0; WHOLE];
+
+    let mut group = criterion.benchmark_group("view of a live process");
+    for len in [8, PAGE, WHOLE] {
+        group.throughput(Throughput::Bytes(len as u64));
+        let buffer = &mut buffer[..len];
+        group.bench_function(BenchmarkId::new("uncached", len), |bencher| {
+            bencher.iter(|| bare.read_at(0, buffer, Short::Allowed).expect("a read"));
+        });
+        group.bench_function(BenchmarkId::new("missed", len), |bencher| {
+            bencher.iter(|| {
+                clock.advance(Cached::BOUND);
+                cached.read_at(0, buffer, Short::Allowed).expect("a read")
+            });
+        });
+    }
     group.finish();
 }
 

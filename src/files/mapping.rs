@@ -12,8 +12,8 @@ use super::{
 };
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
-use crate::target::mapping::{Barrier, Device, Extent, Mapping as Memory, Protection};
-use crate::target::page_state::{Content, Held};
+use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
+use crate::target::page_state::{MemoryUsage, PageState};
 use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
 use crate::view::{MappingFile, Seek};
 
@@ -102,7 +102,7 @@ impl Mapping {
         }
     }
 
-    fn usage(&self, context: &Context) -> Result<Held> {
+    fn usage(&self, context: &Context) -> Result<MemoryUsage> {
         let process = context.opened.open(&self.info.identity)?;
         context.usages.of(&*process.memory, self.mapping.range())
     }
@@ -143,11 +143,11 @@ impl Mapping {
         let Some(process) = context.open_process(&self.info) else {
             return false;
         };
-        let first = process.memory.contents(&self.mapping, self.shown(), 1);
-        let is_unreadable = first.is_ok_and(|stretches| {
-            stretches
+        let first = process.memory.extents(&self.mapping, self.shown(), 1);
+        let is_unreadable = first.is_ok_and(|extents| {
+            extents
                 .first()
-                .is_some_and(|stretch| stretch.content == Content::Nothing)
+                .is_some_and(|extent| extent.state == PageState::Unreadable)
         });
         if !is_own && !is_unreadable {
             *context.readable_device.lock() = device;
@@ -252,13 +252,15 @@ impl File for Mapping {
 }
 
 fn unreadable(mapping: &Memory) -> Option<&'static str> {
-    match mapping.extent() {
-        Extent::Whole | Extent::UpTo(_) => None,
-        Extent::Nothing(Barrier::Kernel) => {
+    match mapping.accessible_length() {
+        AccessibleLength::Whole | AccessibleLength::UpTo(_) => None,
+        AccessibleLength::Nothing(Barrier::Kernel) => {
             Some("pages of the kernel that it shows to the process alone")
         }
-        Extent::Nothing(Barrier::Device) => Some("memory of a device: reading it can have effects"),
-        Extent::Nothing(Barrier::Secret) => {
+        AccessibleLength::Nothing(Barrier::Device) => {
+            Some("memory of a device: reading it can have effects")
+        }
+        AccessibleLength::Nothing(Barrier::Secret) => {
             Some("secret memory (memfd_secret) that its process alone can read")
         }
     }

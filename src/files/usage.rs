@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::common::address::AddressRange;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
-use crate::target::page_state::Held;
+use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessMemory};
 
 /// Answers that are kept.
@@ -22,7 +22,7 @@ const COST_FACTOR: u32 = 20;
 
 #[derive(Debug)]
 struct Known {
-    held: Held,
+    held: MemoryUsage,
     taken: Duration,
     cost: Duration,
 }
@@ -38,11 +38,11 @@ pub(super) struct MemoryUsages {
 
 /// What many ranges of one process hold, lowest address first.
 #[derive(Debug, Default)]
-pub(crate) struct CountedUsage(Vec<(AddressRange, Held)>);
+pub(crate) struct CountedUsage(Vec<(AddressRange, MemoryUsage)>);
 
 impl CountedUsage {
     /// Memory that `range` holds; `None` where just that was not counted.
-    pub(super) fn of(&self, range: AddressRange) -> Option<Held> {
+    pub(super) fn of(&self, range: AddressRange) -> Option<MemoryUsage> {
         let at = self
             .0
             .binary_search_by_key(&range.start(), |(range, _)| range.start());
@@ -72,7 +72,11 @@ impl MemoryUsages {
     ///
     /// # Errors
     /// Whatever the memory says.
-    pub(super) fn of(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Result<Held> {
+    pub(super) fn of(
+        &self,
+        memory: &dyn ProcessMemory,
+        range: AddressRange,
+    ) -> Result<MemoryUsage> {
         match self.known(memory, range) {
             Some(held) => Ok(held),
             None => Ok(self.count(memory, &[range])?[0]),
@@ -106,16 +110,20 @@ impl MemoryUsages {
         Ok(CountedUsage(ranges.into_iter().zip(held).collect()))
     }
 
-    fn known(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<Held> {
+    fn known(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<MemoryUsage> {
         let now = self.clock.now();
         let mut all = self.known.lock();
         let known = all.get(&(*memory.identity(), range))?;
         (now.saturating_sub(known.taken) <= self.lifetime(known)).then_some(known.held)
     }
 
-    fn count(&self, memory: &dyn ProcessMemory, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+    fn count(
+        &self,
+        memory: &dyn ProcessMemory,
+        ranges: &[AddressRange],
+    ) -> Result<Vec<MemoryUsage>> {
         let taken = self.clock.now();
-        let counted = memory.held(ranges)?;
+        let counted = memory.memory_usage(ranges)?;
         let whole = self.clock.now().saturating_sub(taken);
         let found: u64 = counted.iter().map(|held| held.total()).sum();
         let mut all = self.known.lock();
@@ -186,7 +194,11 @@ mod tests {
         let counted = counter.of_all(&*memory, ranges.to_vec()).unwrap();
         let held = ranges.map(|range| counted.of(range).unwrap().resident);
         assert_eq!(held, [0, PAGE_SIZE, 0]);
-        assert_eq!(process.take_calls(), [Call::Held(2)], "one was known");
+        assert_eq!(
+            process.take_calls(),
+            [Call::MemoryUsage(2)],
+            "one was known"
+        );
         assert_eq!(counted.of(range(0x1000, 0x2000)), None);
     }
 }

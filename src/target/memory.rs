@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::identity::ProcessIdentity;
 use super::mapping::Mapping;
-use super::page_state::{Held, Stretch};
+use super::page_state::{Extent, MemoryUsage};
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::Result;
 
@@ -52,27 +52,27 @@ pub trait ProcessMemory: Debug + Send + Sync {
 
     /// Where the bytes of `range`, a part of `mapping`, are; touches none of them.
     ///
-    /// The stretches lie in order and without a gap from the start of the
-    /// range on. They may end before the range does, and do after about `at_most` of them, since a
+    /// The extents lie in order and without a gap from the start of the
+    /// range on, and none is empty. They may end before the range does, and do after about `at_most` of them, since a
     /// target decides how many there are: then ask again from there.
     ///
     /// # Errors
     /// `Ended`, `Replaced`, and `System` where the kernel does not say.
-    fn contents(
+    fn extents(
         &self,
         mapping: &Mapping,
         range: AddressRange,
         at_most: usize,
-    ) -> Result<Vec<Stretch>>;
+    ) -> Result<Vec<Extent>>;
 
     /// Lets go of what is held for speed alone: nobody has the memory open for now.
     fn rest(&self) {}
 
-    /// How much memory each of `ranges` holds, which lie in order and do not overlap.
+    /// How much memory each of `ranges` takes, which lie in order and do not overlap.
     ///
     /// # Errors
-    /// As [`contents`](Self::contents).
-    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>>;
+    /// As [`extents`](Self::extents).
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>>;
 
     /// Writes exactly `data` at `address`, and returns how many bytes got
     /// there before the first that cannot be written.

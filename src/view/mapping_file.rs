@@ -6,7 +6,7 @@ use super::range::{self, Manner, Seek, Unreadable};
 use super::{FaultPolicy, Short};
 use crate::common::address::Address;
 use crate::common::error::{Error, Result};
-use crate::target::mapping::{Extent, Mapping};
+use crate::target::mapping::{AccessibleLength, Mapping};
 use crate::target::{ProcessMemory, WriteMode};
 
 /// One mapping of one pinned process.
@@ -14,7 +14,7 @@ use crate::target::{ProcessMemory, WriteMode};
 pub struct MappingFile {
     memory: Arc<dyn ProcessMemory>,
     mapping: Arc<Mapping>,
-    /// The same without an end before its own: the file behind it may have grown, and the
+    /// The same without an end before its own: its file may have grown, and the
     /// kernel, which knows, may ask for more than was there when this was opened.
     whole: Arc<Mapping>,
     faults: FaultPolicy,
@@ -23,13 +23,13 @@ pub struct MappingFile {
 impl MappingFile {
     /// The file of `mapping`, whose bytes `memory` holds.
     pub fn new(memory: Arc<dyn ProcessMemory>, mapping: Arc<Mapping>, faults: FaultPolicy) -> Self {
-        let whole = match mapping.extent() {
-            Extent::UpTo(_) => {
+        let whole = match mapping.accessible_length() {
+            AccessibleLength::UpTo(_) => {
                 let mut whole = Mapping::clone(&mapping);
-                whole.set_extent(Extent::Whole);
+                whole.set_accessible_length(AccessibleLength::Whole);
                 Arc::new(whole)
             }
-            Extent::Whole | Extent::Nothing(_) => Arc::clone(&mapping),
+            AccessibleLength::Whole | AccessibleLength::Nothing(_) => Arc::clone(&mapping),
         };
         Self {
             memory,
@@ -72,7 +72,7 @@ impl MappingFile {
     /// Writes exactly these bytes, and returns how many got there.
     ///
     /// # Errors
-    /// `PastEnd` at and behind the end of the file, `Unreachable`, and whatever the memory says.
+    /// `PastEnd` at and past the end of the file, `Unreachable`, and whatever the memory says.
     pub fn write_at(&self, offset: u64, data: &[u8], mode: WriteMode) -> Result<usize> {
         if data.is_empty() {
             return Ok(0);
@@ -86,7 +86,7 @@ impl MappingFile {
     /// Where data or a hole starts, from `offset` on; the end of the file counts as a hole.
     ///
     /// # Errors
-    /// `NoMoreData` at and behind the end, and for data where only holes are left.
+    /// `NoMoreData` at and past the end, and for data where only holes are left.
     pub fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
         let size = self.size();
         if offset >= size {
@@ -104,7 +104,7 @@ impl MappingFile {
     }
 
     /// Counts the bytes of the mapping that cannot be read now, those past the end of the file
-    /// included; looks at `at_most` stretches.
+    /// included; takes in `at_most` extents.
     ///
     /// # Errors
     /// Whatever the memory says.
@@ -229,7 +229,7 @@ mod tests {
         let process = FakeProcess::new(7, b"fake");
         process.map(0x1000, &[1; 2 * PAGE]);
         let mut mapping = fake::mapping(0x1000, 4);
-        mapping.set_extent(Extent::UpTo(PAGE_SIZE));
+        mapping.set_accessible_length(AccessibleLength::UpTo(PAGE_SIZE));
         let file = MappingFile::new(process.open(), Arc::new(mapping), FaultPolicy::Error);
         let grown = read(&file, PAGE_SIZE, PAGE, Short::Refused);
         assert_eq!(grown.unwrap(), vec![1; PAGE]);
@@ -276,7 +276,7 @@ mod tests {
     fn what_nobody_can_read_is_never_touched() {
         let process = process();
         let mut mapping = mapping();
-        mapping.set_extent(Extent::Nothing(Barrier::Device));
+        mapping.set_accessible_length(AccessibleLength::Nothing(Barrier::Device));
         let file = MappingFile::new(process.open(), Arc::new(mapping), FaultPolicy::Error);
         assert_eq!(read(&file, 0, PAGE, Short::Allowed).unwrap(), []);
         assert_eq!(
@@ -305,22 +305,22 @@ mod tests {
             .map(0x1000 + 40 * PAGE_SIZE, &[1; 2 * PAGE]);
         let mapping = Arc::new(fake::mapping(0x1000, 64));
         let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
-        let (data, behind, size) = (40 * PAGE_SIZE, 42 * PAGE_SIZE, 64 * PAGE_SIZE);
+        let (data, after, size) = (40 * PAGE_SIZE, 42 * PAGE_SIZE, 64 * PAGE_SIZE);
         assert_eq!(file.seek(0, Seek::Data), Ok(data));
         assert_eq!(file.seek(5, Seek::Hole), Ok(5));
         assert_eq!(file.seek(data + 7, Seek::Data), Ok(data + 7));
-        assert_eq!(file.seek(data + 7, Seek::Hole), Ok(behind));
-        assert_eq!(file.seek(behind, Seek::Data), Err(Error::NoMoreData));
-        assert_eq!(file.seek(behind, Seek::Hole), Ok(behind));
+        assert_eq!(file.seek(data + 7, Seek::Hole), Ok(after));
+        assert_eq!(file.seek(after, Seek::Data), Err(Error::NoMoreData));
+        assert_eq!(file.seek(after, Seek::Hole), Ok(after));
         for whence in [Seek::Data, Seek::Hole] {
             assert_eq!(file.seek(size, whence), Err(Error::NoMoreData));
             assert_eq!(file.seek(u64::MAX, whence), Err(Error::NoMoreData));
         }
-        assert_eq!(process.take_calls(), [], "looking for data touches none");
+        assert_eq!(process.take_calls(), [], "a seek touches none");
     }
 
     #[test]
-    fn many_short_stretches_are_looked_at_in_turns() {
+    fn many_short_extents_are_asked_for_in_turns() {
         let process = FakeProcess::new(7, b"fake");
         process.reserve(0x1000, 200);
         for page in (0..200).step_by(2) {
@@ -338,12 +338,12 @@ mod tests {
 
     /// SEMANTICS: a target does not decide what a request costs.
     #[test]
-    fn one_seek_passes_over_so_many_stretches_only_and_loses_none() {
+    fn one_seek_passes_over_so_many_extents_only_and_loses_none() {
         const COUNT: u64 = 2500;
         for (whence, back) in [(Seek::Data, Seek::Hole), (Seek::Hole, Seek::Data)] {
             let process = FakeProcess::new(7, b"fake");
             let pages = (COUNT + 1) as usize;
-            // Stretches of two kinds that look the same to `lseek`, and what is looked for at the end.
+            // Extents of two kinds that are the same to `lseek`, and what is asked for at the end.
             match whence {
                 Seek::Data => process.reserve(0x1000, pages),
                 Seek::Hole => process.map(0x1000, &vec![1; pages * PAGE]),
@@ -367,7 +367,7 @@ mod tests {
                 let next = file.seek(at, whence).unwrap();
                 assert!(next > at && next - at <= 1030 * PAGE_SIZE, "{at} {next}");
                 at = next;
-                // What looks the other way stays where it is: nothing is lost.
+                // A seek for the other stays where it is: nothing is lost.
                 if at < COUNT * PAGE_SIZE {
                     assert_eq!(file.seek(at, back), Ok(at), "{back:?}");
                 }
@@ -380,13 +380,13 @@ mod tests {
     /// SEMANTICS: what cannot be read is a hole.
     #[test]
     fn what_cannot_be_read_is_a_hole_and_is_counted() {
-        let (bad, behind, size) = (2 * PAGE_SIZE, 3 * PAGE_SIZE, 4 * PAGE_SIZE);
+        let (bad, after, size) = (2 * PAGE_SIZE, 3 * PAGE_SIZE, 4 * PAGE_SIZE);
         for faults in [FaultPolicy::Error, FaultPolicy::Zero] {
             let file = file(faults);
             assert_eq!(file.seek(0, Seek::Hole), Ok(bad));
             assert_eq!(file.seek(bad + 5, Seek::Hole), Ok(bad + 5));
-            assert_eq!(file.seek(bad, Seek::Data), Ok(behind));
-            assert_eq!(file.seek(behind, Seek::Hole), Ok(size));
+            assert_eq!(file.seek(bad, Seek::Data), Ok(after));
+            assert_eq!(file.seek(after, Seek::Hole), Ok(size));
             let all = Unreadable {
                 bytes: PAGE_SIZE,
                 is_all: true,
@@ -413,19 +413,22 @@ mod tests {
         process.map(0x1000, &[1; 4 * PAGE]);
         let count = |extent| {
             let mut mapping = mapping();
-            mapping.set_extent(extent);
+            mapping.set_accessible_length(extent);
             let mapping = Arc::new(mapping);
             let file = MappingFile::new(process.open(), mapping, FaultPolicy::Error);
             file.unreadable(100).unwrap().bytes
         };
-        assert_eq!(count(Extent::Whole), 0);
-        assert_eq!(count(Extent::UpTo(PAGE_SIZE)), 3 * PAGE_SIZE);
-        assert_eq!(count(Extent::Nothing(Barrier::Kernel)), 4 * PAGE_SIZE);
+        assert_eq!(count(AccessibleLength::Whole), 0);
+        assert_eq!(count(AccessibleLength::UpTo(PAGE_SIZE)), 3 * PAGE_SIZE);
+        assert_eq!(
+            count(AccessibleLength::Nothing(Barrier::Kernel)),
+            4 * PAGE_SIZE
+        );
     }
 
     /// SEMANTICS: a target does not decide what a request costs.
     #[test]
-    fn a_count_looks_at_so_many_stretches_only() {
+    fn a_count_takes_in_so_many_extents_only() {
         let process = FakeProcess::new(7, b"fake");
         process.reserve(0x1000, 200);
         for page in (0..200).step_by(2) {

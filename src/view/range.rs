@@ -6,13 +6,13 @@ use super::{FaultPolicy, Short};
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::Mapping;
-use crate::target::page_state::Content;
+use crate::target::page_state::PageState;
 use crate::target::{ProcessMemory, ReadSegment};
 
 /// Mappings in a row, lowest address first, none of them overlapping.
 pub(super) type Mappings = [Arc<Mapping>];
 
-/// The mapping that holds `address` among bytes that can be had, and where those end.
+/// The mapping that holds `address` among bytes that can be accessed, and where those end.
 pub(super) fn covering(mappings: &Mappings, address: Address) -> Option<(&Arc<Mapping>, Address)> {
     let index = mappings.partition_point(|mapping| mapping.range().end() <= address);
     let mapping = mappings.get(index)?;
@@ -20,7 +20,7 @@ pub(super) fn covering(mappings: &Mappings, address: Address) -> Option<(&Arc<Ma
     held.contains(address).then_some((mapping, held.end()))
 }
 
-/// The start of the first byte at or behind `address` that can be had.
+/// The start of the first byte at or after `address` that can be accessed.
 pub(super) fn next_start(mappings: &Mappings, address: Address) -> Option<Address> {
     let index = mappings.partition_point(|mapping| mapping.range().end() <= address);
     mappings[index..]
@@ -61,7 +61,7 @@ pub(super) fn read(
         };
         match answer {
             Ok(read) if done + read == wanted => return Ok(wanted),
-            // On to the gap behind these mappings.
+            // On to the gap after these mappings.
             Ok(read) if read == asked => {
                 done += read;
                 continue;
@@ -91,7 +91,7 @@ pub(super) fn read(
     Ok(done)
 }
 
-/// Where bytes may follow a bad one: behind its page, or in the next mapping.
+/// Where bytes may follow a bad one: after its page, or in the next mapping.
 fn bad_end(mappings: &Mappings, fault: Address) -> Address {
     match covering(mappings, fault) {
         Some(_) => fault.plus(fault.left_in_page()),
@@ -115,19 +115,19 @@ fn segments<'a>(
         let len = usize::try_from(end.since(address))
             .unwrap_or(usize::MAX)
             .min(rest.len());
-        let (buffer, behind) = rest.split_at_mut(len);
+        let (buffer, after) = rest.split_at_mut(len);
         segments.push(ReadSegment {
             address,
             buffer,
             mapping,
         });
         address = address.plus(len as u64);
-        rest = behind;
+        rest = after;
     }
     segments
 }
 
-/// What `lseek` looks for.
+/// What `lseek` is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
     /// `SEEK_DATA`: bytes that are not known to be zeros, and not known to be unreadable.
@@ -136,21 +136,21 @@ pub enum Seek {
     Hole,
 }
 
-/// Stretches that one look takes in at most: few, since a sparse copy asks again for the next one.
+/// Extents that are asked for together: few, since a sparse copy asks again for the next one.
 const AT_MOST: usize = 16;
 
-/// Stretches that one `lseek` passes over, besides one for each mapping: a target decides how many
-/// there are. Fewer would be dearer, since each `lseek` on an address space costs a look at `maps`.
+/// Extents that one `lseek` passes over, besides one for each mapping: a target decides how many
+/// there are. Fewer would cost more, since `maps` is read for each `lseek` on an address space.
 const PASSED_OVER: usize = 1024;
 
-/// Stretches that one look takes in where all of them are counted.
+/// Extents that are asked for together where all of them are counted.
 const COUNTED_AT_ONCE: usize = 1024;
 
-/// The first address at or behind `start` and before `end` that holds what is
-/// looked for. A gap between mappings is a hole; `None` where all of the rest is.
+/// The first address at or after `start` and before `end` that holds what is
+/// asked for. A gap between mappings is a hole; `None` where all of the rest is.
 ///
-/// After very many stretches ([`PASSED_OVER`]) it says the next place that passes for one: zeros for data, and
-/// the seam of two stretches of data for a hole of no length. Whoever goes on from there finds the rest.
+/// After very many extents ([`PASSED_OVER`]) it says the next place that passes for one: zeros for data, and
+/// the seam of two extents of data for a hole of no length. Whoever goes on from there finds the rest.
 ///
 /// # Errors
 /// Whatever the memory says.
@@ -177,15 +177,15 @@ pub(super) fn seek(
         let Some(range) = AddressRange::new(at, held_end.min(end)) else {
             return Ok(None);
         };
-        for stretch in memory.contents(mapping, range, AT_MOST)? {
-            let is_found = stretch.content.is_data() == (seek == Seek::Data);
+        for extent in memory.extents(mapping, range, AT_MOST)? {
+            let is_found = extent.state.is_data() == (seek == Seek::Data);
             // Not what cannot be read: it would be read.
-            let will_do = seek == Seek::Hole || stretch.content == Content::Zero;
+            let will_do = seek == Seek::Hole || extent.state == PageState::Zero;
             if is_found || (will_do && left == 0) {
-                return Ok(Some(stretch.range.start()));
+                return Ok(Some(extent.range.start()));
             }
             left = left.saturating_sub(1);
-            at = stretch.range.end();
+            at = extent.range.end();
         }
         if at == range.start() {
             // Nothing was said of it: take it for data rather than lose some.
@@ -203,12 +203,12 @@ pub(super) fn seek(
 pub struct Unreadable {
     /// How many were found.
     pub bytes: u64,
-    /// Whether that is all there are: one count looks at so many stretches only.
+    /// Whether that is all there are: one count takes in so many extents only.
     pub is_all: bool,
 }
 
-/// Counts the bytes of `mappings` before `end` that cannot be read, and touches none. Looks at
-/// `at_most` stretches, since a target decides how many it has.
+/// Counts the bytes of `mappings` before `end` that cannot be read, and touches none. Takes in
+/// `at_most` extents, since a target decides how many it has.
 ///
 /// # Errors
 /// Whatever the memory says.
@@ -236,13 +236,13 @@ pub(super) fn unreadable(
                 found.is_all = false;
                 return Ok(found);
             }
-            let stretches = memory.contents(mapping, rest, left.min(COUNTED_AT_ONCE))?;
-            left = left.saturating_sub(stretches.len().max(1));
-            let nothing = stretches
+            let extents = memory.extents(mapping, rest, left.min(COUNTED_AT_ONCE))?;
+            left = left.saturating_sub(extents.len().max(1));
+            let nothing = extents
                 .iter()
-                .filter(|stretch| stretch.content == Content::Nothing);
-            found.bytes += nothing.map(|stretch| stretch.range.len()).sum::<u64>();
-            match stretches.last() {
+                .filter(|extent| extent.state == PageState::Unreadable);
+            found.bytes += nothing.map(|extent| extent.range.len()).sum::<u64>();
+            match extents.last() {
                 Some(last) if last.range.end() > at => at = last.range.end(),
                 // Nothing was said of the rest.
                 _ => {

@@ -17,7 +17,7 @@ pub struct SpaceFile {
     faults: FaultPolicy,
 }
 
-/// Length of the file of an address space: behind the last address that the
+/// Length of the file of an address space: past the last address that the
 /// kernel gives out unless it is asked for more (`Documentation/arch/x86/x86_64/mm.rst`).
 #[cfg(target_arch = "x86_64")]
 pub const SPACE_SIZE: u64 = (1 << 47) - crate::common::address::PAGE_SIZE;
@@ -100,7 +100,7 @@ impl SpaceFile {
     /// Where data or a hole starts, from `offset` on; gaps between mappings are holes.
     ///
     /// # Errors
-    /// `NoMoreData` at and behind the end, and for data where only holes are left.
+    /// `NoMoreData` at and past the end, and for data where only holes are left.
     pub fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
         if offset >= SPACE_SIZE {
             return Err(Error::NoMoreData);
@@ -117,7 +117,7 @@ impl SpaceFile {
     }
 
     /// Counts the bytes of the mappings in this file that cannot be read now; gaps between
-    /// mappings are none. Looks at `at_most` stretches.
+    /// mappings are none. Takes in `at_most` extents.
     ///
     /// # Errors
     /// Whatever the memory says.
@@ -185,7 +185,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
     }
 
     #[test]
-    fn looking_for_data_jumps_over_gaps() {
+    fn a_seek_jumps_over_gaps() {
         let file = file(&FakeProcess::new(7, b"fake"), FaultPolicy::Error);
         assert_eq!(file.seek(0, Seek::Hole), Ok(0));
         assert_eq!(file.seek(0, Seek::Data), Ok(0x10_000));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::Mapping;
-use crate::target::page_state::{Content, Held, Stretch};
+use crate::target::page_state::{Extent, MemoryUsage, PageState};
 use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requested};
 
 /// A decorator that keeps all bytes back: the daemon does not read its own
@@ -36,22 +36,22 @@ impl ProcessMemory for DeniedMemory {
         }
     }
 
-    fn contents(
+    fn extents(
         &self,
         _mapping: &Mapping,
         range: AddressRange,
         _at_most: usize,
-    ) -> Result<Vec<Stretch>> {
-        let content = Content::Nothing;
-        Ok(vec![Stretch { range, content }])
+    ) -> Result<Vec<Extent>> {
+        let state = PageState::Unreadable;
+        Ok(vec![Extent { range, state }])
     }
 
     fn rest(&self) {
         self.0.rest();
     }
 
-    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
-        self.0.held(ranges)
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
+        self.0.memory_usage(ranges)
     }
 
     fn write(&self, _address: Address, data: &[u8], _mode: WriteMode) -> Result<usize> {

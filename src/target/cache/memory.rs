@@ -1,14 +1,14 @@
-//! A process's memory behind the cache.
+//! A process's memory by way of the cache.
 
 use std::sync::Arc;
 
 use super::freshness::{Freshness, SpaceEpoch};
-use super::looked::Looked;
+use super::page_states::PageStateCache;
 use super::pages::{PageCache, SpaceId};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::Mapping;
-use crate::target::page_state::{Held, Stretch};
+use crate::target::page_state::{Extent, MemoryUsage};
 use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requested};
 
 /// The largest request, in bytes, whose pages are kept. A larger one is a pass
@@ -27,8 +27,8 @@ pub struct CachedMemory {
     freshness: Arc<Freshness>,
     epoch: SpaceEpoch,
     space: SpaceId,
-    /// Where the bytes of mappings are, by their start: a sparse copy asks for one stretch at a time.
-    looked: Looked,
+    /// Where the bytes of mappings are, by their start: a sparse copy asks for one at a time.
+    page_states: PageStateCache,
 }
 
 impl CachedMemory {
@@ -46,7 +46,7 @@ impl CachedMemory {
             freshness,
             epoch,
             space,
-            looked: Looked::default(),
+            page_states: PageStateCache::default(),
         }
     }
 }
@@ -57,10 +57,10 @@ impl Drop for CachedMemory {
     }
 }
 
-/// A stretch that the cache does not hold, to be read from the process.
+/// A part of a request that the cache does not hold, to be read from the process.
 #[derive(Debug)]
 struct Missing<'a> {
-    /// Where the stretch starts in the whole request, in bytes.
+    /// Where the part starts in the whole request, in bytes.
     position: usize,
     address: Address,
     buffer: &'a mut [u8],
@@ -84,7 +84,7 @@ impl ProcessMemory for CachedMemory {
             None => take_hits(segments, |_, _| false),
         };
         let pages = |buffers: usize| (buffers as u64).div_ceil(PAGE_SIZE);
-        let unknown: usize = missing.iter().map(|stretch| stretch.buffer.len()).sum();
+        let unknown: usize = missing.iter().map(|part| part.buffer.len()).sum();
         self.cache.metrics().cache_hits.add(pages(wanted - unknown));
         self.cache.metrics().cache_misses.add(pages(unknown));
 
@@ -106,24 +106,24 @@ impl ProcessMemory for CachedMemory {
         }
     }
 
-    fn contents(
+    fn extents(
         &self,
         mapping: &Mapping,
         range: AddressRange,
         at_most: usize,
-    ) -> Result<Vec<Stretch>> {
+    ) -> Result<Vec<Extent>> {
         let epoch = self.freshness.current(&self.epoch);
-        self.looked
-            .contents(&*self.inner, epoch, mapping, range, at_most)
+        self.page_states
+            .extents(&*self.inner, epoch, mapping, range, at_most)
     }
 
     fn rest(&self) {
-        self.looked.clear();
+        self.page_states.clear();
         self.inner.rest();
     }
 
-    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
-        self.inner.held(ranges)
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
+        self.inner.memory_usage(ranges)
     }
 
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
@@ -135,29 +135,29 @@ impl ProcessMemory for CachedMemory {
 }
 
 impl CachedMemory {
-    /// Reads the stretches straight into the caller's buffers.
+    /// Reads the parts straight into the caller's buffers.
     ///
     /// Returns the position in the request where the bytes end, `None` where there are all.
     fn read_through(&self, missing: &mut [Missing<'_>]) -> Result<Option<usize>> {
         let mut segments: Vec<ReadSegment<'_>> = missing
             .iter_mut()
-            .map(|stretch| ReadSegment {
-                address: stretch.address,
-                buffer: stretch.buffer,
-                mapping: stretch.mapping,
+            .map(|part| ReadSegment {
+                address: part.address,
+                buffer: part.buffer,
+                mapping: part.mapping,
             })
             .collect();
         let mut left = self.inner.read(&mut segments)?;
-        for stretch in missing {
-            if left < stretch.buffer.len() {
-                return Ok(Some(stretch.position + left));
+        for part in missing {
+            if left < part.buffer.len() {
+                return Ok(Some(part.position + left));
             }
-            left -= stretch.buffer.len();
+            left -= part.buffer.len();
         }
         Ok(None)
     }
 
-    /// Reads the whole pages that hold the stretches, and keeps them. Returns as [`read_through`](Self::read_through).
+    /// Reads the whole pages that hold the parts, and keeps them. Returns as [`read_through`](Self::read_through).
     fn read_pages(
         &self,
         missing: &mut [Missing<'_>],
@@ -165,9 +165,9 @@ impl CachedMemory {
     ) -> Result<Option<usize>> {
         let mut pages: Vec<(Address, Vec<u8>)> = missing
             .iter()
-            .map(|stretch| {
-                let start = stretch.address.page_start();
-                let end = stretch.address.plus(stretch.buffer.len() as u64);
+            .map(|part| {
+                let start = part.address.page_start();
+                let end = part.address.plus(part.buffer.len() as u64);
                 let len = end.since(start).next_multiple_of(PAGE_SIZE);
                 (start, vec![0; len as usize])
             })
@@ -175,25 +175,25 @@ impl CachedMemory {
         let mut segments: Vec<ReadSegment<'_>> = pages
             .iter_mut()
             .zip(&*missing)
-            .map(|((start, buffer), stretch)| ReadSegment {
+            .map(|((start, buffer), part)| ReadSegment {
                 address: *start,
                 buffer,
-                mapping: stretch.mapping,
+                mapping: part.mapping,
             })
             .collect();
         let mut left = self.inner.read(&mut segments)?;
         let is_valid = self.freshness.is_valid(epoch);
-        for ((start, bytes), stretch) in pages.iter().zip(missing) {
+        for ((start, bytes), part) in pages.iter().zip(missing) {
             let read = left.min(bytes.len());
             left -= read;
             if is_valid {
                 self.cache.add(self.space, epoch, *start, &bytes[..read]);
             }
-            let skipped = stretch.address.since(*start) as usize;
-            let useful = read.saturating_sub(skipped).min(stretch.buffer.len());
-            stretch.buffer[..useful].copy_from_slice(&bytes[skipped..skipped + useful]);
-            if useful < stretch.buffer.len() {
-                return Ok(Some(stretch.position + useful));
+            let skipped = part.address.since(*start) as usize;
+            let useful = read.saturating_sub(skipped).min(part.buffer.len());
+            part.buffer[..useful].copy_from_slice(&bytes[skipped..skipped + useful]);
+            if useful < part.buffer.len() {
+                return Ok(Some(part.position + useful));
             }
         }
         Ok(None)
@@ -220,7 +220,7 @@ fn take_hits<'s>(
                 gap += here;
                 continue;
             }
-            let (buffer, behind) = rest.split_at_mut(gap);
+            let (buffer, after) = rest.split_at_mut(gap);
             if gap > 0 {
                 missing.push(Missing {
                     position,
@@ -229,7 +229,7 @@ fn take_hits<'s>(
                     mapping,
                 });
             }
-            rest = &mut behind[here..];
+            rest = &mut after[here..];
             position += gap + here;
             address = at.plus(here as u64);
             gap = 0;
@@ -353,7 +353,7 @@ mod tests {
 
     /// One request is one read of the process for all that the cache does not hold.
     #[test]
-    fn stretches_that_lie_apart_are_read_in_one_call() {
+    fn parts_that_lie_apart_are_read_in_one_call() {
         let bench = Bench::new(8);
         let memory = bench.memory();
         read(&memory, 2 * PAGE_SIZE, PAGE).unwrap();
@@ -439,17 +439,17 @@ mod tests {
             read
         }
 
-        fn contents(
+        fn extents(
             &self,
             mapping: &Mapping,
             range: AddressRange,
             at_most: usize,
-        ) -> Result<Vec<Stretch>> {
-            self.inner.contents(mapping, range, at_most)
+        ) -> Result<Vec<Extent>> {
+            self.inner.extents(mapping, range, at_most)
         }
 
-        fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
-            self.inner.held(ranges)
+        fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
+            self.inner.memory_usage(ranges)
         }
 
         fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {

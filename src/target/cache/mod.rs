@@ -4,8 +4,8 @@
 
 mod denied;
 mod freshness;
-mod looked;
 mod memory;
+mod page_states;
 mod pages;
 
 pub use denied::DeniedMemory;

@@ -4,10 +4,10 @@
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::Error;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::Content;
+use crate::target::page_state::PageState;
 use crate::target::{ProcessMemory, ReadSegment, WriteMode};
 
-/// Three pages: two hold `first` and `second`, the one behind them nothing.
+/// Three pages: two hold `first` and `second`, the one after them nothing.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) mapping: Mapping,
@@ -74,14 +74,14 @@ pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
     assert_eq!(
         read(memory, &[(*start, 4), (hole, 4), (*start, 4)]).unwrap(),
         first[..4],
-        "and nothing behind it counts"
+        "and nothing after it counts"
     );
     assert_eq!(
         read(memory, &[(hole, 4), (*start, 4)]),
         Err(Error::Unreachable(hole))
     );
 
-    check_contents(memory, layout);
+    check_extents(memory, layout);
 
     let patch = [0xa5; 5];
     let seam = start.plus(PAGE_SIZE - 2);
@@ -111,23 +111,23 @@ pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
     );
 }
 
-/// What cannot be read is said to be nowhere, and all else to be somewhere, however many stretches
+/// What cannot be read is said to be nowhere, and all else to be somewhere, however many extents
 /// are asked for at a time.
-fn check_contents(memory: &dyn ProcessMemory, layout: &Layout) {
+fn check_extents(memory: &dyn ProcessMemory, layout: &Layout) {
     let (start, hole) = (layout.start, layout.start.plus(2 * PAGE_SIZE));
     let all = AddressRange::new(start, hole.plus(PAGE_SIZE)).expect("three pages");
     for at_most in [1, 2, 100] {
         let mut at = start;
         while at < all.end() {
             let rest = AddressRange::new(at, all.end()).expect("a part of them");
-            let stretches = memory.contents(&layout.mapping, rest, at_most).unwrap();
-            assert!(!stretches.is_empty(), "nothing is said of {at}");
-            for stretch in stretches {
-                assert_eq!(stretch.range.start(), at, "in order and without a gap");
-                assert!(!stretch.range.is_empty() && stretch.range.end() <= all.end());
-                let is_hole = stretch.content == Content::Nothing;
-                assert_eq!(is_hole, at >= hole, "{stretch:?}");
-                at = stretch.range.end();
+            let extents = memory.extents(&layout.mapping, rest, at_most).unwrap();
+            assert!(!extents.is_empty(), "nothing is said of {at}");
+            for extent in extents {
+                assert_eq!(extent.range.start(), at, "in order and without a gap");
+                assert!(!extent.range.is_empty() && extent.range.end() <= all.end());
+                let is_hole = extent.state == PageState::Unreadable;
+                assert_eq!(is_hole, at >= hole, "{extent:?}");
+                at = extent.range.end();
             }
         }
         assert_eq!(at, all.end());

@@ -15,7 +15,7 @@ use super::{
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::{AddressSpace, Mapping};
-use crate::target::page_state::{Content, Held, Stretch, push};
+use crate::target::page_state::{Extent, MemoryUsage, PageState, push};
 
 /// A call that reached a fake process's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub enum Call {
     Read(Vec<(u64, usize)>),
     /// Address and length.
     Write(u64, usize),
-    /// For how many ranges it was asked how much memory they hold.
-    Held(usize),
+    /// For how many ranges it was asked how much memory they take.
+    MemoryUsage(usize),
 }
 
 #[derive(Debug)]
@@ -267,45 +267,51 @@ impl ProcessMemory for FakeMemory {
         }
     }
 
-    fn contents(
+    fn extents(
         &self,
         _mapping: &Mapping,
         range: AddressRange,
         at_most: usize,
-    ) -> Result<Vec<Stretch>> {
+    ) -> Result<Vec<Extent>> {
         self.verify()?;
         let state = self.process.state.lock();
-        let mut stretches = Vec::new();
+        let State {
+            pages,
+            zeros,
+            swapped,
+            ..
+        } = &*state;
+        let mut extents = Vec::new();
         let mut at = range.start();
         while at < range.end() {
             let page = at.page_start();
             let end = page.plus(PAGE_SIZE).min(range.end());
-            let content = match state.pages.contains_key(&page.get()) {
-                true if state.zeros.contains(&page.get()) => Content::Zero,
-                true if state.swapped.contains(&page.get()) => Content::Swapped,
-                true => Content::Resident,
-                false => Content::Nothing,
+            let page_state = match pages.contains_key(&page.get()) {
+                true if zeros.contains(&page.get()) => PageState::Zero,
+                true if swapped.contains(&page.get()) => PageState::Swapped,
+                true => PageState::Resident,
+                false => PageState::Unreadable,
             };
-            if stretches.len() >= at_most
-                && stretches
+            if extents.len() >= at_most
+                && extents
                     .last()
-                    .is_some_and(|last: &Stretch| last.content != content)
+                    .is_some_and(|last: &Extent| last.state != page_state)
             {
                 break;
             }
             push(
-                &mut stretches,
+                &mut extents,
                 AddressRange::new(at, end).unwrap_or_default(),
-                content,
+                page_state,
             );
             at = end;
         }
-        Ok(stretches)
+        Ok(extents)
     }
 
-    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
         let mut state = self.process.state.lock();
-        state.calls.push(Call::Held(ranges.len()));
+        state.calls.push(Call::MemoryUsage(ranges.len()));
         let resident = |range: &AddressRange| {
             let pages = state.pages.range(range.start().get()..range.end().get());
             let written = pages.filter(|(page, _)| !state.zeros.contains(page));
@@ -313,7 +319,7 @@ impl ProcessMemory for FakeMemory {
         };
         Ok(ranges
             .iter()
-            .map(|range| Held {
+            .map(|range| MemoryUsage {
                 resident: resident(range),
                 swapped: 0,
             })

@@ -72,7 +72,7 @@ fn read(memory: &dyn ProcessMemory, maps: &Maps, from: u64, to: u64) -> Result<V
     let mut done = 0;
     while done < bytes.len() {
         let address = Address::new(from).plus(done as u64);
-        let Ok(Some(vma)) = maps.at_or_behind(address) else {
+        let Ok(Some(vma)) = maps.at_or_after(address) else {
             break;
         };
         let Some(mapping) = mapping(&vma).filter(|_| vma.range.contains(address)) else {

@@ -6,26 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 
 use super::pinned::Pinned;
-use super::plan::{Origin, Planner, Step};
+use super::resolver::{PageSource, Resolver, Sources};
 use super::{vdso, vm};
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::{Held, Stretch};
+use crate::target::page_state::{Extent, MemoryUsage};
 use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
 
 /// Memory of a pinned process: `process_vm_readv` for what is in it, the file
-/// behind a mapping for what is not, and the pinned `mem` where the call does not serve.
+/// of a mapping for what is not, and the pinned `mem` where the call does not serve.
 #[derive(Debug)]
 pub(super) struct LiveMemory {
     pinned: Arc<Pinned>,
-    planner: Planner,
+    resolver: Resolver,
     metrics: Arc<Metrics>,
     /// Whether reads may fault absent pages in (`-o touch`).
     touch: bool,
-    /// Whether a seccomp filter or an old kernel bars the calls (`EPERM`, `ENOSYS`).
-    calls_barred: AtomicBool,
+    /// Whether a seccomp filter or an old kernel refuses the calls (`EPERM`, `ENOSYS`).
+    calls_refused: AtomicBool,
 }
 
 /// A part of a request.
@@ -33,33 +33,33 @@ struct Piece<'a> {
     address: Address,
     buffer: &'a mut [u8],
     mapping: &'a Mapping,
-    origin: Origin,
+    source: PageSource,
 }
 
 impl LiveMemory {
     pub(super) fn new(
         pinned: Arc<Pinned>,
-        planner: Planner,
+        resolver: Resolver,
         touch: bool,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             pinned,
-            planner,
+            resolver,
             metrics,
             touch,
-            calls_barred: AtomicBool::new(false),
+            calls_refused: AtomicBool::new(false),
         }
     }
 
     /// Whether memory can be reached by the number of the process: not once its first thread has ended. The
     /// numbers of the others can be those of other processes' threads at any moment.
     fn are_calls_open(&self) -> bool {
-        !self.calls_barred.load(Ordering::Relaxed) && self.pinned.task().is_first()
+        !self.calls_refused.load(Ordering::Relaxed) && self.pinned.task().is_first()
     }
 
-    fn bar_calls(&self, errno: Errno) {
-        if !self.calls_barred.swap(true, Ordering::Relaxed) {
+    fn note_refusal(&self, errno: Errno) {
+        if !self.calls_refused.swap(true, Ordering::Relaxed) {
             log::info!(
                 "process {}: process_vm_readv is refused ({errno}), reading through /proc/PID/mem instead",
                 self.identity().pid
@@ -67,37 +67,38 @@ impl LiveMemory {
         }
     }
 
-    /// Cuts segments up by where their bytes are: one look serves all that lie in one mapping near each other.
+    /// Cuts segments up by where their bytes are: those that lie in one mapping near each other are
+    /// resolved together.
     fn plan<'s>(
         &self,
         segments: &'s mut [ReadSegment<'_>],
         pieces: &mut Vec<Piece<'s>>,
     ) -> Result<()> {
-        for group in segments.chunk_by_mut(can_share_a_look) {
+        for group in segments.chunk_by_mut(are_near) {
             let mapping = group[0].mapping;
             let start = group[0].address;
             let end = group.iter().map(end_of).max().unwrap_or(start);
             let hull = AddressRange::new(start, end).unwrap_or_default();
-            let steps = self.look(mapping, hull)?;
-            let mut steps = steps.iter().peekable();
+            let sources = self.resolve(mapping, hull)?;
+            let mut sources = sources.iter().peekable();
             for segment in group {
                 let mut at = segment.address;
                 let mut rest = &mut *segment.buffer;
                 while !rest.is_empty() {
-                    while steps.next_if(|step| step.range.end() <= at).is_some() {}
-                    let Some(step) = steps.peek() else {
+                    while sources.next_if(|run| run.range.end() <= at).is_some() {}
+                    let Some(run) = sources.peek() else {
                         return Err(Error::system("PAGEMAP_SCAN", Errno::EIO));
                     };
-                    let left = usize::try_from(step.range.end().since(at)).unwrap_or(usize::MAX);
-                    let (buffer, behind) = rest.split_at_mut(left.min(rest.len()));
+                    let left = usize::try_from(run.range.end().since(at)).unwrap_or(usize::MAX);
+                    let (buffer, after) = rest.split_at_mut(left.min(rest.len()));
                     let address = at;
                     at = at.plus(buffer.len() as u64);
-                    rest = behind;
+                    rest = after;
                     pieces.push(Piece {
                         address,
                         buffer,
                         mapping,
-                        origin: step.origin_at(address),
+                        source: run.state.clone(),
                     });
                 }
             }
@@ -105,24 +106,24 @@ impl LiveMemory {
         Ok(())
     }
 
-    /// The steps for all of `range`.
-    fn look(&self, mapping: &Mapping, range: AddressRange) -> Result<Vec<Step>> {
-        let mut steps: Vec<Step> = Vec::new();
+    /// The sources of all of `range`.
+    fn resolve(&self, mapping: &Mapping, range: AddressRange) -> Result<Sources> {
+        let mut sources = Sources::new();
         let mut at = range.start();
         while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
             let more = if self.touch {
-                self.planner.touching_steps(rest)
+                self.resolver.resolve_touching(rest)
             } else {
-                self.planner.steps(mapping, rest, usize::MAX)
+                self.resolver.resolve(mapping, rest, usize::MAX)
             };
             let more = more.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
             match more.last() {
                 Some(last) => at = last.range.end(),
                 None => return Err(Error::system("PAGEMAP_SCAN", Errno::EIO)),
             }
-            steps.extend(more);
+            sources.extend(more);
         }
-        Ok(steps)
+        Ok(sources)
     }
 
     /// Reads what the process itself holds: one call for all of it.
@@ -148,7 +149,7 @@ impl LiveMemory {
         let mut done = 0;
         if run.first().is_some_and(is_readable) && self.are_calls_open() {
             match vm::read(self.identity().pid, run, &self.metrics) {
-                Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.bar_calls(errno),
+                Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.note_refusal(errno),
                 // Its first thread has ended, or all of it has.
                 Err(Errno::ESRCH) => (),
                 Err(Errno::EFAULT) if self.has_lost_protection(run, 0) => (),
@@ -183,7 +184,7 @@ impl LiveMemory {
         let end = start.plus(len as u64);
         let mut at = start;
         while at < end {
-            match self.planner.maps.at_or_behind(at) {
+            match self.resolver.maps.at_or_after(at) {
                 Ok(Some(vma)) if vma.range.contains(at) && vma.writable => at = vma.range.end(),
                 _ => return false,
             }
@@ -191,13 +192,13 @@ impl LiveMemory {
         true
     }
 
-    /// Whether the bytes behind the first `done` were refused since the
+    /// Whether the bytes after the first `done` were refused since the
     /// mapping has lost its `r` after the file was opened (`mprotect`).
     fn has_lost_protection(&self, run: &[ReadSegment<'_>], mut done: usize) -> bool {
         for segment in run {
             if done < segment.buffer.len() {
                 let at = segment.address.plus(done as u64);
-                let vma = self.planner.maps.at_or_behind(at).ok().flatten();
+                let vma = self.resolver.maps.at_or_after(at).ok().flatten();
                 return vma.is_some_and(|vma| vma.range.contains(at) && !vma.readable);
             }
             done -= segment.buffer.len();
@@ -209,7 +210,7 @@ impl LiveMemory {
     fn fill(&self, pieces: &mut [Piece<'_>]) -> (usize, Option<Error>) {
         let mut segments: Vec<ReadSegment<'_>> = pieces
             .iter_mut()
-            .filter(|piece| matches!(piece.origin, Origin::Process(_)))
+            .filter(|piece| piece.source.is_process())
             .map(|piece| ReadSegment {
                 address: piece.address,
                 buffer: piece.buffer,
@@ -223,29 +224,31 @@ impl LiveMemory {
         let mut done = 0;
         for piece in pieces {
             let wanted = piece.buffer.len();
-            let (read, errno) = match &piece.origin {
-                Origin::Process(_) => {
+            let (read, errno) = match &piece.source {
+                PageSource::Memory | PageSource::Swap => {
                     let read = from_process.min(wanted);
                     from_process -= read;
                     (read, refused)
                 }
-                Origin::Zeros => {
+                PageSource::Zeros => {
                     piece.buffer.fill(0);
                     (wanted, Errno::EFAULT)
                 }
-                Origin::File(file, offset) => match file.read(*offset, piece.buffer) {
-                    Ok(read) => (read, Errno::EFAULT),
-                    Err(errno) => (0, errno),
-                },
-                Origin::Vdso(offset) => (
-                    self.read_vdso(piece.mapping, *offset, piece.address, piece.buffer),
+                PageSource::File(file, shift) => {
+                    match file.read(shift.offset_of(piece.address), piece.buffer) {
+                        Ok(read) => (read, Errno::EFAULT),
+                        Err(errno) => (0, errno),
+                    }
+                }
+                PageSource::Vdso => (
+                    self.read_vdso(piece.mapping, piece.address, piece.buffer),
                     Errno::EFAULT,
                 ),
-                Origin::OwnMount => return (done, Some(Error::OwnMemory)),
-                Origin::Unknown(why) => {
+                PageSource::OwnMount => return (done, Some(Error::OwnMemory)),
+                PageSource::Unknown(why) => {
                     return (done, Some(Error::Unknown(piece.address, *why)));
                 }
-                Origin::Nothing => (0, Errno::EFAULT),
+                PageSource::Unreadable => (0, Errno::EFAULT),
             };
             done += read;
             if read < wanted {
@@ -257,13 +260,8 @@ impl LiveMemory {
     }
 
     /// The vDSO is the same in every process of a kind: ours will do, if the process has the same.
-    fn read_vdso(
-        &self,
-        mapping: &Mapping,
-        offset: u64,
-        address: Address,
-        buffer: &mut [u8],
-    ) -> usize {
+    fn read_vdso(&self, mapping: &Mapping, address: Address, buffer: &mut [u8]) -> usize {
+        let offset = address.since(mapping.range().start());
         if vdso::copy(mapping.range(), offset, buffer) {
             return buffer.len();
         }
@@ -276,10 +274,10 @@ impl LiveMemory {
     }
 }
 
-/// Bytes between two segments that are rather looked at than asked for apart.
+/// Bytes between two segments that are rather scanned than asked for apart.
 const NEAR: u64 = 16 << 20;
 
-fn can_share_a_look(one: &ReadSegment<'_>, next: &ReadSegment<'_>) -> bool {
+fn are_near(one: &ReadSegment<'_>, next: &ReadSegment<'_>) -> bool {
     std::ptr::eq(one.mapping, next.mapping)
         && end_of(one) <= next.address
         && next.address.since(end_of(one)) <= NEAR
@@ -303,7 +301,7 @@ impl ProcessMemory for LiveMemory {
     }
 
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
-        let _in_use = self.planner.begin();
+        let _in_use = self.resolver.begin();
         let mut pieces = Vec::with_capacity(segments.len());
         if let Err(error) = self.plan(segments, &mut pieces) {
             // Descriptors of an address space that is gone answer with errors of their own.
@@ -319,24 +317,24 @@ impl ProcessMemory for LiveMemory {
         }
     }
 
-    fn contents(
+    fn extents(
         &self,
         mapping: &Mapping,
         range: AddressRange,
         at_most: usize,
-    ) -> Result<Vec<Stretch>> {
-        let _in_use = self.planner.begin();
-        let contents = self.planner.contents(mapping, range, at_most);
+    ) -> Result<Vec<Extent>> {
+        let _in_use = self.resolver.begin();
+        let extents = self.resolver.extents(mapping, range, at_most);
         self.verify()?;
-        contents.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
+        extents.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
     }
 
-    fn held(&self, ranges: &[AddressRange]) -> Result<Vec<Held>> {
-        let held = self.planner.held(ranges);
-        if held.is_err() {
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
+        let usage = self.resolver.memory_usage(ranges);
+        if usage.is_err() {
             self.verify()?;
         }
-        held.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
+        usage.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
     }
 
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
@@ -352,7 +350,7 @@ impl ProcessMemory for LiveMemory {
         }
         if let Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::ESRCH)) = answer {
             if by_number && errno != Errno::ESRCH {
-                self.bar_calls(errno);
+                self.note_refusal(errno);
             }
             if !self.pinned.is_writable() {
                 return Err(Error::Protected);

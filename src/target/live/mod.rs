@@ -1,15 +1,15 @@
 //! Live processes of this system: the one place that talks to `/proc` and to `process_vm_readv`.
 
+mod accessible;
 mod arguments;
 mod backing;
-mod extent;
 mod kernel;
 mod memory;
 mod mounts;
 mod namespace;
 mod pagemap;
 mod pinned;
-mod plan;
+mod resolver;
 mod smaps;
 mod source;
 mod task;

@@ -20,11 +20,11 @@ use super::mounts::mounts;
 use super::namespace::{ProcFault, check_proc};
 use super::pagemap::Pagemap;
 use super::pinned::{Pinned, read_whole};
-use super::plan::Planner;
+use super::resolver::Resolver;
 use super::smaps::RecentSmaps;
 use super::task::{Task, resident};
 use super::vma::Maps;
-use super::{extent, from_io, from_proc};
+use super::{accessible, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
@@ -319,14 +319,14 @@ impl ProcessSource for LiveSource {
         })?;
         let mut space = maps.finish();
         let own_device = self.own_device.get().copied();
-        extent::complete(&pinned, &mut space, own_device);
+        accessible::complete(&pinned, &mut space, own_device);
         pinned.verify().map_err(|_| Error::Replaced(pid))?;
         Ok(space)
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
         let pinned = self.pin_same(identity)?;
-        let planner = Planner {
+        let resolver = Resolver {
             pinned: Arc::clone(&pinned),
             pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), !self.options.without_scan),
             maps: Maps::new(pinned.open_file("maps")?),
@@ -344,7 +344,7 @@ impl ProcessSource for LiveSource {
         let metrics = Arc::clone(&self.metrics);
         Ok(Arc::new(LiveMemory::new(
             pinned,
-            planner,
+            resolver,
             self.options.touch,
             metrics,
         )))

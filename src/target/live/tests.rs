@@ -16,12 +16,12 @@ use crate::common::error::Error;
 use crate::common::metrics::Metrics;
 use crate::target::fake::conformance::{self, Layout};
 use crate::target::mapping::{AddressSpace, Mapping};
-use crate::target::page_state::{Content, Stretch};
+use crate::target::page_state::{Extent, PageState};
 use crate::target::{ProcessId, ProcessMemory, ProcessSource, ReadSegment};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
-/// Shared pages of this process, each filled with its number and a pattern; behind the last of
+/// Shared pages of this process, each filled with its number and a pattern; after the last of
 /// them the mapping goes on for one page, but its memory object does not.
 struct Pages {
     start: NonNull<std::ffi::c_void>,
@@ -173,7 +173,7 @@ fn scanning(without_scan: bool) -> Arc<dyn ProcessMemory> {
 
 /// SEMANTICS: kernels before 6.7 show the same bytes and the same holes.
 #[test]
-fn both_ways_of_looking_at_pages_see_the_same() {
+fn both_ways_of_scanning_pages_see_the_same() {
     let pages = Pages::new(64);
     for page in [3, 4, 9, 63] {
         // SAFETY: the address lies in our mapping, before the end of its memory object.
@@ -181,31 +181,34 @@ fn both_ways_of_looking_at_pages_see_the_same() {
     }
     let mapping = pages.mapping("rw-s");
     let (scan, entries) = (scanning(false), scanning(true));
-    let by_scan = scan.contents(&mapping, mapping.range(), 1000).unwrap();
+    let by_scan = scan.extents(&mapping, mapping.range(), 1000).unwrap();
     assert_eq!(
-        entries.contents(&mapping, mapping.range(), 1000).unwrap(),
+        entries.extents(&mapping, mapping.range(), 1000).unwrap(),
         by_scan
     );
     assert_eq!(
-        entries.held(&[mapping.range()]),
-        scan.held(&[mapping.range()])
+        entries.memory_usage(&[mapping.range()]),
+        scan.memory_usage(&[mapping.range()])
     );
     let resident: u64 = by_scan
         .iter()
-        .filter(|stretch| stretch.content == Content::Resident)
-        .map(|stretch| stretch.range.len())
+        .filter(|extent| extent.state == PageState::Resident)
+        .map(|extent| extent.range.len())
         .sum();
     // The kernel maps neighbours of a page that it finds in its cache along (fault-around).
     assert!(resident >= 4 * PAGE_SIZE);
-    assert_eq!(scan.held(&[mapping.range()]).unwrap()[0].resident, resident);
+    assert_eq!(
+        scan.memory_usage(&[mapping.range()]).unwrap()[0].resident,
+        resident
+    );
     let last = by_scan.last().unwrap();
     assert_eq!(
-        (last.content, last.range.start()),
-        (Content::Nothing, pages.address(64))
+        (last.state, last.range.start()),
+        (PageState::Unreadable, pages.address(64))
     );
 }
 
-/// SEMANTICS: `st_blocks` counts the memory held, whatever the number of runs that one look finds.
+/// SEMANTICS: `st_blocks` counts the memory held, whatever the number of runs that one scan finds.
 #[test]
 fn scattered_pages_are_counted_once() {
     let pages = Pages::new(2 * 1600);
@@ -221,17 +224,17 @@ fn scattered_pages_are_counted_once() {
         }
         held = upto;
         let range = AddressRange::new(pages.address(0), pages.address(2 * 1600)).unwrap();
-        let resident = memory.held(&[range]).unwrap()[0].resident;
+        let resident = memory.memory_usage(&[range]).unwrap()[0].resident;
         assert_eq!(resident / PAGE_SIZE, held as u64);
         let mut at = range.start();
         let mut seen = 0;
         while at < range.end() {
             let rest = AddressRange::new(at, range.end()).unwrap();
-            let stretches = memory.contents(&mapping, rest, usize::MAX).unwrap();
-            let is_resident = |stretch: &&Stretch| stretch.content == Content::Resident;
-            let lengths = stretches.iter().filter(is_resident);
-            seen += lengths.map(|stretch| stretch.range.len()).sum::<u64>();
-            at = stretches.last().unwrap().range.end();
+            let extents = memory.extents(&mapping, rest, usize::MAX).unwrap();
+            let is_resident = |extent: &&Extent| extent.state == PageState::Resident;
+            let lengths = extents.iter().filter(is_resident);
+            seen += lengths.map(|extent| extent.range.len()).sum::<u64>();
+            at = extents.last().unwrap().range.end();
         }
         assert_eq!(seen / PAGE_SIZE, held as u64);
     }
@@ -247,7 +250,7 @@ fn ranges_that_are_counted_together_have_their_own_pages() {
         unsafe { byte.write_volatile(Pages::expected(page)[0]) };
     }
     let range = |(start, end)| AddressRange::new(pages.address(start), pages.address(end));
-    // Next to each other in the middle of a run, a little apart, and further than is looked at in one.
+    // Next to each other in the middle of a run, a little apart, and further than is scanned in one.
     let ranges = [
         (0, 2),
         (2, 50),
@@ -258,15 +261,15 @@ fn ranges_that_are_counted_together_have_their_own_pages() {
     ]
     .map(|range_of| range(range_of).unwrap());
     for memory in [scanning(false), scanning(true)] {
-        let held = memory.held(&ranges).unwrap();
+        let held = memory.memory_usage(&ranges).unwrap();
         let counted: Vec<_> = held.iter().map(|held| held.resident / PAGE_SIZE).collect();
         assert_eq!(counted, [2, 2, 0, 1, 1, 1]);
-        assert_eq!(memory.held(&[]).unwrap(), []);
+        assert_eq!(memory.memory_usage(&[]).unwrap(), []);
     }
 }
 
 #[test]
-fn looking_stops_after_as_many_stretches_as_were_asked_for() {
+fn a_scan_stops_after_as_many_runs_as_were_asked_for() {
     let pages = Pages::new(8);
     pages.touch();
     let mapping = pages.mapping("rw-s");
@@ -276,9 +279,9 @@ fn looking_stops_after_as_many_stretches_as_were_asked_for() {
         let mut seen = 0;
         while at < mapping.range().end() {
             let rest = AddressRange::new(at, mapping.range().end()).unwrap();
-            let stretches = memory.contents(&mapping, rest, 1).unwrap();
-            assert_eq!(stretches[0].range.start(), at);
-            at = stretches.last().unwrap().range.end();
+            let extents = memory.extents(&mapping, rest, 1).unwrap();
+            assert_eq!(extents[0].range.start(), at);
+            at = extents.last().unwrap().range.end();
             seen += 1;
         }
         assert!(seen <= 3);

@@ -10,14 +10,14 @@ use crate::common::address::Address;
 use crate::common::metrics::Metrics;
 use crate::target::{ProcessId, ReadSegment};
 
-/// Ranges that one call takes at the most (`UIO_MAXIOV`; one more gives `EINVAL`).
+/// Ranges that one call takes at most (`UIO_MAXIOV`; one more gives `EINVAL`).
 pub(super) const MAX_IOVECS: usize = 1024;
 
 /// Reads the segments in order; returns the bytes before the first unreadable page.
 ///
 /// # Errors
 /// The kernel's refusal where nothing was read: `EFAULT` for an unreadable
-/// page, `ESRCH`, and `EPERM` or `ENOSYS` where the call itself is barred.
+/// page, `ESRCH`, and `EPERM` or `ENOSYS` where the call itself is refused.
 pub(super) fn read(
     pid: ProcessId,
     segments: &mut [ReadSegment<'_>],

@@ -25,8 +25,24 @@ pub(super) struct Vma {
     pub(super) inode: u64,
 }
 
+/// How addresses of a mapping become offsets in its file: by what is added, with an overflow dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileShift(u64);
+
+impl FileShift {
+    /// The offset of the byte at `address`.
+    pub(super) fn offset_of(self, address: Address) -> u64 {
+        address.get().wrapping_add(self.0)
+    }
+}
+
 impl Vma {
-    /// Whether no file is behind it; a file can have the inode 0, but no file has the device 0.
+    /// Where in its file the bytes are.
+    pub(super) fn file_shift(&self) -> FileShift {
+        FileShift(self.offset.wrapping_sub(self.range.start().get()))
+    }
+
+    /// Whether it has no file; a file can have the inode 0, but no file has the device 0.
     pub(super) fn is_anonymous(&self) -> bool {
         self.inode == 0 && self.device == Device::default()
     }
@@ -58,11 +74,11 @@ impl Maps {
         }
     }
 
-    /// The mapping that holds `address`, or the next one behind it.
+    /// The mapping that holds `address`, or the next one after it.
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub(super) fn at_or_behind(&self, address: Address) -> Result<Option<Vma>, Errno> {
+    pub(super) fn at_or_after(&self, address: Address) -> Result<Option<Vma>, Errno> {
         if self.has_query.load(Ordering::Relaxed) {
             match self.query(address) {
                 Err(Errno::ENOTTY | Errno::EINVAL) => {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads anything: text comes in as bytes, and what only the
 //! backend can find out (where a file ends, what is a device) is set by it
-//! through [`Mapping::set_extent`].
+//! through [`Mapping::set_accessible_length`].
 
 mod label;
 mod parse;
@@ -52,12 +52,12 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// How much of a mapping can hold bytes at all.
+/// How much of a mapping can be accessed at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Extent {
+pub enum AccessibleLength {
     /// All of it.
     Whole,
-    /// The first so many bytes; behind them the backing file has ended and there is only SIGBUS.
+    /// The first so many bytes; past them its file has ended and there is only SIGBUS.
     UpTo(u64),
     /// Nothing, and it must not be touched.
     Nothing(Barrier),
@@ -74,7 +74,7 @@ pub enum Barrier {
     Secret,
 }
 
-/// What `maps` says of the file or the kernel's object behind a mapping.
+/// What `maps` says of the file or the kernel's object of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Object {
     device: Device,
@@ -83,7 +83,7 @@ struct Object {
     deleted: bool,
 }
 
-/// What is behind the mappings that were read last: a file mostly has several.
+/// Objects of the mappings that were read last: a file mostly has several.
 #[derive(Debug, Default)]
 struct Recent([Option<Arc<Object>>; 4]);
 
@@ -127,7 +127,7 @@ impl Recent {
 pub struct Mapping {
     range: AddressRange,
     offset: u64,
-    extent: Extent,
+    accessible: AccessibleLength,
     /// `None` for plain anonymous memory.
     object: Option<Arc<Object>>,
     protection: Protection,
@@ -161,7 +161,7 @@ impl Mapping {
         self.object.as_ref().map_or(0, |object| object.inode)
     }
 
-    /// Whether a file or a shared memory object is behind it. The inode alone
+    /// Whether it is of a file or a shared memory object. The inode alone
     /// does not tell: the first segment of SysV shared memory has number 0.
     pub fn has_file(&self) -> bool {
         self.inode() != 0 || self.device() != Device::default()
@@ -187,28 +187,28 @@ impl Mapping {
         self.object.as_ref().is_some_and(|object| object.deleted)
     }
 
-    /// Whether a file of the file system on `device` is behind it.
+    /// Whether it is of a file of the file system on `device`.
     pub fn is_on(&self, device: Device) -> bool {
         self.has_file() && self.device() == device
     }
 
-    /// How much of it can hold bytes.
-    pub fn extent(&self) -> Extent {
-        self.extent
+    /// How much of it can be accessed.
+    pub fn accessible_length(&self) -> AccessibleLength {
+        self.accessible
     }
 
     /// Length of its file in the tree, in bytes.
     pub fn size(&self) -> u64 {
-        match self.extent {
-            Extent::Whole => self.range.len(),
-            Extent::UpTo(bytes) => bytes.min(self.range.len()),
-            Extent::Nothing(_) => 0,
+        match self.accessible {
+            AccessibleLength::Whole => self.range.len(),
+            AccessibleLength::UpTo(bytes) => bytes.min(self.range.len()),
+            AccessibleLength::Nothing(_) => 0,
         }
     }
 
-    /// Sets how much of it can hold bytes.
-    pub fn set_extent(&mut self, extent: Extent) {
-        self.extent = extent;
+    /// Sets how much of it can be accessed.
+    pub fn set_accessible_length(&mut self, length: AccessibleLength) {
+        self.accessible = length;
     }
 
     /// Says that a path that ends in ` (deleted)` is just named so.
@@ -413,11 +413,11 @@ mod tests {
         let mut space = AddressSpace::parse(b"1000-3000 r--p 0 fe:00 1 /f\n").unwrap();
         let mapping = &mut space.mappings_mut()[0];
         assert_eq!(mapping.size(), 0x2000);
-        mapping.set_extent(Extent::UpTo(0x1800));
+        mapping.set_accessible_length(AccessibleLength::UpTo(0x1800));
         assert_eq!(mapping.size(), 0x1800);
-        mapping.set_extent(Extent::UpTo(0x9000));
+        mapping.set_accessible_length(AccessibleLength::UpTo(0x9000));
         assert_eq!(mapping.size(), 0x2000);
-        mapping.set_extent(Extent::Nothing(Barrier::Device));
+        mapping.set_accessible_length(AccessibleLength::Nothing(Barrier::Device));
         assert_eq!(mapping.size(), 0);
     }
 }

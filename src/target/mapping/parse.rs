@@ -8,11 +8,11 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-use super::{Device, Extent, Mapping, Protection, Recent};
+use super::{AccessibleLength, Device, Mapping, Protection, Recent};
 use crate::common::address::{Address, AddressRange};
 use crate::target::mapping::Barrier;
 
-/// What the kernel puts behind the path of a file that has lost its name.
+/// What the kernel puts after the path of a file that has lost its name.
 pub(super) const DELETED: &[u8] = b" (deleted)";
 
 /// Text that is not that of `/proc/PID/maps`.
@@ -41,7 +41,7 @@ pub(super) enum Fault {
     Protection,
 }
 
-/// Reads one line, without its newline. What is behind it is held together with what was behind `recent` ones.
+/// Reads one line, without its newline. Its object is shared with `recent` ones of the same.
 pub(super) fn line(line: &[u8], recent: &mut Recent) -> Result<Mapping, Fault> {
     let mut rest = line;
     let start = hex(
@@ -79,17 +79,17 @@ pub(super) fn line(line: &[u8], recent: &mut Recent) -> Result<Mapping, Fault> {
         _ => (name, false),
     };
     let path = unescaped(name);
-    let extent = if is_kernel_only(&path) {
-        Extent::Nothing(Barrier::Kernel)
+    let accessible = if is_kernel_only(&path) {
+        AccessibleLength::Nothing(Barrier::Kernel)
     } else if deleted && *path == *b"/secretmem" {
-        Extent::Nothing(Barrier::Secret)
+        AccessibleLength::Nothing(Barrier::Secret)
     } else {
-        Extent::Whole
+        AccessibleLength::Whole
     };
     Ok(Mapping {
         range: AddressRange::new(Address::new(start), Address::new(end)).ok_or(Fault::Inverted)?,
         offset,
-        extent,
+        accessible,
         object: recent.object(device, inode, &path, deleted),
         protection,
     })
@@ -159,9 +159,9 @@ fn unescaped(name: &[u8]) -> Cow<'_, [u8]> {
     let mut path = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some(byte) = rest.first() {
-        if let Some(behind) = rest.strip_prefix(NEWLINE) {
+        if let Some(after) = rest.strip_prefix(NEWLINE) {
             path.push(b'\n');
-            rest = behind;
+            rest = after;
         } else {
             path.push(*byte);
             rest = &rest[1..];
@@ -239,7 +239,7 @@ mod tests {
                 },
                 offset,
                 object: Recent::default().object(Device { major, minor }, inode, &path, deleted),
-                extent: Extent::Whole,
+                accessible: AccessibleLength::Whole,
             }
         }
     }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_name_may_end_behind_the_inode() {
+    fn a_line_without_a_name_may_end_after_the_inode() {
         let mapping = line(b"1000-2000 ---p 00000000 00:00 0").unwrap();
         assert!(mapping.path().is_empty());
         assert!(!mapping.has_file());
@@ -311,9 +311,12 @@ mod tests {
     fn pages_of_the_kernel_hold_nothing() {
         for name in ["[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"] {
             let mapping = line(format!("1000-2000 r--p 0 00:00 0   {name}").as_bytes()).unwrap();
-            assert_eq!(mapping.extent(), Extent::Nothing(Barrier::Kernel));
+            assert_eq!(
+                mapping.accessible_length(),
+                AccessibleLength::Nothing(Barrier::Kernel)
+            );
         }
         let vdso = line(b"1000-2000 r-xp 0 00:00 0   [vdso]").unwrap();
-        assert_eq!(vdso.extent(), Extent::Whole);
+        assert_eq!(vdso.accessible_length(), AccessibleLength::Whole);
     }
 }

@@ -11,7 +11,7 @@ use super::hugetlb::Probe;
 use super::own_page::OwnPage;
 use crate::common::address::{AddressRange, PAGE_SIZE};
 use crate::target::live::errno_of;
-use crate::target::page_state::{Content, Stretch, push};
+use crate::target::page_state::{Extent, PageState, push};
 
 /// Bytes that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,15 +84,15 @@ pub(super) enum Holes {
     None,
 }
 
-/// Data, holes and the end of a file, as stretches of the range that maps it from `offset` on, until there are
+/// Data, holes and the end of a file, as extents of the range that maps it from `offset` on, until there are
 /// `at_most`; returns how far it got.
-pub(super) fn stretches(
+pub(super) fn extents(
     file: &File,
     holes: Holes,
     offset: u64,
     range: AddressRange,
     at_most: usize,
-    stretches: &mut Vec<Stretch>,
+    extents: &mut Vec<Extent>,
 ) -> crate::common::address::Address {
     // Where it may not be asked for, all of the mapping may be there.
     let size = file.metadata().map_or(u64::MAX >> 1, |status| status.len());
@@ -102,7 +102,7 @@ pub(super) fn stretches(
     let mut position = offset;
     let mut probe = None;
     while position < mapped_end {
-        if stretches.len() >= at_most {
+        if extents.len() >= at_most {
             return at(position);
         }
         let (data, hole) = match holes {
@@ -110,15 +110,18 @@ pub(super) fn stretches(
             Holes::Seek => data_and_hole(file, position, mapped_end),
             Holes::Probe => probed(file, &mut probe, position, mapped_end),
         };
-        for (from, to, content) in [(position, data, Content::Zero), (data, hole, Content::File)] {
+        for (from, to, state) in [
+            (position, data, PageState::Zero),
+            (data, hole, PageState::File),
+        ] {
             if let Some(part) = AddressRange::new(at(from), at(to)) {
-                push(stretches, part, content);
+                push(extents, part, state);
             }
         }
         position = hole;
     }
     if let Some(rest) = AddressRange::new(at(mapped_end.max(offset)), range.end()) {
-        push(stretches, rest, Content::Nothing);
+        push(extents, rest, PageState::Unreadable);
     }
     range.end()
 }

@@ -32,7 +32,7 @@ use crate::common::address::{Address, AddressRange};
 use crate::common::clock::Clock;
 use crate::common::error::Unknown;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::Stretch;
+use crate::target::page_state::Extent;
 
 use content::Holes;
 use descriptors::Descriptors;
@@ -280,17 +280,17 @@ impl OpenFile {
         Ok(read.done)
     }
 
-    /// Data, holes and the end of the file, as stretches of the range that maps it from `offset` on, until there
+    /// Data, holes and the end of the file, as extents of the range that maps it from `offset` on, until there
     /// are `at_most`; returns how far it got.
-    pub(super) fn stretches(
+    pub(super) fn extents(
         &self,
         offset: u64,
         range: AddressRange,
         at_most: usize,
-        stretches: &mut Vec<Stretch>,
+        extents: &mut Vec<Extent>,
     ) -> Address {
         if self.kind == FileSystemKind::Huge {
-            return content::stretches(&self.file, Holes::Probe, offset, range, at_most, stretches);
+            return content::extents(&self.file, Holes::Probe, offset, range, at_most, extents);
         }
         let own = (self.is_sparse && self.is_copy)
             .then(|| self.own_description())
@@ -300,7 +300,7 @@ impl OpenFile {
             None if self.is_sparse && !self.is_copy => (&self.file, Holes::Seek),
             None => (&self.file, Holes::None),
         };
-        content::stretches(file, holes, offset, range, at_most, stretches)
+        content::extents(file, holes, offset, range, at_most, extents)
     }
 
     /// The same file opened once more, if that harms nobody: its offset is ours then.

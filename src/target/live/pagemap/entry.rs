@@ -5,7 +5,7 @@
 //! poison and guard pages. The entries themselves tell them apart. See
 //! `Documentation/admin-guide/mm/pagemap.rst`, `fs/proc/task_mmu.c` and `include/linux/swapops.h`.
 
-use super::PageState;
+use super::EntryState;
 
 /// A page is in memory.
 const PRESENT: u64 = 1 << 63;
@@ -25,7 +25,7 @@ const TYPE_BITS: u32 = 5;
 const FIRST_SPECIAL: u64 = 23;
 /// The last type is that of markers, which hold flags where others hold the number of a page frame.
 const MARKER: u64 = 31;
-/// All flags of markers; no page that is lent to a process has so low a number.
+/// All flags of markers; no page of a process has so low a number.
 const MARKER_FLAGS: u64 = 0b111;
 /// `PTE_MARKER_POISONED`, `PTE_MARKER_GUARD`.
 const UNREADABLE_MARKERS: u64 = 0b110;
@@ -33,12 +33,12 @@ const UNREADABLE_MARKERS: u64 = 0b110;
 /// The state that `entry` shows, `None` where no page is there.
 ///
 /// `is_poisoned` says of a page frame whether its memory is broken (`hwpoison`).
-pub(super) fn state(entry: u64, is_poisoned: impl Fn(u64) -> bool) -> Option<PageState> {
+pub(super) fn state(entry: u64, is_poisoned: impl Fn(u64) -> bool) -> Option<EntryState> {
     if entry & PRESENT != 0 {
-        return Some(PageState::Present);
+        return Some(EntryState::Present);
     }
     if entry & GUARD != 0 {
-        return Some(PageState::Unreadable);
+        return Some(EntryState::Unreadable);
     }
     if entry & NOT_PRESENT == 0 {
         return None;
@@ -48,17 +48,17 @@ pub(super) fn state(entry: u64, is_poisoned: impl Fn(u64) -> bool) -> Option<Pag
     if frame == 0 {
         // Hidden from us. Only what is write-protected can be the marker of a page that never was.
         return Some(match entry & WRITE_PROTECTED {
-            0 => PageState::Swapped,
-            _ => PageState::MaybeSwapped,
+            0 => EntryState::Swapped,
+            _ => EntryState::MaybeSwapped,
         });
     }
     match kind {
         MARKER if offset <= MARKER_FLAGS => {
-            (offset & UNREADABLE_MARKERS != 0).then_some(PageState::Unreadable)
+            (offset & UNREADABLE_MARKERS != 0).then_some(EntryState::Unreadable)
         }
-        FIRST_SPECIAL.. if is_poisoned(offset) => Some(PageState::Unreadable),
+        FIRST_SPECIAL.. if is_poisoned(offset) => Some(EntryState::Unreadable),
         // In swap; or on its way to another place (migration), or in a device that hands it back to who reads it.
-        _ => Some(PageState::Swapped),
+        _ => Some(EntryState::Swapped),
     }
 }
 
@@ -81,41 +81,45 @@ mod tests {
     fn markers_are_told_from_swap() {
         let of = |entry| state(entry, |frame| frame == 0x666);
         assert_eq!(of(0), None);
-        assert_eq!(of(PRESENT | 0x1234), Some(PageState::Present));
-        assert_eq!(of(PRESENT), Some(PageState::Present), "without frames");
-        assert_eq!(of(not_present(0, 1)), Some(PageState::Swapped));
-        assert_eq!(of(not_present(22, 99)), Some(PageState::Swapped));
+        assert_eq!(of(PRESENT | 0x1234), Some(EntryState::Present));
+        assert_eq!(of(PRESENT), Some(EntryState::Present), "without frames");
+        assert_eq!(of(not_present(0, 1)), Some(EntryState::Swapped));
+        assert_eq!(of(not_present(22, 99)), Some(EntryState::Swapped));
         let write_protection = not_present(31, 1) | WRITE_PROTECTED;
         assert_eq!(of(write_protection), None);
         assert_eq!(
             of(not_present(31, 2)),
-            Some(PageState::Unreadable),
+            Some(EntryState::Unreadable),
             "poison"
         );
         assert_eq!(
             of(not_present(31, 3)),
-            Some(PageState::Unreadable),
+            Some(EntryState::Unreadable),
             "poison, protected"
         );
-        assert_eq!(of(not_present(31, 4)), Some(PageState::Unreadable), "guard");
+        assert_eq!(
+            of(not_present(31, 4)),
+            Some(EntryState::Unreadable),
+            "guard"
+        );
         assert_eq!(
             of(not_present(26, 0x1234)),
-            Some(PageState::Swapped),
+            Some(EntryState::Swapped),
             "migration"
         );
         assert_eq!(
             of(not_present(31, 0x1234)),
-            Some(PageState::Swapped),
+            Some(EntryState::Swapped),
             "a kernel without markers"
         );
         assert_eq!(
             of(not_present(24, 0x666)),
-            Some(PageState::Unreadable),
+            Some(EntryState::Unreadable),
             "broken memory"
         );
         assert_eq!(
             of(not_present(3, 0x666)),
-            Some(PageState::Swapped),
+            Some(EntryState::Swapped),
             "an offset in swap"
         );
     }
@@ -124,12 +128,12 @@ mod tests {
     #[test]
     fn who_sees_no_frames_is_told_less() {
         let of = |entry| state(entry, |_| unreachable!("no frame is known"));
-        assert_eq!(of(NOT_PRESENT), Some(PageState::Swapped));
+        assert_eq!(of(NOT_PRESENT), Some(EntryState::Swapped));
         assert_eq!(
             of(NOT_PRESENT | WRITE_PROTECTED),
-            Some(PageState::MaybeSwapped)
+            Some(EntryState::MaybeSwapped)
         );
-        assert_eq!(of(NOT_PRESENT | GUARD), Some(PageState::Unreadable));
+        assert_eq!(of(NOT_PRESENT | GUARD), Some(EntryState::Unreadable));
         assert_eq!(of(WRITE_PROTECTED), None, "a huge page's marker");
     }
 }

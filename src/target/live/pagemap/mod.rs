@@ -16,10 +16,14 @@ use nix::errno::Errno;
 
 use super::errno_of;
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+use crate::target::page_state::{Run, push};
 
-/// Where a page is, if it is anywhere.
+/// What the entry of a page in the page table says, where it is not empty.
+///
+/// The mapping adds what the entry does not say: whether absent pages are zeros or those of a file, and
+/// what `MaybeSwapped` is. From both follows the [`PageState`](crate::target::page_state::PageState).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PageState {
+pub(super) enum EntryState {
     /// In memory.
     Present,
     /// In swap.
@@ -32,18 +36,12 @@ pub(super) enum PageState {
     Unreadable,
 }
 
-/// Neighbouring pages in one state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PageRun {
-    pub(super) range: AddressRange,
-    pub(super) state: PageState,
-}
-
-/// What a scan found: pages outside of the runs are absent.
+/// What a scan found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
-    pub(super) runs: Vec<PageRun>,
-    /// How far it looked.
+    /// In order, and joined where they can be; pages outside of them are absent.
+    pub(super) runs: Vec<Run<EntryState>>,
+    /// How far it went.
     pub(super) end: Address,
 }
 
@@ -93,10 +91,10 @@ const ZERO_PAGE: u64 = 1 << 5;
 /// `MADV_GUARD_INSTALL`: the page is gone and touching it is fatal (reported since Linux 6.15).
 const GUARD: u64 = 1 << 8;
 
-/// Runs that one call asks for at the most.
+/// Runs that one call asks for at most.
 const MOST_RUNS: usize = 1024;
 
-/// Pages that one call finds at the most, 1 GiB: it holds the lock that the target's own `mmap` waits
+/// Pages that one call finds at most, 1 GiB: it holds the lock that the target's own `mmap` waits
 /// for, and finds as many in some three milliseconds.
 const MOST_PAGES: u64 = 1 << 18;
 
@@ -113,7 +111,7 @@ impl Pagemap {
         }
     }
 
-    /// Looks at `range`, whole pages, until `at_most` runs are found.
+    /// Scans `range`, whole pages, until `at_most` runs are found.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -202,18 +200,18 @@ impl Pagemap {
             let range = range_of(region);
             match region.categories {
                 categories if categories & GUARD != 0 => {
-                    push(&mut scan.runs, range, PageState::Unreadable);
+                    push(&mut scan.runs, range, EntryState::Unreadable);
                 }
                 categories if categories & ZERO_PAGE != 0 => {
-                    push(&mut scan.runs, range, PageState::ZeroPage);
+                    push(&mut scan.runs, range, EntryState::ZeroPage);
                 }
                 categories if categories & PRESENT != 0 => {
-                    push(&mut scan.runs, range, PageState::Present);
+                    push(&mut scan.runs, range, EntryState::Present);
                 }
                 // The kernel says so of markers, too. Of huge pages (hugetlb) an entry says nothing
                 // where the page is on its way to another place.
                 _ => {
-                    let empty = Some(PageState::Swapped);
+                    let empty = Some(EntryState::Swapped);
                     let end = self.push_entries(range, at_most, empty, &mut scan.runs)?;
                     if end < range.end() {
                         scan.end = end;
@@ -240,8 +238,8 @@ impl Pagemap {
         &self,
         range: AddressRange,
         at_most: usize,
-        empty: Option<PageState>,
-        runs: &mut Vec<PageRun>,
+        empty: Option<EntryState>,
+        runs: &mut Vec<Run<EntryState>>,
     ) -> Result<Address, Errno> {
         let mut bytes = Vec::new();
         let mut at = range.start();
@@ -336,18 +334,4 @@ fn is_poisoned(frame: u64) -> bool {
         .as_ref()
         .map(|file| file.read_exact_at(&mut flags, frame * 8));
     matches!(read, Some(Ok(()))) && u64::from_ne_bytes(flags) & POISONED != 0
-}
-
-fn push(runs: &mut Vec<PageRun>, range: AddressRange, state: PageState) {
-    if range.is_empty() {
-        return;
-    }
-    if let Some(last) = runs.last_mut()
-        && last.state == state
-        && let Some(joined) = last.range.joined(range)
-    {
-        last.range = joined;
-        return;
-    }
-    runs.push(PageRun { range, state });
 }

@@ -1,4 +1,4 @@
-//! Where the bytes of mappings are: one look serves all who seek within the bound.
+//! Where the bytes of mappings are: one answer serves all who seek within the bound.
 
 use std::num::NonZeroUsize;
 
@@ -10,97 +10,99 @@ use crate::common::address::{Address, AddressRange};
 use crate::common::error::Result;
 use crate::target::ProcessMemory;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::Stretch;
+use crate::target::page_state::{Extent, are_contiguous};
 
-/// Mappings whose stretches are kept.
+/// Mappings whose extents are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
-/// Stretches that one look takes in: a sparse copy asks for one at a time.
+/// Extents that are asked for together: a sparse copy asks for one at a time.
 const AT_MOST: usize = 1024;
 
-/// Stretches that are kept of all mappings of one address space: how many there are is a target's
-/// to decide. The look that was taken last is always kept.
-const KEPT_STRETCHES: usize = 4 * AT_MOST;
+/// Extents that are kept of all mappings of one address space: how many there are is a target's
+/// to decide. The last answer is always kept.
+const KEPT_EXTENTS: usize = 4 * AT_MOST;
 
-/// What one look saw: stretches without a gap.
+/// What was said of a mapping in one epoch.
 #[derive(Debug)]
-struct Look {
+struct Known {
     epoch: u64,
-    stretches: Vec<Stretch>,
+    /// In order and without a gap.
+    extents: Vec<Extent>,
 }
 
-/// What was seen of the mappings of one address space, by their start.
+/// Extents of the mappings of one address space, by their start.
 #[derive(Debug)]
-pub(super) struct Looked(Mutex<LruCache<Address, Look>>);
+pub(super) struct PageStateCache(Mutex<LruCache<Address, Known>>);
 
-impl Default for Looked {
+impl Default for PageStateCache {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(KEPT)))
     }
 }
 
-impl Looked {
-    /// As [`ProcessMemory::contents`], from what was seen in this epoch if that will do.
-    pub(super) fn contents(
+impl PageStateCache {
+    /// As [`ProcessMemory::extents`], from what is known of this epoch if that will do.
+    pub(super) fn extents(
         &self,
         memory: &dyn ProcessMemory,
         epoch: Epoch,
         mapping: &Mapping,
         range: AddressRange,
         at_most: usize,
-    ) -> Result<Vec<Stretch>> {
+    ) -> Result<Vec<Extent>> {
         let start = mapping.range().start();
-        if let Some(look) = self.0.lock().get(&start)
-            && look.epoch == epoch.number()
-            && let Some(stretches) = look.part(range, at_most)
+        if let Some(known) = self.0.lock().get(&start)
+            && known.epoch == epoch.number()
+            && let Some(extents) = known.part(range, at_most)
         {
-            return Ok(stretches);
+            return Ok(extents);
         }
         let rest = AddressRange::new(range.start(), mapping.range().end()).unwrap_or(range);
-        let mut stretches = memory.contents(mapping, rest, AT_MOST.max(at_most))?;
-        // A look may end early: who asks goes on from there.
-        stretches.truncate(AT_MOST.max(at_most));
-        stretches.shrink_to_fit();
-        let look = Look {
+        let mut extents = memory.extents(mapping, rest, AT_MOST.max(at_most))?;
+        // An answer may end early: who asks goes on from there.
+        extents.truncate(AT_MOST.max(at_most));
+        extents.shrink_to_fit();
+        debug_assert!(are_contiguous(&extents, range.start()), "{extents:?}");
+        let known = Known {
             epoch: epoch.number(),
-            stretches,
+            extents,
         };
-        let part = look.part(range, at_most).unwrap_or_default();
-        let mut known = self.0.lock();
-        known.put(start, look);
-        while known.len() > 1 && stretches_of(&known) > KEPT_STRETCHES {
-            known.pop_lru();
+        let part = known.part(range, at_most).unwrap_or_default();
+        let mut all = self.0.lock();
+        all.put(start, known);
+        while all.len() > 1 && extents_in(&all) > KEPT_EXTENTS {
+            all.pop_lru();
         }
         Ok(part)
     }
 
-    /// Forgets all that was seen.
+    /// Forgets all of it.
     pub(super) fn clear(&self) {
         self.0.lock().clear();
     }
 }
 
-fn stretches_of(known: &LruCache<Address, Look>) -> usize {
-    known.iter().map(|(_, look)| look.stretches.len()).sum()
+fn extents_in(all: &LruCache<Address, Known>) -> usize {
+    all.iter().map(|(_, known)| known.extents.len()).sum()
 }
 
-impl Look {
-    /// The stretches from the start of `range` on; `None` where the look did not see that.
-    fn part(&self, range: AddressRange, at_most: usize) -> Option<Vec<Stretch>> {
+impl Known {
+    /// The extents from the start of `range` on; `None` where nothing is known of that.
+    fn part(&self, range: AddressRange, at_most: usize) -> Option<Vec<Extent>> {
         let from = self
-            .stretches
-            .partition_point(|stretch| stretch.range.end() <= range.start());
-        let first = self.stretches.get(from)?;
+            .extents
+            .partition_point(|extent| extent.range.end() <= range.start());
+        let first = self.extents.get(from)?;
         if !first.range.contains(range.start()) {
             return None;
         }
-        let part = self.stretches[from..].iter().take(at_most.max(1));
+        let part = self.extents[from..].iter().take(at_most.max(1));
         Some(
-            part.map(|stretch| Stretch {
-                range: stretch.range.intersection(range),
-                content: stretch.content,
+            part.map(|extent| Extent {
+                range: extent.range.intersection(range),
+                state: extent.state,
             })
-            .take_while(|stretch| !stretch.range.is_empty())
+            .take_while(|extent| !extent.range.is_empty())
             .collect(),
         )
     }
@@ -118,7 +120,7 @@ mod tests {
     use crate::target::fake::{self, FakeProcess};
 
     #[test]
-    fn one_look_serves_all_who_seek_within_the_bound() {
+    fn one_answer_serves_all_who_seek_within_the_bound() {
         const START: u64 = 0x10_0000;
         let process = FakeProcess::new(7, b"fake");
         process.reserve(START, 64);
@@ -127,7 +129,7 @@ mod tests {
         }
         let freshness = Freshness::new(Duration::from_secs(1), Arc::new(ManualClock::new()));
         let space = freshness.new_space();
-        let (memory, looked) = (process.open(), Looked::default());
+        let (memory, page_states) = (process.open(), PageStateCache::default());
         let mapping = fake::mapping(START, 64);
         let rest = |page: u64| {
             let start = Address::new(START + page * PAGE_SIZE + 7);
@@ -135,10 +137,10 @@ mod tests {
         };
         let ask = |page: u64, at_most| {
             let epoch = freshness.current(&space);
-            let seen = looked.contents(&*memory, epoch, &mapping, rest(page), at_most);
+            let seen = page_states.extents(&*memory, epoch, &mapping, rest(page), at_most);
             seen.unwrap()
         };
-        let bare = |page: u64, at_most| memory.contents(&mapping, rest(page), at_most).unwrap();
+        let bare = |page: u64, at_most| memory.extents(&mapping, rest(page), at_most).unwrap();
         for at_most in [1, 3, 100] {
             for page in [5, 0, 63, 6] {
                 assert_eq!(ask(page, at_most), bare(page, at_most), "{page} {at_most}");
@@ -153,13 +155,13 @@ mod tests {
 
     /// SEMANTICS: a target does not decide what the daemon holds.
     #[test]
-    fn what_is_kept_is_bounded_however_many_stretches_there_are() {
+    fn what_is_kept_is_bounded_however_many_extents_there_are() {
         const PAGES: u64 = 4 * AT_MOST as u64;
         const STEP: u64 = PAGES * PAGE_SIZE;
         let freshness = Freshness::new(Duration::from_secs(1), Arc::new(ManualClock::new()));
         let epoch = freshness.current(&freshness.new_space());
         let process = FakeProcess::new(7, b"fake");
-        let (memory, looked) = (process.open(), Looked::default());
+        let (memory, page_states) = (process.open(), PageStateCache::default());
         for mapping in 1..=8 {
             process.reserve(mapping * STEP, PAGES as usize);
             for page in (0..PAGES).step_by(2) {
@@ -167,12 +169,12 @@ mod tests {
             }
             let mapping = fake::mapping(mapping * STEP, PAGES);
             let ask =
-                |at_most| looked.contents(&*memory, epoch, &mapping, mapping.range(), at_most);
+                |at_most| page_states.extents(&*memory, epoch, &mapping, mapping.range(), at_most);
             assert_eq!(ask(3).unwrap().len(), 3);
-            assert!(stretches_of(&looked.0.lock()) <= KEPT_STRETCHES);
+            assert!(extents_in(&page_states.0.lock()) <= KEPT_EXTENTS);
         }
-        assert_eq!(looked.0.lock().len(), KEPT_STRETCHES / AT_MOST);
-        looked.clear();
-        assert_eq!(stretches_of(&looked.0.lock()), 0);
+        assert_eq!(page_states.0.lock().len(), KEPT_EXTENTS / AT_MOST);
+        page_states.clear();
+        assert_eq!(extents_in(&page_states.0.lock()), 0);
     }
 }

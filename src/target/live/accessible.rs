@@ -1,4 +1,4 @@
-//! How much of each mapping can hold bytes: where its file ends, and what is a device.
+//! How much of each mapping can be accessed: where its file ends, and what is a device.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,7 +12,7 @@ use super::pinned::Pinned;
 use super::smaps::Smaps;
 use crate::common::address::AddressRange;
 use crate::target::ProcessId;
-use crate::target::mapping::{AddressSpace, Barrier, Device, Extent, Mapping};
+use crate::target::mapping::{AccessibleLength, AddressSpace, Barrier, Device, Mapping};
 
 /// Completes mappings with what `maps` does not say.
 ///
@@ -25,8 +25,8 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
     let links = MapFiles::of(pinned);
     let mut suspects = Vec::new();
     for mapping in space.mappings_mut() {
-        // What is barred by its name stays so.
-        if mapping.extent() != Extent::Whole {
+        // What its name alone tells stays so.
+        if mapping.accessible_length() != AccessibleLength::Whole {
             continue;
         }
         if !mapping.has_file() {
@@ -54,14 +54,14 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
             // Where another file may be mapped than the one that was asked, its end is not known.
             && (is_older_than_mappings(file, pinned) || !is_stacked(&links, task, mapping))
         {
-            mapping.set_extent(Extent::UpTo(left));
+            mapping.set_accessible_length(AccessibleLength::UpTo(left));
         }
         if is_suspect(mapping, file.as_ref()) {
             suspects.push(mapping.range());
         }
     }
     if !suspects.is_empty() {
-        bar_devices(pinned, space, &suspects);
+        exclude_devices(pinned, space, &suspects);
     }
 }
 
@@ -95,11 +95,11 @@ fn is_suspect(mapping: &Mapping, file: Option<&Statx>) -> bool {
         FileType::CharacterDevice => is_dev_zero(file),
         _ => false,
     });
-    !is_harmless && mapping.extent() == Extent::Whole
+    !is_harmless && mapping.accessible_length() == AccessibleLength::Whole
 }
 
-/// Bars mappings of device memory. Where the kernel does not say what is one, all that may be one is barred.
-fn bar_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[AddressRange]) {
+/// Excludes mappings of device memory. Where the kernel does not say what is one, all that may be one is excluded.
+fn exclude_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[AddressRange]) {
     let smaps = Smaps::read(pinned);
     let is_device = |range: AddressRange| match &smaps {
         // Who is not there any more has no bytes to give.
@@ -109,12 +109,12 @@ fn bar_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[AddressRan
     let mut suspects = suspects.iter().copied().peekable();
     for mapping in space.mappings_mut() {
         if suspects.next_if_eq(&mapping.range()).is_some() && is_device(mapping.range()) {
-            mapping.set_extent(Extent::Nothing(Barrier::Device));
+            mapping.set_accessible_length(AccessibleLength::Nothing(Barrier::Device));
         }
     }
 }
 
-/// The file behind a mapping: by its own link, or as a plain user by its path, if that still leads there.
+/// The file of a mapping: by its own link, or as a plain user by its path, if that still leads there.
 fn status_of_file(links: &MapFiles, task: ProcessId, mapping: &Mapping) -> Option<Statx> {
     links.status(mapping.range()).or_else(|| {
         let by_path = status(&path_in_root(task, mapping.path()))?;
