@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use linux_raw_sys::general::procmap_query;
+use linux_raw_sys::general::{procmap_query, procmap_query_flags as flags};
 use nix::errno::Errno;
 
 use super::errno_of;
@@ -45,10 +45,10 @@ mod ioctl {
     nix::ioctl_readwrite!(procmap_query, b'f', 17, Query);
 }
 
-const READABLE: u64 = 1;
-const WRITABLE: u64 = 2;
-const SHARED: u64 = 8;
-const COVERING_OR_NEXT: u64 = 0x10;
+const READABLE: u64 = flags::PROCMAP_QUERY_VMA_READABLE as u64;
+const WRITABLE: u64 = flags::PROCMAP_QUERY_VMA_WRITABLE as u64;
+const SHARED: u64 = flags::PROCMAP_QUERY_VMA_SHARED as u64;
+const COVERING_OR_NEXT: u64 = flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64;
 
 impl Maps {
     pub(super) fn new(file: File) -> Self {

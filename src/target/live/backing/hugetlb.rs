@@ -15,11 +15,14 @@ use rustix::fs::fstatfs;
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
 mod ioctl {
-    use linux_raw_sys::general::{uffdio_api, uffdio_continue, uffdio_register};
+    use linux_raw_sys::general::{
+        _UFFDIO_API, _UFFDIO_CONTINUE, _UFFDIO_REGISTER, UFFDIO, uffdio_api, uffdio_continue,
+        uffdio_register,
+    };
 
-    nix::ioctl_readwrite!(api, 0xaa, 0x3f, uffdio_api);
-    nix::ioctl_readwrite!(register, 0xaa, 0, uffdio_register);
-    nix::ioctl_readwrite!(proceed, 0xaa, 7, uffdio_continue);
+    nix::ioctl_readwrite!(api, UFFDIO, _UFFDIO_API, uffdio_api);
+    nix::ioctl_readwrite!(register, UFFDIO, _UFFDIO_REGISTER, uffdio_register);
+    nix::ioctl_readwrite!(proceed, UFFDIO, _UFFDIO_CONTINUE, uffdio_continue);
 }
 
 /// Bytes of a file that are looked at together: 131,072 pages of 2 MiB, in some 30 milliseconds.

@@ -11,8 +11,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use linux_raw_sys::general::{page_region, pm_scan_arg};
+use linux_raw_sys::general::{
+    PAGE_IS_FILE, PAGE_IS_GUARD, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region,
+    pm_scan_arg,
+};
 use nix::errno::Errno;
+use procfs::PhysicalPageFlags;
 
 use super::errno_of;
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
@@ -86,12 +90,12 @@ mod ioctl {
     nix::ioctl_readwrite!(pagemap_scan, b'f', 16, pm_scan_arg);
 }
 
-const FILE: u64 = 1 << 2;
-const PRESENT: u64 = 1 << 3;
-const SWAPPED: u64 = 1 << 4;
-const ZERO_PAGE: u64 = 1 << 5;
+const FILE: u64 = PAGE_IS_FILE as u64;
+const PRESENT: u64 = PAGE_IS_PRESENT as u64;
+const SWAPPED: u64 = PAGE_IS_SWAPPED as u64;
+const ZERO_PAGE: u64 = PAGE_IS_PFNZERO as u64;
 /// `MADV_GUARD_INSTALL`: the page is gone and touching it is fatal (reported since Linux 6.15).
-const GUARD: u64 = 1 << 8;
+const GUARD: u64 = PAGE_IS_GUARD as u64;
 
 /// Runs that one call asks for at the most.
 const MOST_RUNS: usize = 1024;
@@ -326,8 +330,7 @@ const OF_FILE: Categories = Categories {
 
 /// Whether the memory of a page frame is broken (`KPF_HWPOISON` of `/proc/kpageflags`), for who may know.
 fn is_poisoned(frame: u64) -> bool {
-    /// `KPF_HWPOISON` of `include/uapi/linux/kernel-page-flags.h`.
-    const POISONED: u64 = 1 << 19;
+    const POISONED: u64 = PhysicalPageFlags::HWPOISON.bits();
 
     static FLAGS: OnceLock<Option<File>> = OnceLock::new();
     let file = FLAGS.get_or_init(|| File::open("/proc/kpageflags").ok());
