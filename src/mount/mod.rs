@@ -28,7 +28,7 @@ use crate::fuse::{Adapter, Jobs, Outdated};
 use crate::server::admission::{Admission, Duties, Limits};
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::live::{
-    LiveSource, LiveTasks, SourceOptions, check_page_size, raise_descriptor_limit,
+    Feature, LiveSource, LiveTasks, SourceOptions, check_page_size, raise_descriptor_limit,
 };
 use crate::target::mapping::Device;
 
@@ -59,7 +59,11 @@ impl Mount {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
             touch: config.touch,
-            without_scan: config.without_scan,
+            without: config
+                .without_scan
+                .then_some(Feature::PagemapScan)
+                .into_iter()
+                .collect(),
         };
         // Before anything else is asked of `/proc`.
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
+use super::kernel::Feature;
 use super::pinned::Pinned;
 use super::plan::{Origin, Planner, Step};
 use super::{vdso, vm};
@@ -24,7 +25,7 @@ pub(super) struct LiveMemory {
     metrics: Arc<Metrics>,
     /// Whether reads may fault absent pages in (`-o touch`).
     touch: bool,
-    /// Whether a seccomp filter or an old kernel bars the calls (`EPERM`, `ENOSYS`).
+    /// Whether the calls are refused for this process alone (`EPERM`).
     calls_barred: AtomicBool,
 }
 
@@ -55,11 +56,14 @@ impl LiveMemory {
     /// Whether memory can be reached by the number of the process: not once its first thread has ended. The
     /// numbers of the others can be those of other processes' threads at any moment.
     fn are_calls_open(&self) -> bool {
-        !self.calls_barred.load(Ordering::Relaxed) && self.pinned.task().is_first()
+        !self.calls_barred.load(Ordering::Relaxed)
+            && self.planner.kernel.has(Feature::ProcessVm)
+            && self.pinned.task().is_first()
     }
 
     fn bar_calls(&self, errno: Errno) {
-        if !self.calls_barred.swap(true, Ordering::Relaxed) {
+        let is_alone = self.planner.kernel.still_has(Feature::ProcessVm);
+        if is_alone && !self.calls_barred.swap(true, Ordering::Relaxed) {
             log::info!(
                 "process {}: process_vm_readv is refused ({errno}), reading through /proc/PID/mem instead",
                 self.identity().pid

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place};
-use super::kernel;
+use super::kernel::Kernel;
 use super::pagemap::{PageState, Pagemap, Scan};
 use super::pinned::Pinned;
 use super::smaps::RecentSmaps;
@@ -46,6 +46,7 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub(super) struct Planner {
     pub(super) pinned: Arc<Pinned>,
+    pub(super) kernel: Arc<Kernel>,
     pub(super) pagemap: Pagemap,
     pub(super) maps: Maps,
     pub(super) smaps: RecentSmaps,
@@ -399,7 +400,7 @@ impl Look<'_> {
         }
         let some_may_be_lazy = self
             .some_may_be_lazy
-            .get_or_init(kernel::may_have_userfaultfd);
+            .get_or_init(|| planner.kernel.may_have_userfaultfd());
         if *some_may_be_lazy && planner.is_lazy(vma) {
             return Origin::Unknown(Unknown::Lazy);
         }

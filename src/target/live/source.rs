@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,10 +13,9 @@ use procfs::process::{Process, Stat, all_processes};
 use super::arguments::arguments;
 use super::backing::{BackingFiles, Leases};
 use super::errno_of;
-use super::kernel::boot_time;
+use super::kernel::{Feature, Kernel, ProcFault, boot_time};
 use super::memory::LiveMemory;
 use super::mounts::mounts;
-use super::namespace::{ProcFault, check_proc};
 use super::pagemap::Pagemap;
 use super::pinned::{Pinned, read_whole};
 use super::plan::Planner;
@@ -45,8 +43,8 @@ pub struct SourceOptions {
     pub only: Vec<ProcessId>,
     /// Whether reads may fault absent pages in.
     pub touch: bool,
-    /// Whether to do without `PAGEMAP_SCAN`, as on a kernel before 6.7.
-    pub without_scan: bool,
+    /// What to do without although the kernel has it, as on an older one.
+    pub without: Vec<Feature>,
 }
 
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
@@ -94,14 +92,13 @@ impl Lines {
 #[derive(Debug)]
 pub struct LiveSource {
     options: SourceOptions,
+    kernel: Arc<Kernel>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     /// When the system started, in seconds since the epoch.
     boot_time: u64,
     ticks_per_second: u64,
     own_device: OnceLock<Device>,
-    /// The device of the `/proc` that was last found to be of this process's PID namespace.
-    proc_device: AtomicU64,
     pinned: Mutex<Recent<ProcessIdentity, Arc<Pinned>>>,
     warnings: LogLimit<&'static str>,
     leases: Arc<Leases>,
@@ -117,10 +114,8 @@ impl LiveSource {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> std::result::Result<Self, ProcFault> {
-        let proc_device = proc_device();
-        check_proc()?;
         Ok(Self {
-            proc_device: AtomicU64::new(proc_device),
+            kernel: Arc::new(Kernel::probe(&options.without)?),
             pinned: Mutex::new(Recent::new(KEPT)),
             options,
             metrics,
@@ -141,17 +136,9 @@ impl LiveSource {
         let _ = self.own_device.set(device);
     }
 
-    /// Fails where another `/proc` than before lies there now, and it is not this namespace's own.
-    ///
-    /// # Errors
-    /// `WrongProc`.
-    fn confirm_proc(&self) -> Result<()> {
-        let device = proc_device();
-        if device != self.proc_device.load(Ordering::Relaxed) {
-            check_proc().map_err(|_| Error::WrongProc)?;
-            self.proc_device.store(device, Ordering::Relaxed);
-        }
-        Ok(())
+    /// What the kernel has.
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
     }
 
     fn is_shown(&self, pid: ProcessId) -> bool {
@@ -217,7 +204,7 @@ impl LiveSource {
 
 impl ProcessSource for LiveSource {
     fn numbers(&self) -> Result<Vec<ProcessId>> {
-        self.confirm_proc()?;
+        self.kernel.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.options.only.is_empty() {
             all_processes()
                 .map_err(|_| Error::system("listing /proc", Errno::EIO))?
@@ -242,7 +229,7 @@ impl ProcessSource for LiveSource {
             match self.describe_once(pid) {
                 // Not there, or not in the `/proc` that lies there now.
                 Err(Error::NoProcess(pid)) if self.is_shown(pid) => {
-                    return self.confirm_proc().and(Err(Error::NoProcess(pid)));
+                    return self.kernel.confirm_proc().and(Err(Error::NoProcess(pid)));
                 }
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
                 Err(Error::Replaced(_)) if self.clock.now().saturating_sub(begun) < patience => {
@@ -287,7 +274,7 @@ impl ProcessSource for LiveSource {
         let stat = pinned.contents("stat")?;
         let stat = Stat::from_read(&*stat).map_err(|error| from_proc(pid, "stat", &error))?;
         let memory = self.open(identity)?;
-        let maps = Maps::new(pinned.open_file("maps")?);
+        let maps = Maps::new(pinned.open_file("maps")?, Arc::clone(&self.kernel));
         let arguments = arguments(&*memory, &maps, &stat)?;
         // `stat` counts what each processor has not handed in yet, `status` does not.
         let status = pinned.contents("status")?;
@@ -326,12 +313,14 @@ impl ProcessSource for LiveSource {
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
         let pinned = self.pin_same(identity)?;
+        let kernel = || Arc::clone(&self.kernel);
         let planner = Planner {
             pinned: Arc::clone(&pinned),
-            pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), !self.options.without_scan),
-            maps: Maps::new(pinned.open_file("maps")?),
+            pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), kernel()),
+            maps: Maps::new(pinned.open_file("maps")?, kernel()),
+            kernel: kernel(),
             smaps: RecentSmaps::new(Arc::clone(&self.clock)),
-            files: BackingFiles::new(Arc::clone(&self.clock), Arc::clone(&self.leases)),
+            files: BackingFiles::new(Arc::clone(&self.clock), Arc::clone(&self.leases), kernel()),
             own_device: self.own_device.get().copied(),
             other_mounts: if self.options.touch {
                 mounts_of_our_kind()?
@@ -380,11 +369,6 @@ fn mounts_of_our_kind() -> Result<Vec<Device>> {
     let ours = mounts(|mount| mount.is_ours)
         .map_err(|error| Error::system("reading mountinfo", errno_of(&error)))?;
     Ok(ours.into_iter().map(|mount| mount.device).collect())
-}
-
-/// What is mounted on `/proc`: each mount of it is a device of its own (since Linux 5.8).
-fn proc_device() -> u64 {
-    std::fs::metadata("/proc").map_or(0, |proc| proc.dev())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::status::{FileId, status_of_descriptor, status_of_file};
 use crate::common::clock::Clock;
+use crate::target::live::kernel::{Feature, Kernel};
 use crate::target::live::mounts::mounts_in;
 use crate::target::live::pinned::Pinned;
 use crate::target::mapping::Device;
@@ -31,6 +32,7 @@ const MOST: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Descriptors {
     clock: Arc<dyn Clock>,
+    kernel: Arc<Kernel>,
     list: Mutex<Option<List>>,
 }
 
@@ -44,9 +46,10 @@ struct List {
 }
 
 impl Descriptors {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, kernel: Arc<Kernel>) -> Self {
         Self {
             clock,
+            kernel,
             list: Mutex::new(None),
         }
     }
@@ -58,6 +61,9 @@ impl Descriptors {
     ///
     /// The copy shares its offset with the process: bytes must be read by `pread`, and nothing may seek.
     pub(super) fn copy(&self, pinned: &Pinned, wanted: FileId, name: &[u8]) -> Option<File> {
+        if !self.kernel.has(Feature::PidfdGetfd) {
+            return None;
+        }
         let mut list = self.list.lock();
         let list = self.recent(&mut list, pinned);
         let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();

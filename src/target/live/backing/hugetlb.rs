@@ -53,16 +53,7 @@ impl Probe {
             .checked_sub(offset)?
             .min(WINDOW / page * page);
         let len = NonZeroUsize::new(usize::try_from(len).ok()?)?;
-        let only_ours = UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
-        // SAFETY: nothing but the mapping below, which is never touched, is registered with it.
-        let userfault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | only_ours) }.ok()?;
-        let mut api = uffdio_api {
-            api: u64::from(UFFD_API),
-            features: u64::from(UFFD_FEATURE_MINOR_HUGETLBFS),
-            ioctls: 0,
-        };
-        // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
-        unsafe { ioctl::api(userfault.as_raw_fd(), &raw mut api) }.ok()?;
+        let userfault = open()?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         let position = i64::try_from(offset).ok()?;
         // SAFETY: a new mapping at an address of the kernel's choice; its bytes are never touched.
@@ -123,6 +114,26 @@ impl Probe {
             len,
         }
     }
+}
+
+/// A `userfaultfd` for minor faults of huge pages; `None` where this user gets none.
+fn open() -> Option<OwnedFd> {
+    let only_ours = UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
+    // SAFETY: nothing but the mapping of a probe, which is never touched, is registered with it.
+    let userfault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | only_ours) }.ok()?;
+    let mut api = uffdio_api {
+        api: u64::from(UFFD_API),
+        features: u64::from(UFFD_FEATURE_MINOR_HUGETLBFS),
+        ioctls: 0,
+    };
+    // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
+    unsafe { ioctl::api(userfault.as_raw_fd(), &raw mut api) }.ok()?;
+    Some(userfault)
+}
+
+/// Whether [`Probe`]s work for this user on this kernel.
+pub(in crate::target::live) fn can_probe_huge_pages() -> bool {
+    open().is_some()
 }
 
 impl Drop for Probe {
