@@ -142,14 +142,14 @@ impl FileSystem {
     }
 
     fn of_process(&self, info: &ProcessInfo, name: &str) -> Result<Vec<u8>> {
-        let details = || self.services.source.details(&info.identity);
+        let (source, identity) = (&self.services.source, &info.identity);
         match name {
             "comm" => Ok(info.command.clone()),
             "uid" => Ok(info.uid.to_string().into_bytes()),
-            "exe" => Ok(details()?.executable),
-            "cmdline" => Ok(details()?.arguments),
-            "state" => Ok(vec![details()?.state]),
-            "rss" => Ok(details()?.resident.to_string().into_bytes()),
+            "exe" => source.executable(identity),
+            "cmdline" => source.arguments(identity),
+            "state" => Ok(vec![source.state(identity)?]),
+            "rss" => Ok(source.resident_of(identity)?.to_string().into_bytes()),
             _ => Err(Error::NoAttribute),
         }
     }
