@@ -1,6 +1,7 @@
 //! What every layer uses: numbers, time, errors, counters.
 
 pub mod address;
+pub mod aged;
 pub mod clock;
 pub(crate) mod contained;
 pub mod error;

@@ -87,14 +87,14 @@ impl File for Process {
 
     fn xattr(&self, context: &Context, name: &str) -> Result<Vec<u8>> {
         let Self(info) = self;
-        let details = || context.services.source.details(&info.identity);
+        let (source, identity) = (&context.services.source, &info.identity);
         match name {
             "comm" => Ok(info.command.clone()),
             "uid" => Ok(info.uid.to_string().into_bytes()),
-            "exe" => Ok(details()?.executable),
-            "cmdline" => Ok(details()?.arguments),
-            "state" => Ok(vec![details()?.state]),
-            "rss" => Ok(details()?.resident.to_string().into_bytes()),
+            "exe" => source.executable(identity),
+            "cmdline" => source.arguments(identity),
+            "state" => Ok(vec![source.state(identity)?]),
+            "rss" => Ok(source.resident_of(identity)?.to_string().into_bytes()),
             _ => Err(Error::NoAttribute),
         }
     }

@@ -30,7 +30,9 @@ use crate::files::{Context, FileOptions, Services};
 use crate::server::admission::{Admission, Duties, Limits, LiveTasks};
 use crate::server::{FileSystem, InvalidationQueue, Invalidations, Server};
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::live::{LiveSource, SourceOptions, check_page_size, raise_descriptor_limit};
+use crate::target::live::{
+    Feature, LiveSource, SourceOptions, check_page_size, raise_descriptor_limit,
+};
 use crate::target::mapping::Device;
 use crate::transport::fuser::Adapter;
 
@@ -61,7 +63,11 @@ impl Mount {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
             touch: config.touch,
-            without_scan: config.without_scan,
+            without: config
+                .without_scan
+                .then_some(Feature::PagemapScan)
+                .into_iter()
+                .collect(),
         };
         // Before anything else is asked of `/proc`.
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

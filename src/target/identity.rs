@@ -30,16 +30,3 @@ pub struct ProcessInfo {
     /// When the process started, as a file time, in seconds since the epoch.
     pub started: u64,
 }
-
-/// What is to be known of a process at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessDetails {
-    /// The path of its program, in its own bytes; empty where the kernel does not say.
-    pub executable: Vec<u8>,
-    /// Its arguments, each ended by a NUL.
-    pub arguments: Vec<u8>,
-    /// Its state, a letter as in `/proc/PID/stat`.
-    pub state: u8,
-    /// Memory it holds, in bytes.
-    pub resident: u64,
-}

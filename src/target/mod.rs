@@ -10,6 +10,6 @@ pub mod page_state;
 mod source;
 pub mod visit;
 
-pub use identity::{ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo};
+pub use identity::{ProcessId, ProcessIdentity, ProcessInfo};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
 pub use source::ProcessSource;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::identity::{ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo};
+use super::identity::{ProcessId, ProcessIdentity, ProcessInfo};
 use super::mapping::AddressSpace;
 use super::memory::ProcessMemory;
 use crate::common::error::Result;
@@ -24,12 +24,12 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// `NoProcess`, `ProcessDenied`; `TimedOut` where an exec takes very long.
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
 
-    /// As [`describe`](Self::describe), and waits no longer than `patience` for an exec to end.
+    /// As [`describe`](Self::describe), and waits at most until `timeout` has passed for an exec to end.
     ///
     /// # Errors
     /// As [`describe`](Self::describe).
-    fn describe_within(&self, pid: ProcessId, patience: Duration) -> Result<ProcessInfo> {
-        let _ = patience;
+    fn describe_within(&self, pid: ProcessId, timeout: Duration) -> Result<ProcessInfo> {
+        let _ = timeout;
         self.describe(pid)
     }
 
@@ -48,11 +48,29 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// `NoProcess`.
     fn resident(&self, pid: ProcessId) -> Result<u64>;
 
-    /// More of the same process.
+    /// The path of its program, in its own bytes; empty where the kernel does not say.
     ///
     /// # Errors
     /// As [`address_space`](Self::address_space).
-    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails>;
+    fn executable(&self, identity: &ProcessIdentity) -> Result<Vec<u8>>;
+
+    /// Its arguments, each ended by a NUL; the first 64 KiB of them.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn arguments(&self, identity: &ProcessIdentity) -> Result<Vec<u8>>;
+
+    /// Its state, a letter as in `/proc/PID/stat`.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn state(&self, identity: &ProcessIdentity) -> Result<u8>;
+
+    /// As [`resident`](Self::resident), of just this program: may wait for it.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn resident_of(&self, identity: &ProcessIdentity) -> Result<u64>;
 
     /// The mappings of the process now.
     ///

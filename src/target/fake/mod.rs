@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
-    ReadSegment, WriteMode, requested,
+    ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment, WriteMode,
+    requested,
 };
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
@@ -412,15 +412,22 @@ impl ProcessSource for FakeSource {
         Ok(pages * PAGE_SIZE)
     }
 
-    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
+    fn executable(&self, identity: &ProcessIdentity) -> Result<Vec<u8>> {
+        self.find_same(identity).map(|_| b"/usr/bin/fake".to_vec())
+    }
+
+    fn arguments(&self, identity: &ProcessIdentity) -> Result<Vec<u8>> {
+        self.find_same(identity).map(|_| b"fake\0--flag\0".to_vec())
+    }
+
+    fn state(&self, identity: &ProcessIdentity) -> Result<u8> {
+        self.find_same(identity).map(|_| b'S')
+    }
+
+    fn resident_of(&self, identity: &ProcessIdentity) -> Result<u64> {
         let process = self.find_same(identity)?;
         let pages = process.state.lock().pages.len() as u64;
-        Ok(ProcessDetails {
-            executable: b"/usr/bin/fake".to_vec(),
-            arguments: b"fake\0--flag\0".to_vec(),
-            state: b'S',
-            resident: pages * PAGE_SIZE,
-        })
+        Ok(pages * PAGE_SIZE)
     }
 
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {

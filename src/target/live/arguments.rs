@@ -10,7 +10,7 @@ use procfs::process::Stat;
 use super::vma::{Maps, Vma};
 use crate::common::address::{Address, PAGE_SIZE};
 use crate::common::error::{Error, Result};
-use crate::target::mapping::{AddressSpace, Mapping};
+use crate::target::mapping::{Mapping, Protection};
 use crate::target::{ProcessMemory, ReadSegment};
 
 /// Bytes that are read: as many as an extended attribute can hold.
@@ -72,12 +72,11 @@ fn read(memory: &dyn ProcessMemory, maps: &Maps, from: u64, to: u64) -> Result<V
     let mut done = 0;
     while done < bytes.len() {
         let address = Address::new(from).plus(done as u64);
-        let Ok(Some(vma)) = maps.at_or_after(address) else {
+        let vma = maps.at_or_after(address).ok().flatten();
+        let Some(vma) = vma.filter(|vma| vma.range.contains(address)) else {
             break;
         };
-        let Some(mapping) = mapping(&vma).filter(|_| vma.range.contains(address)) else {
-            break;
-        };
+        let mapping = mapping(&vma);
         let left = usize::try_from(vma.range.end().since(address)).unwrap_or(usize::MAX);
         let upto = bytes.len().min(done.saturating_add(left));
         let segment = ReadSegment {
@@ -98,21 +97,15 @@ fn read(memory: &dyn ProcessMemory, maps: &Maps, from: u64, to: u64) -> Result<V
     Ok(bytes)
 }
 
-/// The mapping as far as a look at its address tells: without its name.
-fn mapping(vma: &Vma) -> Option<Mapping> {
-    let line = format!(
-        "{:x}-{:x} {}{}-p {:08x} {:02x}:{:02x} {}",
-        vma.range.start().get(),
-        vma.range.end().get(),
-        if vma.readable { 'r' } else { '-' },
-        if vma.writable { 'w' } else { '-' },
-        vma.offset,
-        vma.device.major,
-        vma.device.minor,
-        vma.inode
-    );
-    let space = AddressSpace::parse(line.as_bytes()).ok()?;
-    space.into_mappings().into_iter().next()
+/// The mapping as far as a look at its address tells.
+fn mapping(vma: &Vma) -> Mapping {
+    let protection = Protection {
+        read: vma.readable,
+        write: vma.writable,
+        execute: false,
+        shared: false,
+    };
+    Mapping::without_name(vma.range, protection, vma.offset, vma.device, vma.inode)
 }
 
 #[cfg(test)]
@@ -120,6 +113,7 @@ mod tests {
     use procfs::FromRead;
 
     use super::*;
+    use crate::target::mapping::AddressSpace;
 
     fn stat(places: [u64; 4]) -> Stat {
         let [arguments, arguments_end, environment, environment_end] = places;
@@ -151,6 +145,29 @@ mod tests {
                  }| { (start, end, environment_end) },
             );
             assert_eq!(found, expected, "{places:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_is_what_maps_says_but_for_its_name() {
+        let lines: [&[u8]; 3] = [
+            b"1000-3000 rw-p 00000000 00:00 0",
+            b"1000-3000 r--p 00002000 fe:01 9",
+            b"1000-3000 ---p 00000000 00:01 0",
+        ];
+        for line in lines {
+            let space = AddressSpace::parse(line).unwrap();
+            let expected = &space.mappings()[0];
+            let vma = Vma {
+                range: expected.range(),
+                readable: expected.protection().read,
+                writable: expected.protection().write,
+                shared: false,
+                offset: expected.offset(),
+                device: expected.device(),
+                inode: expected.inode(),
+            };
+            assert_eq!(mapping(&vma), *expected);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
+use super::kernel::Feature;
 use super::pinned::Pinned;
 use super::resolver::{PageSource, Resolver, Sources};
 use super::{vdso, vm};
@@ -24,7 +25,7 @@ pub(super) struct LiveMemory {
     metrics: Arc<Metrics>,
     /// Whether reads may fault absent pages in (`-o touch`).
     touch: bool,
-    /// Whether a seccomp filter or an old kernel refuses the calls (`EPERM`, `ENOSYS`).
+    /// Whether the calls are refused for this process alone (`EPERM`).
     calls_refused: AtomicBool,
 }
 
@@ -55,11 +56,14 @@ impl LiveMemory {
     /// Whether memory can be reached by the number of the process: not once its first thread has ended. The
     /// numbers of the others can be those of other processes' threads at any moment.
     fn are_calls_open(&self) -> bool {
-        !self.calls_refused.load(Ordering::Relaxed) && self.pinned.task().is_first()
+        !self.calls_refused.load(Ordering::Relaxed)
+            && self.resolver.kernel.has(Feature::ProcessVm)
+            && self.pinned.task().is_first()
     }
 
     fn note_refusal(&self, errno: Errno) {
-        if !self.calls_refused.swap(true, Ordering::Relaxed) {
+        let is_alone = self.resolver.kernel.still_has(Feature::ProcessVm);
+        if is_alone && !self.calls_refused.swap(true, Ordering::Relaxed) {
             log::info!(
                 "process {}: process_vm_readv is refused ({errno}), reading through /proc/PID/mem instead",
                 self.identity().pid

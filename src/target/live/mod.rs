@@ -6,7 +6,6 @@ mod backing;
 mod kernel;
 mod memory;
 mod mounts;
-mod namespace;
 mod pagemap;
 mod pinned;
 mod resolver;
@@ -17,8 +16,8 @@ mod vdso;
 mod vm;
 mod vma;
 
+pub use kernel::{Feature, Kernel, ProcFault};
 pub use mounts::{MountPoint, SUBTYPE, device_at, mount_of, mounts, unique_id};
-pub use namespace::ProcFault;
 pub(crate) use pinned::instance;
 pub use source::{LiveSource, SourceOptions};
 

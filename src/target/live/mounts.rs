@@ -10,6 +10,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use linux_raw_sys::general::STATX_MNT_ID_UNIQUE;
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 
 use crate::target::mapping::Device;
@@ -71,8 +72,7 @@ pub fn device_at(path: &Path) -> io::Result<Device> {
 
 /// The number of the mount at `path` that no other mount ever gets; `None` before Linux 6.8.
 pub fn unique_id(path: &Path) -> Option<u64> {
-    /// `STATX_MNT_ID_UNIQUE` of `include/uapi/linux/stat.h`.
-    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
 
     let status = look(path, UNIQUE).ok()?;
     (status.stx_mask & UNIQUE.bits() != 0).then_some(status.stx_mnt_id)

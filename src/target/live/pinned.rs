@@ -14,7 +14,7 @@ use procfs::process::Process;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::namespace::check_pidfd;
+use super::kernel::check_pidfd;
 use super::task::{Task, is_in_exec, statm};
 use super::{errno_of, from_io, from_proc};
 use crate::common::address::Address;

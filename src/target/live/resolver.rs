@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place};
-use super::kernel;
+use super::kernel::Kernel;
 use super::pagemap::{EntryState, Pagemap, Scan};
 use super::pinned::Pinned;
 use super::smaps::RecentSmaps;
@@ -65,6 +65,7 @@ pub(super) type Sources = Vec<Run<PageSource>>;
 #[derive(Debug)]
 pub(super) struct Resolver {
     pub(super) pinned: Arc<Pinned>,
+    pub(super) kernel: Arc<Kernel>,
     pub(super) pagemap: Pagemap,
     pub(super) maps: Maps,
     pub(super) smaps: RecentSmaps,
@@ -417,7 +418,7 @@ impl Resolution<'_> {
         }
         let some_may_be_lazy = self
             .some_may_be_lazy
-            .get_or_init(kernel::may_have_userfaultfd);
+            .get_or_init(|| resolver.kernel.may_have_userfaultfd());
         if *some_may_be_lazy && resolver.is_lazy(vma) {
             return PageSource::Unknown(Unknown::Lazy);
         }

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,10 +13,9 @@ use procfs::process::{Process, Stat, all_processes};
 use super::arguments::arguments;
 use super::backing::{BackingFiles, Leases};
 use super::errno_of;
-use super::kernel::boot_time;
+use super::kernel::{Feature, Kernel, ProcFault, boot_time};
 use super::memory::LiveMemory;
 use super::mounts::mounts;
-use super::namespace::{ProcFault, check_proc};
 use super::pagemap::Pagemap;
 use super::pinned::{Pinned, read_whole};
 use super::resolver::Resolver;
@@ -32,9 +30,7 @@ use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::common::recent::Recent;
 use crate::target::mapping::{AddressSpace, Device, MapsReader};
-use crate::target::{
-    ProcessDetails, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
-};
+use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource};
 
 /// How live processes are to be seen.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +41,8 @@ pub struct SourceOptions {
     pub only: Vec<ProcessId>,
     /// Whether reads may fault absent pages in.
     pub touch: bool,
-    /// Whether to do without `PAGEMAP_SCAN`, as on a kernel before 6.7.
-    pub without_scan: bool,
+    /// What to do without although the kernel has it, as on an older one.
+    pub without: Vec<Feature>,
 }
 
 /// Processes that stay pinned for whoever comes next: a walk looks a process up, lists it, and opens it.
@@ -94,14 +90,13 @@ impl Lines {
 #[derive(Debug)]
 pub struct LiveSource {
     options: SourceOptions,
+    kernel: Arc<Kernel>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     /// When the system started, in seconds since the epoch.
     boot_time: u64,
     ticks_per_second: u64,
     own_device: OnceLock<Device>,
-    /// The device of the `/proc` that was last found to be of this process's PID namespace.
-    proc_device: AtomicU64,
     pinned: Mutex<Recent<ProcessIdentity, Arc<Pinned>>>,
     warnings: LogLimit<&'static str>,
     leases: Arc<Leases>,
@@ -117,10 +112,8 @@ impl LiveSource {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> std::result::Result<Self, ProcFault> {
-        let proc_device = proc_device();
-        check_proc()?;
         Ok(Self {
-            proc_device: AtomicU64::new(proc_device),
+            kernel: Arc::new(Kernel::probe(&options.without)?),
             pinned: Mutex::new(Recent::new(KEPT)),
             options,
             metrics,
@@ -141,17 +134,9 @@ impl LiveSource {
         let _ = self.own_device.set(device);
     }
 
-    /// Fails where another `/proc` than before lies there now, and it is not this namespace's own.
-    ///
-    /// # Errors
-    /// `WrongProc`.
-    fn confirm_proc(&self) -> Result<()> {
-        let device = proc_device();
-        if device != self.proc_device.load(Ordering::Relaxed) {
-            check_proc().map_err(|_| Error::WrongProc)?;
-            self.proc_device.store(device, Ordering::Relaxed);
-        }
-        Ok(())
+    /// What the kernel has.
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
     }
 
     fn is_shown(&self, pid: ProcessId) -> bool {
@@ -213,11 +198,59 @@ impl LiveSource {
         drop(evicted);
         Ok(pinned)
     }
+
+    /// What `ask` finds out of the process that was seen as `identity`.
+    ///
+    /// # Errors
+    /// What pinning it and `ask` say; `Replaced` where it is not that process any more afterwards.
+    fn ask<T>(
+        &self,
+        identity: &ProcessIdentity,
+        ask: impl FnOnce(&Arc<Pinned>) -> Result<T>,
+    ) -> Result<T> {
+        let pinned = self.pin_same(identity)?;
+        let answer = ask(&pinned)?;
+        match pinned.verify() {
+            Ok(()) => Ok(answer),
+            Err(_) => Err(Error::Replaced(identity.pid)),
+        }
+    }
+
+    /// The memory of a pinned process.
+    ///
+    /// # Errors
+    /// As [`open`](ProcessSource::open).
+    fn memory(&self, pinned: Arc<Pinned>) -> Result<LiveMemory> {
+        let kernel = || Arc::clone(&self.kernel);
+        let resolver = Resolver {
+            pinned: Arc::clone(&pinned),
+            pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), kernel()),
+            maps: Maps::new(pinned.open_file("maps")?, kernel()),
+            kernel: kernel(),
+            smaps: RecentSmaps::new(Arc::clone(&self.clock)),
+            files: BackingFiles::new(Arc::clone(&self.clock), Arc::clone(&self.leases), kernel()),
+            own_device: self.own_device.get().copied(),
+            other_mounts: if self.options.touch {
+                mounts_of_our_kind()?
+            } else {
+                Vec::new()
+            },
+        };
+        // Were there an exec in between, these would belong to another program.
+        pinned.verify()?;
+        let metrics = Arc::clone(&self.metrics);
+        Ok(LiveMemory::new(
+            pinned,
+            resolver,
+            self.options.touch,
+            metrics,
+        ))
+    }
 }
 
 impl ProcessSource for LiveSource {
     fn numbers(&self) -> Result<Vec<ProcessId>> {
-        self.confirm_proc()?;
+        self.kernel.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.options.only.is_empty() {
             all_processes()
                 .map_err(|_| Error::system("listing /proc", Errno::EIO))?
@@ -235,17 +268,17 @@ impl ProcessSource for LiveSource {
         self.describe_within(pid, LONGEST_EXEC)
     }
 
-    fn describe_within(&self, pid: ProcessId, patience: Duration) -> Result<ProcessInfo> {
+    fn describe_within(&self, pid: ProcessId, timeout: Duration) -> Result<ProcessInfo> {
         let begun = self.clock.now();
         let mut tries = 1;
         loop {
             match self.describe_once(pid) {
                 // Not there, or not in the `/proc` that lies there now.
                 Err(Error::NoProcess(pid)) if self.is_shown(pid) => {
-                    return self.confirm_proc().and(Err(Error::NoProcess(pid)));
+                    return self.kernel.confirm_proc().and(Err(Error::NoProcess(pid)));
                 }
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
-                Err(Error::Replaced(_)) if self.clock.now().saturating_sub(begun) < patience => {
+                Err(Error::Replaced(_)) if self.clock.now().saturating_sub(begun) < timeout => {
                     // It takes its time: whoever waits in the kernel for it holds a thread for as long.
                     std::thread::sleep(EXEC_PAUSE);
                 }
@@ -281,73 +314,62 @@ impl ProcessSource for LiveSource {
         Ok(resident.ok_or(gone)? * PAGE_SIZE)
     }
 
-    fn details(&self, identity: &ProcessIdentity) -> Result<ProcessDetails> {
-        let pid = identity.pid;
-        let pinned = self.pin_same(identity)?;
-        let stat = pinned.contents("stat")?;
-        let stat = Stat::from_read(&*stat).map_err(|error| from_proc(pid, "stat", &error))?;
-        let memory = self.open(identity)?;
-        let maps = Maps::new(pinned.open_file("maps")?);
-        let arguments = arguments(&*memory, &maps, &stat)?;
-        // `stat` counts what each processor has not handed in yet, `status` does not.
-        let status = pinned.contents("status")?;
-        let resident = field(&status, b"VmRSS:")
-            .and_then(|field| field.strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        pinned.verify().map_err(|_| Error::Replaced(pid))?;
-        Ok(ProcessDetails {
-            executable: pinned.executable(),
-            arguments,
-            state: u8::try_from(stat.state).unwrap_or(b'?'),
-            resident: resident.map_or(stat.rss * PAGE_SIZE, |kib| kib * 1024),
+    fn executable(&self, identity: &ProcessIdentity) -> Result<Vec<u8>> {
+        self.ask(identity, |pinned| Ok(pinned.executable()))
+    }
+
+    fn arguments(&self, identity: &ProcessIdentity) -> Result<Vec<u8>> {
+        self.ask(identity, |pinned| {
+            let stat = stat(pinned)?;
+            let memory = self.memory(Arc::clone(pinned))?;
+            let maps = Maps::new(pinned.open_file("maps")?, Arc::clone(&self.kernel));
+            arguments(&memory, &maps, &stat)
+        })
+    }
+
+    fn state(&self, identity: &ProcessIdentity) -> Result<u8> {
+        self.ask(identity, |pinned| {
+            Ok(u8::try_from(stat(pinned)?.state).unwrap_or(b'?'))
+        })
+    }
+
+    fn resident_of(&self, identity: &ProcessIdentity) -> Result<u64> {
+        self.ask(identity, |pinned| {
+            // `stat` counts what each processor has not handed in yet, `status` does not.
+            let status = pinned.contents("status")?;
+            let kib = field(&status, b"VmRSS:")
+                .and_then(|field| field.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+            match kib {
+                Some(kib) => Ok(kib * 1024),
+                None => Ok(stat(pinned)?.rss * PAGE_SIZE),
+            }
         })
     }
 
     fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
         let pid = identity.pid;
-        let pinned = self.pin_same(identity)?;
-        self.metrics.maps_reads.increment();
-        let mut maps = MapsReader::default();
-        let mut lines = Lines::of(pid, MOST_MAPPINGS);
-        pinned.lines("maps", |line| {
-            lines.count()?;
-            maps.line(line).map_err(|error| {
-                if let Some(left_out) = self.warnings.admit("maps") {
-                    log::warn!("process {pid}: {error}{left_out}");
-                }
-                Error::system("parsing maps", Errno::EIO)
-            })
-        })?;
-        let mut space = maps.finish();
-        let own_device = self.own_device.get().copied();
-        accessible::complete(&pinned, &mut space, own_device);
-        pinned.verify().map_err(|_| Error::Replaced(pid))?;
-        Ok(space)
+        self.ask(identity, |pinned| {
+            self.metrics.maps_reads.increment();
+            let mut maps = MapsReader::default();
+            let mut lines = Lines::of(pid, MOST_MAPPINGS);
+            pinned.lines("maps", |line| {
+                lines.count()?;
+                maps.line(line).map_err(|error| {
+                    if let Some(left_out) = self.warnings.admit("maps") {
+                        log::warn!("process {pid}: {error}{left_out}");
+                    }
+                    Error::system("parsing maps", Errno::EIO)
+                })
+            })?;
+            let mut space = maps.finish();
+            let own_device = self.own_device.get().copied();
+            accessible::complete(pinned, &mut space, own_device);
+            Ok(space)
+        })
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
-        let pinned = self.pin_same(identity)?;
-        let resolver = Resolver {
-            pinned: Arc::clone(&pinned),
-            pagemap: Pagemap::new(Arc::clone(pinned.pagemap()), !self.options.without_scan),
-            maps: Maps::new(pinned.open_file("maps")?),
-            smaps: RecentSmaps::new(Arc::clone(&self.clock)),
-            files: BackingFiles::new(Arc::clone(&self.clock), Arc::clone(&self.leases)),
-            own_device: self.own_device.get().copied(),
-            other_mounts: if self.options.touch {
-                mounts_of_our_kind()?
-            } else {
-                Vec::new()
-            },
-        };
-        // Were there an exec in between, these would belong to another program.
-        pinned.verify()?;
-        let metrics = Arc::clone(&self.metrics);
-        Ok(Arc::new(LiveMemory::new(
-            pinned,
-            resolver,
-            self.options.touch,
-            metrics,
-        )))
+        Ok(Arc::new(self.memory(self.pin_same(identity)?)?))
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
@@ -362,6 +384,12 @@ impl ProcessSource for LiveSource {
             .and_then(ProcessId::parse)
             .ok_or(Error::NoEntry)
     }
+}
+
+/// All of `/proc/PID/stat`.
+fn stat(pinned: &Pinned) -> Result<Stat> {
+    let stat = pinned.contents("stat")?;
+    Stat::from_read(&*stat).map_err(|error| from_proc(pinned.identity().pid, "stat", &error))
 }
 
 /// A field of `/proc/PID/status`, without the white space around it.
@@ -380,11 +408,6 @@ fn mounts_of_our_kind() -> Result<Vec<Device>> {
     let ours = mounts(|mount| mount.is_ours)
         .map_err(|error| Error::system("reading mountinfo", errno_of(&error)))?;
     Ok(ours.into_iter().map(|mount| mount.device).collect())
-}
-
-/// What is mounted on `/proc`: each mount of it is a device of its own (since Linux 5.8).
-fn proc_device() -> u64 {
-    std::fs::metadata("/proc").map_or(0, |proc| proc.dev())
 }
 
 #[cfg(test)]

@@ -9,16 +9,17 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
+use nix::libc::{PF_EXITING, PF_FORKNOEXEC};
 use procfs::process::Process;
 
 use super::{from_io, from_proc};
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessId, ProcessIdentity};
 
-/// `PF_EXITING` of `include/linux/sched.h`, set before the address space is left.
-const EXITING: u64 = 0x4;
-/// `PF_FORKNOEXEC`: it still runs the program of the process that it was forked from.
-const FORKED: u64 = 0x40;
+/// Set before the address space is left.
+const EXITING: u64 = PF_EXITING as u64;
+/// The process still runs the program of the one that it was forked from.
+const FORKED: u64 = PF_FORKNOEXEC as u64;
 
 /// Generations that are looked at for the last exec.
 const MOST_ANCESTORS: usize = 64;

@@ -9,7 +9,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, munmap};
 use nix::unistd::ftruncate;
 
-use super::{LiveSource, SourceOptions};
+use super::{Feature, LiveSource, SourceOptions};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::clock::SystemClock;
 use crate::common::error::Error;
@@ -164,8 +164,9 @@ fn memory_without_protection_bits_is_read_through_the_pinned_descriptor() {
 }
 
 fn scanning(without_scan: bool) -> Arc<dyn ProcessMemory> {
+    let without = without_scan.then_some(Feature::PagemapScan);
     let options = SourceOptions {
-        without_scan,
+        without: without.into_iter().collect(),
         ..SourceOptions::default()
     };
     open_myself(options, &Arc::new(Metrics::default()))

@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
+use linux_raw_sys::general::UIO_MAXIOV;
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
@@ -10,8 +11,8 @@ use crate::common::address::Address;
 use crate::common::metrics::Metrics;
 use crate::target::{ProcessId, ReadSegment};
 
-/// Ranges that one call takes at most (`UIO_MAXIOV`; one more gives `EINVAL`).
-pub(super) const MAX_IOVECS: usize = 1024;
+/// Ranges that one call takes at most (`UIO_MAXIOV`); one more gives `EINVAL`.
+pub(super) const MAX_IOVECS: usize = UIO_MAXIOV as usize;
 
 /// Reads the segments in order; returns the bytes before the first unreadable page.
 ///

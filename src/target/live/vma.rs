@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
-use linux_raw_sys::general::procmap_query;
+use linux_raw_sys::general::{procmap_query, procmap_query_flags as flags};
 use nix::errno::Errno;
 
 use super::errno_of;
+use super::kernel::{Feature, Kernel};
 use crate::common::address::{Address, AddressRange};
 use crate::target::mapping::{AddressSpace, Device};
 
@@ -52,7 +53,7 @@ impl Vma {
 #[derive(Debug)]
 pub(super) struct Maps {
     file: File,
-    has_query: AtomicBool,
+    kernel: Arc<Kernel>,
 }
 
 mod ioctl {
@@ -61,17 +62,14 @@ mod ioctl {
     nix::ioctl_readwrite!(procmap_query, b'f', 17, Query);
 }
 
-const READABLE: u64 = 1;
-const WRITABLE: u64 = 2;
-const SHARED: u64 = 8;
-const COVERING_OR_NEXT: u64 = 0x10;
+const READABLE: u64 = flags::PROCMAP_QUERY_VMA_READABLE as u64;
+const WRITABLE: u64 = flags::PROCMAP_QUERY_VMA_WRITABLE as u64;
+const SHARED: u64 = flags::PROCMAP_QUERY_VMA_SHARED as u64;
+const COVERING_OR_NEXT: u64 = flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64;
 
 impl Maps {
-    pub(super) fn new(file: File) -> Self {
-        Self {
-            file,
-            has_query: AtomicBool::new(true),
-        }
+    pub(super) fn new(file: File, kernel: Arc<Kernel>) -> Self {
+        Self { file, kernel }
     }
 
     /// The mapping that holds `address`, or the next one after it.
@@ -79,55 +77,10 @@ impl Maps {
     /// # Errors
     /// The kernel's refusal.
     pub(super) fn at_or_after(&self, address: Address) -> Result<Option<Vma>, Errno> {
-        if self.has_query.load(Ordering::Relaxed) {
-            match self.query(address) {
-                Err(Errno::ENOTTY | Errno::EINVAL) => {
-                    self.has_query.store(false, Ordering::Relaxed);
-                }
-                answer => return answer,
-            }
+        match self.kernel.has(Feature::ProcmapQuery) {
+            true => query(&self.file, address),
+            false => self.read(address),
         }
-        self.read(address)
-    }
-
-    fn query(&self, address: Address) -> Result<Option<Vma>, Errno> {
-        let mut query = procmap_query {
-            size: size_of::<procmap_query>() as u64,
-            query_flags: COVERING_OR_NEXT,
-            query_addr: address.get(),
-            vma_start: 0,
-            vma_end: 0,
-            vma_flags: 0,
-            vma_page_size: 0,
-            vma_offset: 0,
-            inode: 0,
-            dev_major: 0,
-            dev_minor: 0,
-            vma_name_size: 0,
-            build_id_size: 0,
-            vma_name_addr: 0,
-            build_id_addr: 0,
-        };
-        // SAFETY: the descriptor is open, and the argument is laid out as the kernel's, names its
-        // own size and asks for no name or build ID, so that the kernel writes nowhere else.
-        match unsafe { ioctl::procmap_query(self.file.as_raw_fd(), &raw mut query) } {
-            Ok(_) => (),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(errno),
-        }
-        let range = AddressRange::new(Address::new(query.vma_start), Address::new(query.vma_end));
-        Ok(range.map(|range| Vma {
-            range,
-            readable: query.vma_flags & READABLE != 0,
-            writable: query.vma_flags & WRITABLE != 0,
-            shared: query.vma_flags & SHARED != 0,
-            offset: query.vma_offset,
-            device: Device {
-                major: query.dev_major,
-                minor: query.dev_minor,
-            },
-            inode: query.inode,
-        }))
     }
 
     fn read(&self, address: Address) -> Result<Option<Vma>, Errno> {
@@ -158,4 +111,45 @@ impl Maps {
                 inode: mapping.inode(),
             }))
     }
+}
+
+/// As [`Maps::at_or_behind`], by `PROCMAP_QUERY`; `ENOTTY` or `EINVAL` where the kernel does not know that.
+pub(super) fn query(maps: &File, address: Address) -> Result<Option<Vma>, Errno> {
+    let mut query = procmap_query {
+        size: size_of::<procmap_query>() as u64,
+        query_flags: COVERING_OR_NEXT,
+        query_addr: address.get(),
+        vma_start: 0,
+        vma_end: 0,
+        vma_flags: 0,
+        vma_page_size: 0,
+        vma_offset: 0,
+        inode: 0,
+        dev_major: 0,
+        dev_minor: 0,
+        vma_name_size: 0,
+        build_id_size: 0,
+        vma_name_addr: 0,
+        build_id_addr: 0,
+    };
+    // SAFETY: the descriptor is open, and the argument is laid out as the kernel's, names its
+    // own size and asks for no name or build ID, so that the kernel writes nowhere else.
+    match unsafe { ioctl::procmap_query(maps.as_raw_fd(), &raw mut query) } {
+        Ok(_) => (),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    let range = AddressRange::new(Address::new(query.vma_start), Address::new(query.vma_end));
+    Ok(range.map(|range| Vma {
+        range,
+        readable: query.vma_flags & READABLE != 0,
+        writable: query.vma_flags & WRITABLE != 0,
+        shared: query.vma_flags & SHARED != 0,
+        offset: query.vma_offset,
+        device: Device {
+            major: query.dev_major,
+            minor: query.dev_minor,
+        },
+        inode: query.inode,
+    }))
 }

@@ -134,6 +134,23 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// A mapping whose name is not known, with the numbers of its file; zeros for anonymous memory.
+    pub fn without_name(
+        range: AddressRange,
+        protection: Protection,
+        offset: u64,
+        device: Device,
+        inode: u64,
+    ) -> Self {
+        Self {
+            range,
+            offset,
+            accessible: AccessibleLength::Whole,
+            object: Recent::default().object(device, inode, b"", false),
+            protection,
+        }
+    }
+
     /// Where it lies.
     pub fn range(&self) -> AddressRange {
         self.range

@@ -80,6 +80,8 @@ pub(super) enum Holes {
     Seek,
     /// By a look at each huge page of hugetlbfs.
     Probe,
+    /// All of it is one where nothing of the file is allocated.
+    Blocks,
     /// It has none, or nobody can tell.
     None,
 }
@@ -109,6 +111,7 @@ pub(super) fn extents(
             Holes::None => (position, mapped_end),
             Holes::Seek => data_and_hole(file, position, mapped_end),
             Holes::Probe => probed(file, &mut probe, position, mapped_end),
+            Holes::Blocks => allocated(file, position, mapped_end),
         };
         for (from, to, state) in [
             (position, data, PageState::Zero),
@@ -150,9 +153,15 @@ fn probed(file: &File, probe: &mut Option<Probe>, position: u64, end: u64) -> (u
     match probe.as_ref().map(|probe| probe.run(position)) {
         Some(Ok((true, hole))) => (position, hole.min(end)),
         Some(Ok((false, data))) => (data.min(end), data.min(end)),
-        // An older kernel says at least whether there are any.
-        _ if matches!(file.metadata(), Ok(status) if status.blocks() == 0) => (end, end),
-        Some(Err(_)) | None => (position, end),
+        Some(Err(_)) | None => allocated(file, position, end),
+    }
+}
+
+/// As [`data_and_hole`], where only the number of blocks tells. What has any may have them everywhere.
+fn allocated(file: &File, position: u64, end: u64) -> (u64, u64) {
+    match file.metadata() {
+        Ok(status) if status.blocks() == 0 => (end, end),
+        _ => (position, end),
     }
 }
 

@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 
 use super::status::{FileId, status_of_descriptor, status_of_file};
+use crate::common::aged::Aged;
 use crate::common::clock::Clock;
+use crate::target::live::kernel::{Feature, Kernel};
 use crate::target::live::mounts::mounts_in;
 use crate::target::live::pinned::Pinned;
 use crate::target::mapping::Device;
@@ -31,22 +33,23 @@ const MOST: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Descriptors {
     clock: Arc<dyn Clock>,
-    list: Mutex<Option<List>>,
+    kernel: Arc<Kernel>,
+    /// Held while it is made, so that this is done once.
+    list: Mutex<Option<Aged<List>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct List {
     numbers: HashMap<FileId, Vec<i32>>,
     /// The device of each mount that the process sees, where some descriptor cannot be told without.
     mounts: Option<HashMap<u64, Device>>,
-    taken: Duration,
-    cost: Duration,
 }
 
 impl Descriptors {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, kernel: Arc<Kernel>) -> Self {
         Self {
             clock,
+            kernel,
             list: Mutex::new(None),
         }
     }
@@ -58,6 +61,9 @@ impl Descriptors {
     ///
     /// The copy shares its offset with the process: bytes must be read by `pread`, and nothing may seek.
     pub(super) fn copy(&self, pinned: &Pinned, wanted: FileId, name: &[u8]) -> Option<File> {
+        if !self.kernel.has(Feature::PidfdGetfd) {
+            return None;
+        }
         let mut list = self.list.lock();
         let list = self.recent(&mut list, pinned);
         let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();
@@ -74,33 +80,22 @@ impl Descriptors {
     }
 
     /// The list of a moment ago, or one of now.
-    fn recent<'a>(&self, list: &'a mut Option<List>, pinned: &Pinned) -> &'a mut List {
+    fn recent<'a>(&self, list: &'a mut Option<Aged<List>>, pinned: &Pinned) -> &'a mut List {
         let now = self.clock.now();
-        let is_recent = |list: &List| {
-            let lifetime = LIFETIME.max(list.cost * COST_FACTOR);
-            now.saturating_sub(list.taken) <= lifetime
-        };
-        if !list.as_ref().is_some_and(is_recent) {
+        let is_old = |list: &Aged<List>| !list.is_within(now, LIFETIME, COST_FACTOR);
+        if list.as_ref().is_some_and(is_old) {
             *list = None;
         }
-        list.get_or_insert_with(|| {
-            let mut fresh = List {
-                numbers: HashMap::new(),
-                mounts: None,
-                taken: now,
-                cost: Duration::ZERO,
-            };
-            fresh.fill(pinned);
-            fresh.cost = self.clock.now().saturating_sub(now);
-            fresh
-        })
+        let list = list.get_or_insert_with(|| Aged::find(&*self.clock, || List::of(pinned)));
+        list.value_mut()
     }
 }
 
 impl List {
-    fn fill(&mut self, pinned: &Pinned) {
+    fn of(pinned: &Pinned) -> Self {
+        let mut list = Self::default();
         let Ok(directory) = pinned.open_directory("fd") else {
-            return;
+            return list;
         };
         let task = pinned.task().number();
         let entries = std::fs::read_dir(format!("/proc/{task}/fd"));
@@ -115,12 +110,13 @@ impl List {
                 // A FUSE file system of a user lets root see nothing of its files.
                 None => std::fs::read(format!("/proc/{task}/fdinfo/{number}"))
                     .ok()
-                    .and_then(|info| self.id_by_info(pinned, &info)),
+                    .and_then(|info| list.id_by_info(pinned, &info)),
             };
             if let Some(id) = id {
-                self.numbers.entry(id).or_default().push(number);
+                list.numbers.entry(id).or_default().push(number);
             }
         }
+        list
     }
 
     /// The file of an open descriptor by its `fdinfo`, with the device that `maps` shows (proc_pid_fdinfo(5)).

@@ -15,11 +15,14 @@ use rustix::fs::fstatfs;
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
 mod ioctl {
-    use linux_raw_sys::general::{uffdio_api, uffdio_continue, uffdio_register};
+    use linux_raw_sys::general::{
+        _UFFDIO_API, _UFFDIO_CONTINUE, _UFFDIO_REGISTER, UFFDIO, uffdio_api, uffdio_continue,
+        uffdio_register,
+    };
 
-    nix::ioctl_readwrite!(api, 0xaa, 0x3f, uffdio_api);
-    nix::ioctl_readwrite!(register, 0xaa, 0, uffdio_register);
-    nix::ioctl_readwrite!(proceed, 0xaa, 7, uffdio_continue);
+    nix::ioctl_readwrite!(api, UFFDIO, _UFFDIO_API, uffdio_api);
+    nix::ioctl_readwrite!(register, UFFDIO, _UFFDIO_REGISTER, uffdio_register);
+    nix::ioctl_readwrite!(proceed, UFFDIO, _UFFDIO_CONTINUE, uffdio_continue);
 }
 
 /// Bytes of a file that are looked at together: 131,072 pages of 2 MiB, in some 30 milliseconds.
@@ -50,16 +53,7 @@ impl Probe {
             .checked_sub(offset)?
             .min(WINDOW / page * page);
         let len = NonZeroUsize::new(usize::try_from(len).ok()?)?;
-        let only_ours = UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
-        // SAFETY: nothing but the mapping below, which is never touched, is registered with it.
-        let userfault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | only_ours) }.ok()?;
-        let mut api = uffdio_api {
-            api: u64::from(UFFD_API),
-            features: u64::from(UFFD_FEATURE_MINOR_HUGETLBFS),
-            ioctls: 0,
-        };
-        // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
-        unsafe { ioctl::api(userfault.as_raw_fd(), &raw mut api) }.ok()?;
+        let userfault = open()?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         let position = i64::try_from(offset).ok()?;
         // SAFETY: a new mapping at an address of the kernel's choice; its bytes are never touched.
@@ -120,6 +114,26 @@ impl Probe {
             len,
         }
     }
+}
+
+/// A `userfaultfd` for minor faults of huge pages; `None` where this user gets none.
+fn open() -> Option<OwnedFd> {
+    let only_ours = UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
+    // SAFETY: nothing but the mapping of a probe, which is never touched, is registered with it.
+    let userfault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | only_ours) }.ok()?;
+    let mut api = uffdio_api {
+        api: u64::from(UFFD_API),
+        features: u64::from(UFFD_FEATURE_MINOR_HUGETLBFS),
+        ioctls: 0,
+    };
+    // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
+    unsafe { ioctl::api(userfault.as_raw_fd(), &raw mut api) }.ok()?;
+    Some(userfault)
+}
+
+/// Whether [`Probe`]s work for this user on this kernel.
+pub(in crate::target::live) fn can_probe_huge_pages() -> bool {
+    open().is_some()
 }
 
 impl Drop for Probe {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::target::mapping::Device;
 
@@ -19,17 +20,15 @@ use crate::target::mapping::Device;
 /// process that has a descriptor of it that one is copied, and nothing is opened.
 const LIFETIME: Duration = Duration::from_secs(1);
 
+/// Files, each by its device and inode.
+type Files = Vec<(Device, u64)>;
+
 /// Leases that a reader breaks, as they were a moment ago.
 #[derive(Debug)]
 pub(in crate::target::live) struct Leases {
     clock: Arc<dyn Clock>,
-    recent: Mutex<Option<Recent>>,
-}
-
-#[derive(Debug)]
-struct Recent {
-    leases: Vec<(Device, u64)>,
-    taken: Duration,
+    /// Held while they are read, so that this is done once.
+    recent: Mutex<Option<Aged<Files>>>,
 }
 
 impl Leases {
@@ -51,19 +50,18 @@ impl Leases {
             |(found, number): &(Device, u64)| *number == inode && (any_device || *found == device);
         let now = self.clock.now();
         let mut recent = self.recent.lock();
-        if let Some(recent) = &*recent
-            && now.saturating_sub(recent.taken) < LIFETIME
+        if recent
+            .as_ref()
+            .is_some_and(|leases| leases.age(now) >= LIFETIME)
         {
-            return recent.leases.iter().any(is_it);
+            *recent = None;
         }
-        let leases = read();
-        let found = leases.iter().any(is_it);
-        *recent = Some(Recent { leases, taken: now });
-        found
+        let leases = recent.get_or_insert_with(|| Aged::find(&*self.clock, read));
+        leases.value().iter().any(is_it)
     }
 }
 
-fn read() -> Vec<(Device, u64)> {
+fn read() -> Files {
     let Ok(locks) = File::open("/proc/locks") else {
         return Vec::new();
     };

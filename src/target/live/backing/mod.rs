@@ -25,6 +25,7 @@ use nix::fcntl::OFlag;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, openat};
 
+use super::kernel::{Feature, Kernel};
 use super::pagemap::Pagemap;
 use super::pinned::Pinned;
 use super::vma::Vma;
@@ -38,6 +39,7 @@ use content::Holes;
 use descriptors::Descriptors;
 use status::{FileId, FileSystemKind, status_of_file};
 
+pub(super) use hugetlb::can_probe_huge_pages;
 pub(super) use leases::Leases;
 pub(super) use sameness::is_older_than_mappings;
 pub(super) use status::{MapFiles, file_type, is_dev_zero, is_stacked_at, path_in_root, status};
@@ -72,6 +74,7 @@ pub(super) struct OpenFile {
     /// The time of its last change, in seconds and nanoseconds.
     changed: Option<(i64, u32)>,
     kind: FileSystemKind,
+    kernel: Arc<Kernel>,
 }
 
 /// The files of one process's mappings.
@@ -83,6 +86,7 @@ pub(super) struct BackingFiles {
     descriptors: Descriptors,
     leases: Arc<Leases>,
     clock: Arc<dyn Clock>,
+    kernel: Arc<Kernel>,
 }
 
 type Key = (u64, u64, u32, u32, u64);
@@ -113,13 +117,14 @@ pub(super) struct Place<'a> {
 }
 
 impl BackingFiles {
-    pub(super) fn new(clock: Arc<dyn Clock>, leases: Arc<Leases>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, leases: Arc<Leases>, kernel: Arc<Kernel>) -> Self {
         Self {
             users: AtomicUsize::new(0),
             open: Mutex::new(LruCache::new(KEPT)),
-            descriptors: Descriptors::new(Arc::clone(&clock)),
+            descriptors: Descriptors::new(Arc::clone(&clock), Arc::clone(&kernel)),
             leases,
             clock,
+            kernel,
         }
     }
 
@@ -226,7 +231,7 @@ impl BackingFiles {
             return None;
         }
         let kind = FileSystemKind::of(&file);
-        let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap);
+        let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap, &self.kernel);
         let is_same = match kind {
             FileSystemKind::Plain | FileSystemKind::Huge => true,
             FileSystemKind::Stacked => {
@@ -249,6 +254,7 @@ impl BackingFiles {
                 .is_some_and(|status| status.stx_blocks * 512 < status.stx_size),
             changed: status.as_ref().map(sameness::last_change),
             kind,
+            kernel: Arc::clone(&self.kernel),
         })))
     }
 }
@@ -290,7 +296,11 @@ impl OpenFile {
         extents: &mut Vec<Extent>,
     ) -> Address {
         if self.kind == FileSystemKind::Huge {
-            return content::extents(&self.file, Holes::Probe, offset, range, at_most, extents);
+            let holes = match self.kernel.has(Feature::MinorFaults) {
+                true => Holes::Probe,
+                false => Holes::Blocks,
+            };
+            return content::extents(&self.file, holes, offset, range, at_most, extents);
         }
         let own = (self.is_sparse && self.is_copy)
             .then(|| self.own_description())

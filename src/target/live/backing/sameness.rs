@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::fs::Statx;
 
 use super::own_page::OwnPage;
-use crate::target::live::kernel::boot_time;
+use crate::target::live::kernel::{Feature, Kernel, boot_time};
 use crate::target::live::pagemap::Pagemap;
 use crate::target::live::pinned::Pinned;
 use crate::target::live::task::earliest_mapping;
@@ -43,7 +43,15 @@ pub(in crate::target::live) fn is_older_than_mappings(status: &Statx, pinned: &P
 
 /// Whether a page of the mapping has the same frame as that page of `file`; `None` where none can be compared.
 /// Needs `CAP_SYS_ADMIN`.
-pub(super) fn shares_a_frame(vma: &Vma, file: &File, pagemap: &Pagemap) -> Option<bool> {
+pub(super) fn shares_a_frame(
+    vma: &Vma,
+    file: &File,
+    pagemap: &Pagemap,
+    kernel: &Kernel,
+) -> Option<bool> {
+    if !kernel.has(Feature::PageFrames) {
+        return None;
+    }
     let mut answer = None;
     for page in pagemap.pages_of_file(vma.range, MOST_TRIES).ok()? {
         let before = pagemap.frame(page)?;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use linux_raw_sys::general::{FUSE_SUPER_MAGIC, HUGETLBFS_MAGIC, OVERLAYFS_SUPER_MAGIC};
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Statx, StatxFlags, fstatfs, readlinkat, statx};
 
 use crate::common::address::AddressRange;
@@ -17,10 +18,9 @@ use crate::target::mapping::Device;
 /// `/dev/zero`, whose private mappings are plain anonymous memory (`drivers/char/mem.c`).
 const DEV_ZERO: (u32, u32) = (1, 5);
 
-/// `OVERLAYFS_SUPER_MAGIC`, `FUSE_SUPER_MAGIC` and `HUGETLBFS_MAGIC` of `include/uapi/linux/magic.h`.
-const OVERLAY: FsWord = 0x794c_7630;
-const FUSE: FsWord = 0x6573_5546;
-const HUGE: FsWord = 0x9584_58f6;
+const OVERLAY: FsWord = OVERLAYFS_SUPER_MAGIC as FsWord;
+const FUSE: FsWord = FUSE_SUPER_MAGIC as FsWord;
+const HUGE: FsWord = HUGETLBFS_MAGIC as FsWord;
 
 /// What tells two files apart that exist at the same time, as `stat` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

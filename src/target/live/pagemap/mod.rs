@@ -8,13 +8,16 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use linux_raw_sys::general::{page_region, pm_scan_arg};
+use linux_raw_sys::general::{
+    PAGE_IS_FILE, PAGE_IS_GUARD, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region,
+    pm_scan_arg,
+};
 use nix::errno::Errno;
 
 use super::errno_of;
+use super::kernel::{Feature, Kernel};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::target::page_state::{Run, push};
 
@@ -49,9 +52,7 @@ pub(super) struct Scan {
 #[derive(Debug)]
 pub(super) struct Pagemap {
     file: Arc<File>,
-    has_scan: AtomicBool,
-    /// Categories that this kernel reports.
-    categories: AtomicU64,
+    kernel: Arc<Kernel>,
 }
 
 fn range_of(region: &page_region) -> AddressRange {
@@ -84,12 +85,12 @@ mod ioctl {
     nix::ioctl_readwrite!(pagemap_scan, b'f', 16, pm_scan_arg);
 }
 
-const FILE: u64 = 1 << 2;
-const PRESENT: u64 = 1 << 3;
-const SWAPPED: u64 = 1 << 4;
-const ZERO_PAGE: u64 = 1 << 5;
+const FILE: u64 = PAGE_IS_FILE as u64;
+const PRESENT: u64 = PAGE_IS_PRESENT as u64;
+const SWAPPED: u64 = PAGE_IS_SWAPPED as u64;
+const ZERO_PAGE: u64 = PAGE_IS_PFNZERO as u64;
 /// `MADV_GUARD_INSTALL`: the page is gone and touching it is fatal (reported since Linux 6.15).
-const GUARD: u64 = 1 << 8;
+const GUARD: u64 = PAGE_IS_GUARD as u64;
 
 /// Runs that one call asks for at most.
 const MOST_RUNS: usize = 1024;
@@ -102,13 +103,8 @@ const MOST_PAGES: u64 = 1 << 18;
 const ENTRIES: usize = 8192;
 
 impl Pagemap {
-    /// Wraps the file; `has_scan` is false to do without `PAGEMAP_SCAN`.
-    pub(super) fn new(file: Arc<File>, has_scan: bool) -> Self {
-        Self {
-            file,
-            has_scan: AtomicBool::new(has_scan),
-            categories: AtomicU64::new(PRESENT | SWAPPED | ZERO_PAGE | GUARD),
-        }
+    pub(super) fn new(file: Arc<File>, kernel: Arc<Kernel>) -> Self {
+        Self { file, kernel }
     }
 
     /// Scans `range`, whole pages, until `at_most` runs are found.
@@ -123,66 +119,16 @@ impl Pagemap {
                 end: range.end(),
             });
         }
-        if self.has_scan.load(Ordering::Relaxed) {
-            match self.scan_once(range, at_most) {
-                Err(Errno::ENOTTY) => {
-                    log::info!(
-                        "this kernel has no PAGEMAP_SCAN (6.7): reading pagemap page by page"
-                    );
-                    self.has_scan.store(false, Ordering::Relaxed);
-                }
-                // The kernel does not know the newest category.
-                Err(Errno::EINVAL) if self.categories.load(Ordering::Relaxed) & GUARD != 0 => {
-                    self.categories.fetch_and(!GUARD, Ordering::Relaxed);
-                    return self.scan(range, at_most);
-                }
-                answer => return answer,
-            }
+        match self.kernel.has(Feature::PagemapScan) {
+            true => self.scan_once(range, at_most),
+            false => self.read_entries(range, at_most),
         }
-        self.read_entries(range, at_most)
     }
 
     fn scan_once(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
-        let wanted = Categories {
-            any_of: PRESENT | SWAPPED,
-            shown: self.categories.load(Ordering::Relaxed),
-            ..Categories::default()
-        };
-        self.query(range, at_most, wanted, |regions, walk_end| {
+        let wanted = wanted(self.kernel.has(Feature::ScannedGuards));
+        query(&self.file, range, at_most, wanted, |regions, walk_end| {
             self.runs_of(regions, walk_end, at_most)
-        })
-    }
-
-    /// Asks the kernel for regions, and hands them on with where it stopped.
-    fn query<T>(
-        &self,
-        range: AddressRange,
-        at_most: usize,
-        wanted: Categories,
-        take: impl FnOnce(&[page_region], Address) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        REGIONS.with_borrow_mut(|regions| {
-            regions.resize(MOST_RUNS, NO_REGION);
-            let regions = &mut regions[..at_most.clamp(1, MOST_RUNS)];
-            let mut argument = pm_scan_arg {
-                size: size_of::<pm_scan_arg>() as u64,
-                flags: 0,
-                start: range.start().get(),
-                end: range.end().get(),
-                vec: regions.as_mut_ptr() as u64,
-                vec_len: regions.len() as u64,
-                max_pages: MOST_PAGES,
-                category_mask: wanted.all_of,
-                category_anyof_mask: wanted.any_of,
-                return_mask: wanted.shown,
-                walk_end: 0,
-                category_inverted: 0,
-            };
-            // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
-            // size, and its vector is `vec_len` regions long and lives until after the call.
-            let found = unsafe { ioctl::pagemap_scan(self.file.as_raw_fd(), &raw mut argument) }?;
-            let found = usize::try_from(found).unwrap_or(0).min(regions.len());
-            take(&regions[..found], Address::new(argument.walk_end))
         })
     }
 
@@ -260,7 +206,7 @@ impl Pagemap {
                 let page = AddressRange::new(at, at.plus(PAGE_SIZE)).unwrap_or_default();
                 let state = match entry {
                     0 => empty,
-                    entry => entry::state(entry, is_poisoned),
+                    entry => entry::state(entry, |frame| self.kernel.is_poisoned(frame)),
                 };
                 if let Some(state) = state {
                     let is_new = runs
@@ -293,7 +239,7 @@ impl Pagemap {
         let mut pages = Vec::new();
         while at < range.end() && pages.is_empty() {
             let rest = AddressRange::new(at, range.end()).unwrap_or_default();
-            at = self.query(rest, at_most, OF_FILE, |regions, walk_end| {
+            at = query(&self.file, rest, at_most, OF_FILE, |regions, walk_end| {
                 pages.extend(regions.iter().map(|region| range_of(region).start()));
                 Ok(walk_end.max(rest.start().plus(PAGE_SIZE)))
             })?;
@@ -322,16 +268,54 @@ const OF_FILE: Categories = Categories {
     shown: PRESENT | FILE,
 };
 
-/// Whether the memory of a page frame is broken (`KPF_HWPOISON` of `/proc/kpageflags`), for who may know.
-fn is_poisoned(frame: u64) -> bool {
-    /// `KPF_HWPOISON` of `include/uapi/linux/kernel-page-flags.h`.
-    const POISONED: u64 = 1 << 19;
+/// Asks the kernel for regions, and hands them on with where it stopped.
+fn query<T>(
+    file: &File,
+    range: AddressRange,
+    at_most: usize,
+    wanted: Categories,
+    take: impl FnOnce(&[page_region], Address) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    REGIONS.with_borrow_mut(|regions| {
+        regions.resize(MOST_RUNS, NO_REGION);
+        let regions = &mut regions[..at_most.clamp(1, MOST_RUNS)];
+        let mut argument = pm_scan_arg {
+            size: size_of::<pm_scan_arg>() as u64,
+            flags: 0,
+            start: range.start().get(),
+            end: range.end().get(),
+            vec: regions.as_mut_ptr() as u64,
+            vec_len: regions.len() as u64,
+            max_pages: MOST_PAGES,
+            category_mask: wanted.all_of,
+            category_anyof_mask: wanted.any_of,
+            return_mask: wanted.shown,
+            walk_end: 0,
+            category_inverted: 0,
+        };
+        // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
+        // size, and its vector is `vec_len` regions long and lives until after the call.
+        let found = unsafe { ioctl::pagemap_scan(file.as_raw_fd(), &raw mut argument) }?;
+        let found = usize::try_from(found).unwrap_or(0).min(regions.len());
+        take(&regions[..found], Address::new(argument.walk_end))
+    })
+}
 
-    static FLAGS: OnceLock<Option<File>> = OnceLock::new();
-    let file = FLAGS.get_or_init(|| File::open("/proc/kpageflags").ok());
-    let mut flags = [0; 8];
-    let read = file
-        .as_ref()
-        .map(|file| file.read_exact_at(&mut flags, frame * 8));
-    matches!(read, Some(Ok(()))) && u64::from_ne_bytes(flags) & POISONED != 0
+/// What is present or swapped, and whether it is a guard page where the kernel tells that.
+fn wanted(with_guards: bool) -> Categories {
+    let guards = if with_guards { GUARD } else { 0 };
+    Categories {
+        any_of: PRESENT | SWAPPED,
+        shown: PRESENT | SWAPPED | ZERO_PAGE | guards,
+        ..Categories::default()
+    }
+}
+
+/// Scans a page, to see whether the kernel does that, and with guard pages if these are wanted, too.
+///
+/// # Errors
+/// The kernel's refusal: `ENOTTY` where it has no `PAGEMAP_SCAN`, `EINVAL` where it does not know all that is wanted.
+pub(super) fn try_scan(pagemap: &File, with_guards: bool) -> Result<(), Errno> {
+    let page = AddressRange::new(Address::new(0), Address::new(PAGE_SIZE)).unwrap_or_default();
+    query(pagemap, page, 1, wanted(with_guards), |_, _| Ok(()))
 }

@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 use thiserror::Error;
 
 use crate::common::error::{Error, Result};
 use crate::common::pid::ProcessId;
+use crate::target::live::from_io;
 
 /// Why `/proc` is of no use.
 #[derive(Debug, Error)]
@@ -32,11 +34,47 @@ pub enum ProcFault {
     Unreadable(#[source] io::Error),
 }
 
+/// The `/proc` that was last found to be of this process's own PID namespace.
+#[derive(Debug)]
+pub(super) struct ProcMount {
+    device: AtomicU64,
+}
+
+impl ProcMount {
+    /// # Errors
+    /// See [`ProcFault`].
+    pub(super) fn check() -> std::result::Result<Self, ProcFault> {
+        let device = proc_device();
+        check_proc()?;
+        Ok(Self {
+            device: AtomicU64::new(device),
+        })
+    }
+
+    /// Fails where another `/proc` lies there by now that is not this namespace's own.
+    ///
+    /// # Errors
+    /// `WrongProc`.
+    pub(super) fn confirm(&self) -> Result<()> {
+        let device = proc_device();
+        if device != self.device.load(Ordering::Relaxed) {
+            check_proc().map_err(|_| Error::WrongProc)?;
+            self.device.store(device, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// What is mounted on `/proc`: each mount of it is a device of its own (since Linux 5.8).
+fn proc_device() -> u64 {
+    std::fs::metadata("/proc").map_or(0, |proc| proc.dev())
+}
+
 /// Looks whether `/proc` is of this process's own PID namespace.
 ///
 /// # Errors
 /// See [`ProcFault`].
-pub(super) fn check_proc() -> std::result::Result<(), ProcFault> {
+fn check_proc() -> std::result::Result<(), ProcFault> {
     let is_proc = statfs("/proc").is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC);
     if !is_proc {
         return Err(ProcFault::Missing);
@@ -85,7 +123,11 @@ fn numbers(text: &[u8], name: &str) -> Option<Vec<i64>> {
 ///
 /// # Errors
 /// `NoProcess` where it has ended, `WrongProc`, `System`.
-pub(super) fn check_pidfd(pidfd: BorrowedFd<'_>, pid: ProcessId, device: u64) -> Result<()> {
+pub(in crate::target::live) fn check_pidfd(
+    pidfd: BorrowedFd<'_>,
+    pid: ProcessId,
+    device: u64,
+) -> Result<()> {
     let mut text = [0; 512];
     let read = File::open(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).and_then(|info| {
         // Somebody may be mounting another one over it just now.
@@ -98,7 +140,7 @@ pub(super) fn check_pidfd(pidfd: BorrowedFd<'_>, pid: ProcessId, device: u64) ->
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::WrongProc);
         }
-        Err(error) => return Err(super::from_io(pid, "fdinfo of a pidfd", &error)),
+        Err(error) => return Err(from_io(pid, "fdinfo of a pidfd", &error)),
     };
     match numbers(&text[..len], "Pid:").as_deref() {
         _ if !is_same => Err(Error::WrongProc),

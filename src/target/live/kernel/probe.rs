@@ -1,0 +1,177 @@
+//! One probe for each feature. None of them looks at another process.
+
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use linux_raw_sys::general::PID_FS_MAGIC;
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use rustix::fs::{FsWord, fstatfs};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+use super::Feature;
+use crate::common::address::{Address, PAGE_SIZE};
+use crate::target::live::backing::can_probe_huge_pages;
+use crate::target::live::mounts::unique_id;
+use crate::target::live::pagemap::{Pagemap, try_scan};
+use crate::target::live::vma;
+
+/// Files whose presence is a feature.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// The slabs that hold every `userfaultfd` of the system.
+    pub(super) userfault_slabs: Option<File>,
+    /// A word for each page frame (`Documentation/admin-guide/mm/pagemap.rst`).
+    pub(super) page_flags: Option<File>,
+}
+
+impl Files {
+    pub(super) fn open() -> Self {
+        Self {
+            // From `fs/userfaultfd.c`. This cache has a constructor, so it is never merged with another one.
+            userfault_slabs: File::open("/sys/kernel/slab/userfaultfd_ctx_cache/slabs").ok(),
+            page_flags: File::open("/proc/kpageflags").ok(),
+        }
+    }
+}
+
+/// Whether the feature is there, as far as this process can tell by itself.
+pub(super) fn is_there(feature: Feature, files: &Files) -> bool {
+    match feature {
+        Feature::ProcessVm => copies_own_memory(),
+        Feature::PagemapScan => own("pagemap").is_none_or(|file| has_scan(&file)),
+        Feature::ScannedGuards => own("pagemap").is_none_or(|file| has_scanned_guards(&file)),
+        Feature::ProcmapQuery => own("maps").is_none_or(|file| has_query(&file)),
+        Feature::PageFrames => own("pagemap").is_some_and(|file| shows_frames(&file)),
+        Feature::PageFlags => files.page_flags.is_some(),
+        Feature::UserfaultSlabs => files.userfault_slabs.is_some(),
+        Feature::MinorFaults => can_probe_huge_pages(),
+        Feature::PidfdGetfd => copies_own_descriptor(),
+        Feature::PidfdInodes => {
+            pidfd_open(getpid(), PidfdFlags::empty()).is_ok_and(|pidfd| is_on_pidfs(&pidfd))
+        }
+        Feature::UniqueMounts => unique_id(Path::new("/proc")).is_some(),
+    }
+}
+
+fn own(name: &str) -> Option<File> {
+    File::open(format!("/proc/self/{name}")).ok()
+}
+
+/// A kernel or a seccomp filter that refuses this refuses it for every process (`__ptrace_may_access` in
+/// `kernel/ptrace.c` always lets a process look at itself).
+fn copies_own_memory() -> bool {
+    let (byte, mut copy) = (0x5a_u8, [0_u8]);
+    let remote = RemoteIoVec {
+        base: &raw const byte as usize,
+        len: 1,
+    };
+    let copied = process_vm_readv(Pid::this(), &mut [IoSliceMut::new(&mut copy)], &[remote]);
+    copied == Ok(1)
+}
+
+fn has_scan(pagemap: &File) -> bool {
+    try_scan(pagemap, false) != Err(Errno::ENOTTY)
+}
+
+fn has_scanned_guards(pagemap: &File) -> bool {
+    !matches!(try_scan(pagemap, true), Err(Errno::ENOTTY | Errno::EINVAL))
+}
+
+fn has_query(maps: &File) -> bool {
+    !matches!(
+        vma::query(maps, Address::new(0)),
+        Err(Errno::ENOTTY | Errno::EINVAL)
+    )
+}
+
+/// By the page that this function's own variable lies in.
+fn shows_frames(pagemap: &File) -> bool {
+    let byte = 0_u8;
+    let page = &raw const byte as u64 / PAGE_SIZE * PAGE_SIZE;
+    Pagemap::frame_in(pagemap, Address::new(page)).is_some()
+}
+
+fn copies_own_descriptor() -> bool {
+    pidfd_open(getpid(), PidfdFlags::empty())
+        .is_ok_and(|pidfd| pidfd_getfd(&pidfd, pidfd.as_raw_fd(), PidfdGetfdFlags::empty()).is_ok())
+}
+
+/// Before, all pidfds had one inode.
+fn is_on_pidfs(pidfd: impl AsFd) -> bool {
+    fstatfs(pidfd).is_ok_and(|found| found.f_type == PID_FS_MAGIC as FsWord)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// A file that knows none of the requests of `/proc`.
+    fn plain_file() -> File {
+        tempfile::tempfile().unwrap()
+    }
+
+    #[test]
+    fn a_file_that_knows_no_request_has_no_feature() {
+        let file = plain_file();
+        assert!(!has_scan(&file));
+        assert!(!has_scanned_guards(&file));
+        assert!(!has_query(&file));
+        assert!(!shows_frames(&file));
+        assert!(!is_on_pidfs(&file));
+    }
+
+    #[test]
+    fn frames_are_shown_where_an_entry_has_one() {
+        let file = plain_file();
+        // An entry for each page that this stack can lie in is too much; the one of our page will do.
+        let near = 0_u8;
+        let page = &raw const near as u64 / PAGE_SIZE;
+        for entry in [1_u64 << 63, 1 << 63 | 0x1234] {
+            for page in page - 16..page + 16 {
+                file.write_all_at(&entry.to_ne_bytes(), page * 8).unwrap();
+            }
+            assert_eq!(shows_frames(&file), entry & 0x1234 != 0);
+        }
+    }
+
+    /// What the probes find is what use finds.
+    #[test]
+    fn what_is_there_can_be_used() {
+        let files = Files::open();
+        let has = |feature| is_there(feature, &files);
+        let pagemap = own("pagemap").unwrap();
+        if has(Feature::PagemapScan) {
+            assert_eq!(try_scan(&pagemap, false), Ok(()));
+        }
+        if has(Feature::ScannedGuards) {
+            assert!(has(Feature::PagemapScan));
+            assert_eq!(try_scan(&pagemap, true), Ok(()));
+        }
+        if has(Feature::ProcmapQuery) {
+            let first = vma::query(&own("maps").unwrap(), Address::new(0)).unwrap();
+            assert!(first.is_some());
+        }
+        assert_eq!(has(Feature::PageFlags), files.page_flags.is_some());
+        assert_eq!(
+            has(Feature::UserfaultSlabs),
+            files.userfault_slabs.is_some()
+        );
+        assert_eq!(
+            has(Feature::UniqueMounts),
+            unique_id(Path::new("/")).is_some()
+        );
+        if has(Feature::PidfdInodes) {
+            assert!(has(Feature::PidfdGetfd), "the older one");
+        }
+        if has(Feature::MinorFaults) {
+            assert!(can_probe_huge_pages(), "again");
+        }
+        assert!(has(Feature::ProcessVm) && has(Feature::ProcessVm));
+    }
+}
