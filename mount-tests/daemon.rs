@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::getpid;
 
 use crate::support::{
-    Mount, PAGE, Program, Target, assert_bytes, daemon_binary, drop_kernel_pages, eventually,
-    is_mounted, open, pread_all, quote, run, sh, tests, unmount_lazily,
+    Mount, MountPoint, PAGE, Program, Target, assert_bytes, daemon_binary, daemons_on,
+    drop_kernel_pages, eventually, install, is_mounted, open, pread_all, quote, run, sh, tests,
+    unmount_lazily,
 };
+use crate::users::{as_user, public_daemon, users_point};
 
 tests![
     sigterm_and_sigint_unmount,
@@ -21,6 +25,9 @@ tests![
     one_thread_and_many_serve_alike,
     two_mounts_beside_each_other,
     the_daemon_keeps_few_ended_processes_open: [Need::Ptrace],
+    a_signal_that_was_ignored_at_the_start_stays_ignored: [Need::Tool("nohup")],
+    a_signal_that_waits_from_the_start_ends_the_mount,
+    a_signal_that_comes_while_mounting_ends_the_mount: [Need::PlainUser],
 ];
 
 /// SIGTERM and SIGINT unmount, and the daemon ends with exit code 0.
@@ -201,4 +208,84 @@ fn the_daemon_keeps_few_ended_processes_open() {
     }
     let now = open_files();
     assert!(now < before + 100, "{before} files open before, {now} now");
+}
+
+/// Under `nohup` SIGHUP does nothing, and the other signals do what they do.
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let mut command = Command::new("nohup");
+    command.arg(daemon_binary());
+    let mut mount = Mount::start(command);
+    assert!(mount.path("self").exists());
+    mount.signal(Signal::SIGHUP);
+    // Of two that wait the one of the smaller number would be taken first.
+    mount.signal(Signal::SIGTERM);
+    assert_eq!(mount.wait().code(), Some(0), "{}", mount.log());
+    let log = mount.log();
+    assert!(log.contains("SIGTERM"), "{log}");
+    assert!(!log.contains("SIGHUP"), "{log}");
+}
+
+/// Starts a program to which SIGTERM has come, and for which it is held back.
+fn with_a_signal_that_waits(command: &mut Command) -> &mut Command {
+    let send = || {
+        let mut held = SigSet::empty();
+        held.add(Signal::SIGTERM);
+        held.thread_block()?;
+        kill(getpid(), Signal::SIGTERM)?;
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only and allocates nothing.
+    unsafe { command.pre_exec(send) }
+}
+
+/// A signal that is there by the time the mount is made ends it: in the foreground by the way of any signal, and
+/// the command that would go to the background says so, and fails.
+fn a_signal_that_waits_from_the_start_ends_the_mount() {
+    let point = MountPoint::new();
+    let mut command = Command::new(daemon_binary());
+    let command = command.arg("-f").arg(point.path());
+    let output = run(with_a_signal_that_waits(command)).success();
+    output.one_line(&["SIGTERM: unmounting"]);
+    assert!(!is_mounted(point.path()));
+    let mut command = Command::new(daemon_binary());
+    let command = command.arg(point.path());
+    let output = run(with_a_signal_that_waits(command)).failure();
+    output.one_line(&["SIGTERM came while mounting"]);
+    assert!(!is_mounted(point.path()));
+    assert!(daemons_on(point.path()).is_empty());
+}
+
+/// So does one that comes while the mount is made: here the helper sends it, once it has mounted.
+fn a_signal_that_comes_while_mounting_ends_the_mount() {
+    for (flag, code) in [("-f", 0), ("", 1)] {
+        let point = users_point();
+        let helpers = point.outside().join("helpers");
+        std::fs::create_dir(&helpers).unwrap();
+        let source = point.outside().join("helper");
+        std::fs::write(
+            &source,
+            "#!/bin/sh\n\
+             PATH=${PATH#*:}\n\
+             test \"$1\" = -u && exec fusermount3 \"$@\"\n\
+             fusermount3 \"$@\"\n\
+             status=$?\n\
+             kill -TERM $PPID\n\
+             exit $status\n",
+        )
+        .unwrap();
+        install(&source, &helpers.join("fusermount3"));
+        let script = format!(
+            "code=0\n\
+             PATH={helpers}:$PATH {daemon} {flag} {point} || code=$?\n\
+             grep ' {bare} ' /proc/self/mounts\n\
+             exit $code",
+            helpers = quote(&helpers),
+            daemon = quote(&public_daemon(&point)),
+            point = quote(point.path()),
+            bare = point.path().display(),
+        );
+        let output = run(&mut as_user(&point, "", &script)).code(code);
+        assert_eq!(output.text(), "", "{flag:?}: it is still mounted");
+        output.one_line(&["SIGTERM"]);
+    }
 }

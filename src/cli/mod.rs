@@ -7,9 +7,10 @@ mod logging;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use procmemfs::mount::{Mode, Mount, MountConfig, Supervisor};
+use procmemfs::mount::{Mode, MountConfig, Prepared, Supervisor};
 
 use arguments::{Command, MountArguments};
+use daemon::Ends;
 
 /// Does what the command line asks for.
 pub(crate) fn run() -> ExitCode {
@@ -41,10 +42,14 @@ fn mount(arguments: &MountArguments) -> Result<()> {
     if arguments.foreground {
         logging::to_stderr(arguments.debug);
     }
-    let mount = Mount::new(&config, &arguments.mountpoint)?;
+    let prepared = Prepared::new(&config, &arguments.mountpoint)?;
+    // A signal that ended the process with the mount just made would leave a dead one. Until here one
+    // ends a look at a mount point that does not answer.
+    let ends = Ends::hold()?;
+    let mount = prepared.mount()?;
     if !arguments.foreground {
-        daemon::go_to_background()?;
+        daemon::go_to_background(&ends)?;
         logging::to_syslog();
     }
-    daemon::serve(mount)
+    daemon::serve(mount, &ends)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open, OpenFile};
 use crate::common::error::{Error, Result};
+use crate::common::metrics::Metrics;
 use crate::view::Seek;
 
 /// The counters as text.
@@ -27,7 +28,7 @@ impl File for Stats {
         _counted: &CountedUsage,
     ) -> Attributes {
         Attributes {
-            size: context.metrics().render().len() as u64,
+            size: Metrics::rendered_length(),
             modified: context.clock().wall(),
             valid: Duration::ZERO,
             ..plain

@@ -10,7 +10,7 @@ mod supervisor;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -40,6 +40,21 @@ use crate::transport::fuser::Adapter;
 /// the other is waited for. More would not be faster, and waste more around what lies scattered.
 const READAHEAD_KIB: &str = "2048";
 
+/// All that a mount needs, checked: nothing is mounted yet.
+///
+/// What is looked at until here may be of a file system that does not answer, and mounting takes a
+/// moment: a program that holds signals back does so between the two.
+#[derive(Debug)]
+pub struct Prepared {
+    config: MountConfig,
+    mountpoint: PathBuf,
+    source: Arc<LiveSource>,
+    fs: Arc<FileSystem>,
+    admission: Arc<Admission>,
+    server: Server,
+    invalidations: InvalidationQueue,
+}
+
 /// A mount that answers once it is [started](Self::start).
 #[derive(Debug)]
 pub struct Mount {
@@ -50,9 +65,8 @@ pub struct Mount {
     attached: Arc<Attached>,
 }
 
-impl Mount {
-    /// Mounts. No thread is started yet, so that the caller may still `fork`;
-    /// whoever comes to the mount meanwhile waits.
+impl Prepared {
+    /// Looks at the system and at the mount point.
     ///
     /// # Errors
     /// See [`MountError`].
@@ -97,27 +111,54 @@ impl Mount {
         let admission = Arc::new(admission);
         let fs = Arc::new(FileSystem::new(Context::new(services, options)));
         let (invalidations, queue) = Invalidations::new();
-        let (fuse, attached) = attach(&mountpoint, config)?;
-        source.set_own_device(attached.device());
+        let server = Server::new(Arc::clone(&fs), invalidations, Arc::clone(&admission));
+        Ok(Self {
+            config: config.clone(),
+            mountpoint,
+            source,
+            fs,
+            admission,
+            server,
+            invalidations: queue,
+        })
+    }
+
+    /// Mounts. No thread is started yet, so that the caller may still `fork`;
+    /// whoever comes to the mount meanwhile waits.
+    ///
+    /// # Errors
+    /// See [`MountError`].
+    pub fn mount(self) -> Result<Mount, MountError> {
+        let (fuse, attached) = attach(&self.mountpoint, &self.config)?;
+        self.source.set_own_device(attached.device());
         let mut session_config = Config::default();
-        session_config.n_threads = Some(config.threads);
+        session_config.n_threads = Some(self.config.threads);
         session_config.clone_fd = true;
         // `fuser` is given the connection alone: it would unmount by path, and that may be another's
         // by then.
-        let server = Server::new(Arc::clone(&fs), invalidations, Arc::clone(&admission));
-        let adapter = Adapter::new(server);
+        let adapter = Adapter::new(self.server);
         let session = Session::from_fd(adapter, fuse, SessionACL::Owner, session_config).map_err(
-            |error| MountError::Other(mountpoint, "agreeing with FUSE".to_owned(), error),
+            |error| MountError::Other(self.mountpoint, "agreeing with FUSE".to_owned(), error),
         )?;
         // After the two have agreed: the kernel sets it then.
         raise_readahead(attached.device());
-        Ok(Self {
+        Ok(Mount {
             session,
-            invalidations: queue,
-            fs,
-            admission,
+            invalidations: self.invalidations,
+            fs: self.fs,
+            admission: self.admission,
             attached: Arc::new(attached),
         })
+    }
+}
+
+impl Mount {
+    /// Prepares to mount, and [mounts](Prepared::mount).
+    ///
+    /// # Errors
+    /// See [`MountError`].
+    pub fn new(config: &MountConfig, mountpoint: &Path) -> Result<Self, MountError> {
+        Prepared::new(config, mountpoint)?.mount()
     }
 
     /// Starts a process that ends the mount where this one is killed and cannot end. To be
