@@ -220,15 +220,10 @@ impl LiveMemory {
     }
 
     fn is_all_writable(&self, start: Address, len: usize) -> bool {
-        let end = start.plus(len as u64);
-        let mut at = start;
-        while at < end {
-            match self.resolver.maps.at_or_after(at) {
-                Ok(Some(vma)) if vma.range.contains(at) && vma.writable => at = vma.range.end(),
-                _ => return false,
-            }
-        }
-        true
+        AddressRange::new(start, start.plus(len as u64)).is_some_and(|range| {
+            let mut runs = self.resolver.maps.over(range, None);
+            runs.all(|run| matches!(run, Ok(run) if run.state.is_some_and(|vma| vma.writable)))
+        })
     }
 
     /// Whether the bytes after the first `done` were refused since the
