@@ -163,7 +163,7 @@ fn counted(unreadable: Unreadable) -> Vec<u8> {
 
 fn unreadable(mapping: &Mapping) -> Option<&'static str> {
     match mapping.accessible_length() {
-        AccessibleLength::Whole | AccessibleLength::UpTo(_) => None,
+        AccessibleLength::Whole | AccessibleLength::UpTo(_) | AccessibleLength::OwnMount => None,
         AccessibleLength::Nothing(Barrier::Kernel) => {
             Some("pages of the kernel that it shows to the process alone")
         }

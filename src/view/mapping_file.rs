@@ -28,7 +28,9 @@ impl MappingFile {
                 whole.set_accessible_length(AccessibleLength::Whole);
                 Arc::new(whole)
             }
-            AccessibleLength::Whole | AccessibleLength::Nothing(_) => Arc::clone(&mapping),
+            AccessibleLength::Whole | AccessibleLength::OwnMount | AccessibleLength::Nothing(_) => {
+                Arc::clone(&mapping)
+            }
         };
         Self {
             memory,
