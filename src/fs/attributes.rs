@@ -8,7 +8,6 @@ use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::target::ProcessInfo;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::PageState;
 use crate::tree::{Generation, Inode, Kind, LISTING_VALID, Node, OpenProcess};
 use crate::view::SPACE_SIZE;
 
@@ -187,35 +186,12 @@ impl FileSystem {
                 self.held.of(&*process.memory, shown).ok()?
             }
         };
-        if held.total() >= shown.len() && self.is_unreadable(info, mapping) {
+        // Tools look for holes only where blocks are missing, so what is there and cannot be read shows none.
+        let is_own = info.identity.pid.get() == std::process::id();
+        if held.total() >= shown.len() && (is_own || mapping.is_of_own_mount()) {
             return Some(0);
         }
         Some((held.total() / BLOCK).max(u64::from(hidden)))
-    }
-
-    /// Whether memory that is held is none that can be read, as pages of this mount's own files.
-    /// Tools look for holes only where blocks are missing, so such a file shows none.
-    fn is_unreadable(&self, info: &ProcessInfo, mapping: &Mapping) -> bool {
-        let is_own = info.identity.pid.get() == std::process::id();
-        let device = mapping.device();
-        // Files of one device are all of this mount, or none is.
-        let is_known = *self.readable_device.lock() == device;
-        if !is_own && (is_known || !mapping.has_file()) {
-            return false;
-        }
-        let Some(process) = self.process(info) else {
-            return false;
-        };
-        let first = process.memory.extents(mapping, shown(mapping), 1);
-        let is_unreadable = first.is_ok_and(|extents| {
-            extents
-                .first()
-                .is_some_and(|extent| extent.state == PageState::Unreadable)
-        });
-        if !is_own && !is_unreadable {
-            *self.readable_device.lock() = device;
-        }
-        is_unreadable
     }
 
     /// Counts the memory that the nodes of one listing hold, all of it together.

@@ -10,13 +10,10 @@ mod xattr;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::common::metrics::Metrics;
 use crate::common::recent::sooner;
 use crate::target::ProcessSource;
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::mapping::Device;
 use crate::tree::{HandleTable, InodeTable, ProcessTable};
 use crate::view::FaultPolicy;
 
@@ -68,8 +65,6 @@ pub struct FileSystem {
     processes: ProcessTable,
     opened: OpenProcesses,
     held: HeldMemory,
-    /// The device of a file whose pages could be read when it was last asked for.
-    readable_device: Mutex<Device>,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: std::time::SystemTime,
 }
@@ -94,7 +89,6 @@ impl FileSystem {
             ),
             services,
             options,
-            readable_device: Mutex::new(Device::default()),
             mounted,
         }
     }
