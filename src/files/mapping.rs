@@ -13,7 +13,7 @@ use super::{
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
-use crate::target::page_state::{MemoryUsage, PageState};
+use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
 use crate::view::{MappingFile, Seek};
 
@@ -124,35 +124,12 @@ impl Mapping {
                 context.usages.of(&*process.memory, shown).ok()?
             }
         };
-        if held.total() >= shown.len() && self.is_unreadable(context) {
+        // Tools look for holes only where blocks are missing, so what is there and cannot be read shows none.
+        let is_own = self.info.identity.pid.get() == std::process::id();
+        if held.total() >= shown.len() && (is_own || self.mapping.is_of_own_mount()) {
             return Some(0);
         }
         Some((held.total() / BLOCK).max(u64::from(hidden)))
-    }
-
-    /// Whether memory that is held is none that can be read, as pages of this mount's own files.
-    /// Tools look for holes only where blocks are missing, so such a file shows none.
-    fn is_unreadable(&self, context: &Context) -> bool {
-        let is_own = self.info.identity.pid.get() == std::process::id();
-        let device = self.mapping.device();
-        // Files of one device are all of this mount, or none is.
-        let is_known = *context.readable_device.lock() == device;
-        if !is_own && (is_known || !self.mapping.has_file()) {
-            return false;
-        }
-        let Some(process) = context.open_process(&self.info) else {
-            return false;
-        };
-        let first = process.memory.extents(&self.mapping, self.shown(), 1);
-        let is_unreadable = first.is_ok_and(|extents| {
-            extents
-                .first()
-                .is_some_and(|extent| extent.state == PageState::Unreadable)
-        });
-        if !is_own && !is_unreadable {
-            *context.readable_device.lock() = device;
-        }
-        is_unreadable
     }
 }
 
@@ -253,7 +230,7 @@ impl File for Mapping {
 
 fn unreadable(mapping: &Memory) -> Option<&'static str> {
     match mapping.accessible_length() {
-        AccessibleLength::Whole | AccessibleLength::UpTo(_) => None,
+        AccessibleLength::Whole | AccessibleLength::UpTo(_) | AccessibleLength::OwnMount => None,
         AccessibleLength::Nothing(Barrier::Kernel) => {
             Some("pages of the kernel that it shows to the process alone")
         }

@@ -25,14 +25,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::common::recent::sooner;
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::mapping::Device;
 use crate::target::{ProcessId, ProcessInfo, ProcessSource};
 use crate::view::{FaultPolicy, Seek};
 
@@ -383,8 +380,6 @@ pub(crate) struct Context {
     processes: ProcessTable,
     opened: OpenProcesses,
     usages: MemoryUsages,
-    /// The device of a file whose pages could be read when it was last asked for.
-    readable_device: Mutex<Device>,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: SystemTime,
 }
@@ -399,7 +394,6 @@ impl Context {
             opened: OpenProcesses::new(services.clone(), Arc::clone(clock)),
             usages: MemoryUsages::new(Arc::clone(clock), bound),
             processes: ProcessTable::new(Arc::clone(&services.source), Arc::clone(clock), bound),
-            readable_device: Mutex::new(Device::default()),
             services,
             options,
         }

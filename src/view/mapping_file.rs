@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::range::{self, Manner, Seek, Unreadable};
+use super::range::{Manner, Seek, Unreadable, Window};
 use super::{FaultPolicy, Short};
-use crate::common::address::Address;
 use crate::common::error::{Error, Result};
 use crate::target::mapping::{AccessibleLength, Mapping};
 use crate::target::{ProcessMemory, WriteMode};
@@ -29,7 +28,9 @@ impl MappingFile {
                 whole.set_accessible_length(AccessibleLength::Whole);
                 Arc::new(whole)
             }
-            AccessibleLength::Whole | AccessibleLength::Nothing(_) => Arc::clone(&mapping),
+            AccessibleLength::Whole | AccessibleLength::OwnMount | AccessibleLength::Nothing(_) => {
+                Arc::clone(&mapping)
+            }
         };
         Self {
             memory,
@@ -55,18 +56,11 @@ impl MappingFile {
             Short::Allowed => &self.mapping,
             Short::Refused => &self.whole,
         };
-        let wanted = len_from(mapping, offset, buffer.len());
         let manner = Manner {
             faults: self.faults,
             short,
         };
-        range::read(
-            &*self.memory,
-            std::slice::from_ref(mapping),
-            self.address(offset),
-            &mut buffer[..wanted],
-            manner,
-        )
+        self.window(mapping).read_at(offset, buffer, manner)
     }
 
     /// Writes exactly these bytes, and returns how many got there.
@@ -77,9 +71,12 @@ impl MappingFile {
         if data.is_empty() {
             return Ok(0);
         }
-        match len_from(&self.mapping, offset, data.len()) {
+        match self.window(&self.mapping).len_from(offset, data.len()) {
             0 => Err(Error::PastEnd),
-            len => self.memory.write(self.address(offset), &data[..len], mode),
+            len => {
+                let address = self.mapping.range().start().plus(offset);
+                self.memory.write(address, &data[..len], mode)
+            }
         }
     }
 
@@ -88,19 +85,7 @@ impl MappingFile {
     /// # Errors
     /// `NoMoreData` at and past the end, and for data where only holes are left.
     pub fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
-        let size = self.size();
-        if offset >= size {
-            return Err(Error::NoMoreData);
-        }
-        let start = self.mapping.range().start();
-        let end = start.plus(size);
-        let mappings = std::slice::from_ref(&self.mapping);
-        let found = range::seek(&*self.memory, mappings, self.address(offset), end, whence)?;
-        match (found, whence) {
-            (Some(address), _) => Ok(address.since(start)),
-            (None, Seek::Hole) => Ok(size),
-            (None, Seek::Data) => Err(Error::NoMoreData),
-        }
+        self.window(&self.mapping).seek(offset, whence)
     }
 
     /// Counts the bytes of the mapping that cannot be read now, those past the end of the file
@@ -109,26 +94,27 @@ impl MappingFile {
     /// # Errors
     /// Whatever the memory says.
     pub fn unreadable(&self, at_most: usize) -> Result<Unreadable> {
-        let mappings = std::slice::from_ref(&self.mapping);
-        let end = self.mapping.range().end();
-        range::unreadable(&*self.memory, mappings, end, at_most)
+        let whole = Window {
+            range: self.mapping.range(),
+            ..self.window(&self.mapping)
+        };
+        whole.unreadable(at_most)
     }
 
-    fn address(&self, offset: u64) -> Address {
-        self.mapping.range().start().plus(offset)
+    /// The part of `mapping` that the file shows.
+    fn window<'a>(&'a self, mapping: &'a Arc<Mapping>) -> Window<'a> {
+        Window {
+            memory: &*self.memory,
+            mappings: std::slice::from_ref(mapping),
+            range: mapping.range().truncated(mapping.size()),
+        }
     }
-}
-
-/// Bytes of a range of `len` from `offset` on that lie in the file of `mapping`.
-fn len_from(mapping: &Mapping, offset: u64, len: usize) -> usize {
-    let left = mapping.size().saturating_sub(offset);
-    usize::try_from(left).map_or(len, |left| left.min(len))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::address::PAGE_SIZE;
+    use crate::common::address::{Address, PAGE_SIZE};
     use crate::target::cache::DeniedMemory;
     use crate::target::fake::{self, Call, FakeProcess};
     use crate::target::mapping::{AddressSpace, Barrier};

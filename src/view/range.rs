@@ -21,12 +21,72 @@ pub(super) fn covering(mappings: &Mappings, address: Address) -> Option<(&Arc<Ma
 }
 
 /// The start of the first byte at or after `address` that can be accessed.
-pub(super) fn next_start(mappings: &Mappings, address: Address) -> Option<Address> {
+fn next_start(mappings: &Mappings, address: Address) -> Option<Address> {
     let index = mappings.partition_point(|mapping| mapping.range().end() <= address);
     mappings[index..]
         .iter()
         .find(|mapping| mapping.range().start().plus(mapping.size()) > address)
         .map(|mapping| mapping.range().start().max(address))
+}
+
+/// A range of addresses as a file: offset 0 is its first byte.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window<'a> {
+    pub(super) memory: &'a dyn ProcessMemory,
+    pub(super) mappings: &'a Mappings,
+    pub(super) range: AddressRange,
+}
+
+impl Window<'_> {
+    fn address(&self, offset: u64) -> Address {
+        self.range.start().plus(offset)
+    }
+
+    /// Reads from `offset` on, and returns how many bytes it got: fewer than `buffer` holds at the
+    /// end of the file, or as `manner` allows.
+    ///
+    /// # Errors
+    /// `Unreachable` or `Incomplete` where bytes cannot be read, and whatever the memory says.
+    pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8], manner: Manner) -> Result<usize> {
+        let wanted = self.len_from(offset, buffer.len());
+        let (start, buffer) = (self.address(offset), &mut buffer[..wanted]);
+        read(self.memory, self.mappings, start, buffer, manner)
+    }
+
+    /// Bytes of `len` from `offset` on that lie in the file.
+    pub(super) fn len_from(&self, offset: u64, len: usize) -> usize {
+        let left = self.range.len().saturating_sub(offset);
+        usize::try_from(left).map_or(len, |left| left.min(len))
+    }
+
+    /// Where data or a hole starts, from `offset` on; the end of the file counts as a hole.
+    ///
+    /// # Errors
+    /// `NoMoreData` at and past the end, and for data where only holes are left.
+    pub(super) fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
+        let size = self.range.len();
+        if offset >= size {
+            return Err(Error::NoMoreData);
+        }
+        let (start, end) = (self.address(offset), self.range.end());
+        match (
+            seek(self.memory, self.mappings, start, end, whence)?,
+            whence,
+        ) {
+            (Some(address), _) => Ok(address.since(self.range.start())),
+            (None, Seek::Hole) => Ok(size),
+            (None, Seek::Data) => Err(Error::NoMoreData),
+        }
+    }
+
+    /// Counts the bytes of the mappings in this file that cannot be read now; gaps between
+    /// mappings are none. Takes in `at_most` extents.
+    ///
+    /// # Errors
+    /// Whatever the memory says.
+    pub(super) fn unreadable(&self, at_most: usize) -> Result<Unreadable> {
+        unreadable(self.memory, self.mappings, self.range.end(), at_most)
+    }
 }
 
 /// How a range is read.
@@ -40,7 +100,7 @@ pub(super) struct Manner {
 ///
 /// # Errors
 /// `Unreachable` or `Incomplete` where bytes cannot be read, and whatever the memory says.
-pub(super) fn read(
+fn read(
     memory: &dyn ProcessMemory,
     mappings: &Mappings,
     start: Address,
@@ -154,7 +214,7 @@ const COUNTED_AT_ONCE: usize = 1024;
 ///
 /// # Errors
 /// Whatever the memory says.
-pub(super) fn seek(
+fn seek(
     memory: &dyn ProcessMemory,
     mappings: &Mappings,
     start: Address,
@@ -212,7 +272,7 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// Whatever the memory says.
-pub(super) fn unreadable(
+fn unreadable(
     memory: &dyn ProcessMemory,
     mappings: &Mappings,
     end: Address,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::range::{self, Manner, Seek, Unreadable};
+use super::range::{self, Manner, Seek, Unreadable, Window};
 use super::{FaultPolicy, Short};
-use crate::common::address::Address;
+use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::Mapping;
 use crate::target::{ProcessMemory, WriteMode};
@@ -45,19 +45,11 @@ impl SpaceFile {
     /// `Unreachable` or `Incomplete` where bytes cannot be read, as in a gap
     /// between mappings, and whatever the memory says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8], short: Short) -> Result<usize> {
-        let left = SPACE_SIZE.saturating_sub(offset);
-        let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let manner = Manner {
             faults: self.faults,
             short,
         };
-        range::read(
-            &*self.memory,
-            &self.mappings,
-            Address::new(offset),
-            &mut buffer[..wanted],
-            manner,
-        )
+        self.window().read_at(offset, buffer, manner)
     }
 
     /// Writes exactly these bytes, and returns how many got there before the
@@ -102,18 +94,7 @@ impl SpaceFile {
     /// # Errors
     /// `NoMoreData` at and past the end, and for data where only holes are left.
     pub fn seek(&self, offset: u64, whence: Seek) -> Result<u64> {
-        if offset >= SPACE_SIZE {
-            return Err(Error::NoMoreData);
-        }
-        let (start, end) = (Address::new(offset), Address::new(SPACE_SIZE));
-        match (
-            range::seek(&*self.memory, &self.mappings, start, end, whence)?,
-            whence,
-        ) {
-            (Some(address), _) => Ok(address.get()),
-            (None, Seek::Hole) => Ok(SPACE_SIZE),
-            (None, Seek::Data) => Err(Error::NoMoreData),
-        }
+        self.window().seek(offset, whence)
     }
 
     /// Counts the bytes of the mappings in this file that cannot be read now; gaps between
@@ -122,8 +103,15 @@ impl SpaceFile {
     /// # Errors
     /// Whatever the memory says.
     pub fn unreadable(&self, at_most: usize) -> Result<Unreadable> {
-        let end = Address::new(SPACE_SIZE);
-        range::unreadable(&*self.memory, &self.mappings, end, at_most)
+        self.window().unreadable(at_most)
+    }
+
+    fn window(&self) -> Window<'_> {
+        Window {
+            memory: &*self.memory,
+            mappings: &self.mappings,
+            range: AddressRange::new(Address::new(0), Address::new(SPACE_SIZE)).unwrap_or_default(),
+        }
     }
 }
 

@@ -57,14 +57,16 @@ impl Drop for CachedMemory {
     }
 }
 
-/// A part of a request that the cache does not hold, to be read from the process.
-#[derive(Debug)]
-struct Missing<'a> {
-    /// Where the part starts in the whole request, in bytes.
+/// Neighbouring bytes of a request that the cache does not hold: a part of one segment, not empty.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    /// Where it starts in the whole request, in bytes.
     position: usize,
-    address: Address,
-    buffer: &'a mut [u8],
-    mapping: &'a Mapping,
+    /// The segment's number.
+    segment: usize,
+    /// Where it starts in the segment, in bytes.
+    offset: usize,
+    len: usize,
 }
 
 impl ProcessMemory for CachedMemory {
@@ -79,29 +81,35 @@ impl ProcessMemory for CachedMemory {
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let wanted = requested(segments);
         let epoch = self.freshness.current(&self.epoch);
-        let mut missing = match self.cache.look(self.space, epoch) {
-            Some(mut look) => take_hits(segments, |address, out| look.copy(address, out)),
-            None => take_hits(segments, |_, _| false),
+        let gaps = match self.cache.look(self.space, epoch) {
+            Some(mut look) => copy_hits(segments, |address, out| look.copy(address, out)),
+            None => copy_hits(segments, |_, _| false),
         };
-        let pages = |buffers: usize| (buffers as u64).div_ceil(PAGE_SIZE);
-        let unknown: usize = missing.iter().map(|part| part.buffer.len()).sum();
+        let pages = |bytes: usize| (bytes as u64).div_ceil(PAGE_SIZE);
+        let unknown: usize = gaps.iter().map(|gap| gap.len).sum();
         self.cache.metrics().cache_hits.add(pages(wanted - unknown));
         self.cache.metrics().cache_misses.add(pages(unknown));
 
-        let Some(first) = missing.first() else {
+        let Some(first) = gaps.first() else {
             return Ok(wanted);
         };
-        let (first_position, first_address) = (first.position, first.address);
-        let answer = if wanted <= LARGEST_KEPT {
-            self.read_pages(&mut missing, epoch)
-        } else {
-            self.read_through(&mut missing)
+        let first_address = segments[first.segment].address.plus(first.offset as u64);
+        let fill = |missing: &mut [ReadSegment<'_>]| {
+            if wanted <= LARGEST_KEPT {
+                self.read_pages(missing, epoch)
+            } else {
+                self.inner.read(missing)
+            }
         };
-        match answer {
-            Ok(None) => Ok(wanted),
-            Ok(Some(position)) if position > 0 => Ok(position),
-            Err(error) if error.is_of_bytes() && first_position > 0 => Ok(first_position),
-            Ok(Some(_)) | Err(Error::Unreachable(_)) => Err(Error::Unreachable(first_address)),
+        let answer = if unknown == wanted {
+            fill(segments)
+        } else {
+            fill(&mut missing(segments, &gaps))
+        };
+        match answer.map(|done| end_of(&gaps, done).unwrap_or(wanted)) {
+            Ok(end) if end > 0 => Ok(end),
+            Err(error) if error.is_of_bytes() && first.position > 0 => Ok(first.position),
+            Ok(_) | Err(Error::Unreachable(_)) => Err(Error::Unreachable(first_address)),
             Err(error) => Err(error),
         }
     }
@@ -135,116 +143,115 @@ impl ProcessMemory for CachedMemory {
 }
 
 impl CachedMemory {
-    /// Reads the parts straight into the caller's buffers.
-    ///
-    /// Returns the position in the request where the bytes end, `None` where there are all.
-    fn read_through(&self, missing: &mut [Missing<'_>]) -> Result<Option<usize>> {
-        let mut segments: Vec<ReadSegment<'_>> = missing
-            .iter_mut()
-            .map(|part| ReadSegment {
-                address: part.address,
-                buffer: part.buffer,
-                mapping: part.mapping,
-            })
-            .collect();
-        let mut left = self.inner.read(&mut segments)?;
-        for part in missing {
-            if left < part.buffer.len() {
-                return Ok(Some(part.position + left));
-            }
-            left -= part.buffer.len();
-        }
-        Ok(None)
-    }
-
-    /// Reads the whole pages that hold the parts, and keeps them. Returns as [`read_through`](Self::read_through).
-    fn read_pages(
-        &self,
-        missing: &mut [Missing<'_>],
-        epoch: super::Epoch,
-    ) -> Result<Option<usize>> {
-        let mut pages: Vec<(Address, Vec<u8>)> = missing
-            .iter()
-            .map(|part| {
-                let start = part.address.page_start();
-                let end = part.address.plus(part.buffer.len() as u64);
-                let len = end.since(start).next_multiple_of(PAGE_SIZE);
-                (start, vec![0; len as usize])
-            })
-            .collect();
-        let mut segments: Vec<ReadSegment<'_>> = pages
-            .iter_mut()
-            .zip(&*missing)
-            .map(|((start, buffer), part)| ReadSegment {
-                address: *start,
+    /// As [`read`](ProcessMemory::read), by the whole pages that hold the segments, which are kept.
+    fn read_pages(&self, segments: &mut [ReadSegment<'_>], epoch: super::Epoch) -> Result<usize> {
+        let mut bytes = vec![0; segments.iter().map(pages_len).sum()];
+        let mut rest = bytes.as_mut_slice();
+        let mut pages = Vec::with_capacity(segments.len());
+        for segment in &*segments {
+            let (buffer, after) = rest.split_at_mut(pages_len(segment));
+            rest = after;
+            pages.push(ReadSegment {
+                address: segment.address.page_start(),
                 buffer,
-                mapping: part.mapping,
-            })
-            .collect();
-        let mut left = self.inner.read(&mut segments)?;
+                mapping: segment.mapping,
+            });
+        }
+        let mut left = self.inner.read(&mut pages)?;
         let is_valid = self.freshness.is_valid(epoch);
-        for ((start, bytes), part) in pages.iter().zip(missing) {
-            let read = left.min(bytes.len());
-            left -= read;
+        let mut done = 0;
+        for (pages, segment) in pages.iter().zip(segments) {
+            let read = &pages.buffer[..left.min(pages.buffer.len())];
+            left -= read.len();
             if is_valid {
-                self.cache.add(self.space, epoch, *start, &bytes[..read]);
+                self.cache.add(self.space, epoch, pages.address, read);
             }
-            let skipped = part.address.since(*start) as usize;
-            let useful = read.saturating_sub(skipped).min(part.buffer.len());
-            part.buffer[..useful].copy_from_slice(&bytes[skipped..skipped + useful]);
-            if useful < part.buffer.len() {
-                return Ok(Some(part.position + useful));
+            let skipped = segment.address.since(pages.address) as usize;
+            let useful = read.len().saturating_sub(skipped).min(segment.buffer.len());
+            segment.buffer[..useful].copy_from_slice(&read[skipped..][..useful]);
+            done += useful;
+            if useful < segment.buffer.len() {
+                break;
             }
         }
-        Ok(None)
+        Ok(done)
     }
 }
 
-/// Lets `copy` fill what it can, page by page, and returns the rest, neighbours joined.
-fn take_hits<'s>(
-    segments: &'s mut [ReadSegment<'_>],
-    mut copy: impl FnMut(Address, &mut [u8]) -> bool,
-) -> Vec<Missing<'s>> {
-    let mut missing = Vec::new();
-    let mut position = 0;
-    for segment in segments {
-        let mapping = segment.mapping;
-        let mut address = segment.address;
-        let mut rest = &mut *segment.buffer;
-        // Bytes at the front of `rest` that are known to be missing.
-        let mut gap = 0;
-        while gap < rest.len() {
-            let at = address.plus(gap as u64);
-            let here = (at.left_in_page() as usize).min(rest.len() - gap);
-            if !copy(at, &mut rest[gap..gap + here]) {
-                gap += here;
-                continue;
-            }
-            let (buffer, after) = rest.split_at_mut(gap);
-            if gap > 0 {
-                missing.push(Missing {
-                    position,
-                    address,
-                    buffer,
-                    mapping,
-                });
-            }
-            rest = &mut after[here..];
-            position += gap + here;
-            address = at.plus(here as u64);
-            gap = 0;
+/// Length of the whole pages that hold a segment, in bytes.
+fn pages_len(segment: &ReadSegment<'_>) -> usize {
+    match segment.buffer.len() {
+        0 => 0,
+        len => {
+            let skipped = segment.address.since(segment.address.page_start()) as usize;
+            (skipped + len).next_multiple_of(PAGE_SIZE as usize)
         }
-        if gap > 0 {
-            missing.push(Missing {
-                position,
-                address,
-                buffer: rest,
+    }
+}
+
+/// Lets `copy` fill what it can, page by page, and returns the rest, neighbours of one segment joined.
+fn copy_hits(
+    segments: &mut [ReadSegment<'_>],
+    mut copy: impl FnMut(Address, &mut [u8]) -> bool,
+) -> Vec<Gap> {
+    let mut gaps: Vec<Gap> = Vec::new();
+    let mut position = 0;
+    for (number, segment) in segments.iter_mut().enumerate() {
+        let mut offset = 0;
+        while offset < segment.buffer.len() {
+            let at = segment.address.plus(offset as u64);
+            let here = (at.left_in_page() as usize).min(segment.buffer.len() - offset);
+            if !copy(at, &mut segment.buffer[offset..offset + here]) {
+                match gaps.last_mut() {
+                    Some(last) if last.segment == number && last.offset + last.len == offset => {
+                        last.len += here;
+                    }
+                    _ => gaps.push(Gap {
+                        position,
+                        segment: number,
+                        offset,
+                        len: here,
+                    }),
+                }
+            }
+            offset += here;
+            position += here;
+        }
+    }
+    gaps
+}
+
+/// The gaps as segments of their own.
+fn missing<'s>(segments: &'s mut [ReadSegment<'_>], gaps: &[Gap]) -> Vec<ReadSegment<'s>> {
+    let mut missing = Vec::with_capacity(gaps.len());
+    let mut gaps = gaps.iter().peekable();
+    for (number, segment) in segments.iter_mut().enumerate() {
+        let (address, mapping) = (segment.address, segment.mapping);
+        let mut rest = &mut *segment.buffer;
+        let mut start = 0;
+        while let Some(gap) = gaps.next_if(|gap| gap.segment == number) {
+            let (buffer, after) = rest[gap.offset - start..].split_at_mut(gap.len);
+            rest = after;
+            start = gap.offset + gap.len;
+            missing.push(ReadSegment {
+                address: address.plus(gap.offset as u64),
+                buffer,
                 mapping,
             });
         }
-        position += gap;
     }
     missing
+}
+
+/// Where the bytes of a request end of whose gaps the first `done` bytes were filled; `None` where all were.
+fn end_of(gaps: &[Gap], mut done: usize) -> Option<usize> {
+    for gap in gaps {
+        if done < gap.len {
+            return Some(gap.position + done);
+        }
+        done -= gap.len;
+    }
+    None
 }
 
 #[cfg(test)]

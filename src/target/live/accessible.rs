@@ -35,8 +35,9 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
             }
             continue;
         }
-        // Asking this mount of one of its own files could wait for itself.
+        // Not even the file's status: asking this mount for it could wait for itself.
         if own_device.is_some_and(|device| mapping.is_on(device)) {
+            mapping.set_accessible_length(AccessibleLength::OwnMount);
             continue;
         }
         let key = (mapping.device(), mapping.inode(), mapping.path().to_vec());

@@ -8,12 +8,13 @@ use nix::errno::Errno;
 use super::kernel::Feature;
 use super::pinned::Pinned;
 use super::resolver::{PageSource, Resolver, Sources};
-use super::{vdso, vm};
+use super::vdso;
+use super::vm::{self, Batch};
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::{Extent, MemoryUsage};
+use crate::target::page_state::{Extent, MemoryUsage, Run};
 use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
 
 /// Memory of a pinned process: `process_vm_readv` for what is in it, the file
@@ -29,12 +30,69 @@ pub(super) struct LiveMemory {
     calls_refused: AtomicBool,
 }
 
-/// A part of a request.
-struct Piece<'a> {
+/// A part of a request whose bytes have one source.
+struct Part<'s, 'r> {
     address: Address,
-    buffer: &'a mut [u8],
-    mapping: &'a Mapping,
-    source: PageSource,
+    /// Not empty.
+    buffer: &'s mut [u8],
+    mapping: &'s Mapping,
+    source: &'r PageSource,
+}
+
+/// Cuts segments up by the sources of their bytes.
+struct Parts<'s, 'm, 'r> {
+    segments: std::slice::IterMut<'s, ReadSegment<'m>>,
+    /// What is left of a segment.
+    address: Address,
+    rest: &'s mut [u8],
+    mapping: Option<&'s Mapping>,
+    sources: &'r [Run<PageSource>],
+}
+
+impl<'s, 'm, 'r> Parts<'s, 'm, 'r> {
+    fn of(segments: &'s mut [ReadSegment<'m>], sources: &'r [Run<PageSource>]) -> Self {
+        Self {
+            segments: segments.iter_mut(),
+            address: Address::default(),
+            rest: &mut [],
+            mapping: None,
+            sources,
+        }
+    }
+}
+
+impl<'s, 'r> Iterator for Parts<'s, '_, 'r> {
+    type Item = Part<'s, 'r>;
+
+    fn next(&mut self) -> Option<Part<'s, 'r>> {
+        while self.rest.is_empty() {
+            let segment = self.segments.next()?;
+            self.address = segment.address;
+            self.rest = &mut *segment.buffer;
+            self.mapping = Some(segment.mapping);
+        }
+        // They were found segment by segment, so none that was passed over is needed again.
+        let skipped = self
+            .sources
+            .iter()
+            .take_while(|run| !run.range.contains(self.address));
+        self.sources = &self.sources[skipped.count()..];
+        let run = self.sources.first();
+        debug_assert!(run.is_some(), "all of a request has its source");
+        let run = run?;
+        let left = usize::try_from(run.range.end().since(self.address)).unwrap_or(usize::MAX);
+        let rest = std::mem::take(&mut self.rest);
+        let (buffer, after) = rest.split_at_mut(left.min(rest.len()));
+        let address = self.address;
+        self.address = address.plus(buffer.len() as u64);
+        self.rest = after;
+        Some(Part {
+            address,
+            buffer,
+            mapping: self.mapping?,
+            source: &run.state,
+        })
+    }
 }
 
 impl LiveMemory {
@@ -71,71 +129,87 @@ impl LiveMemory {
         }
     }
 
-    /// Cuts segments up by where their bytes are: those that lie in one mapping near each other are
+    /// The sources of all bytes of the segments, in their order. Those that lie in one mapping near each other are
     /// resolved together.
-    fn plan<'s>(
-        &self,
-        segments: &'s mut [ReadSegment<'_>],
-        pieces: &mut Vec<Piece<'s>>,
-    ) -> Result<()> {
-        for group in segments.chunk_by_mut(are_near) {
-            let mapping = group[0].mapping;
-            let start = group[0].address;
-            let end = group.iter().map(end_of).max().unwrap_or(start);
-            let hull = AddressRange::new(start, end).unwrap_or_default();
-            let sources = self.resolve(mapping, hull)?;
-            let mut sources = sources.iter().peekable();
-            for segment in group {
-                let mut at = segment.address;
-                let mut rest = &mut *segment.buffer;
-                while !rest.is_empty() {
-                    while sources.next_if(|run| run.range.end() <= at).is_some() {}
-                    let Some(run) = sources.peek() else {
-                        return Err(Error::system("PAGEMAP_SCAN", Errno::EIO));
-                    };
-                    let left = usize::try_from(run.range.end().since(at)).unwrap_or(usize::MAX);
-                    let (buffer, after) = rest.split_at_mut(left.min(rest.len()));
-                    let address = at;
-                    at = at.plus(buffer.len() as u64);
-                    rest = after;
-                    pieces.push(Piece {
-                        address,
-                        buffer,
-                        mapping,
-                        source: run.state.clone(),
-                    });
+    fn resolve(&self, segments: &[ReadSegment<'_>]) -> Result<Sources> {
+        let mut sources = Sources::new();
+        for group in segments.chunk_by(are_near) {
+            let range = AddressRange::new(group[0].address, end_of(&group[group.len() - 1]));
+            let range = range.unwrap_or_default();
+            let mut at = range.start();
+            while let Some(rest) =
+                AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty())
+            {
+                let more = if self.touch {
+                    self.resolver.resolve_touching(rest)
+                } else {
+                    self.resolver.resolve(group[0].mapping, rest, usize::MAX)
+                };
+                let more = more.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
+                match more.last() {
+                    Some(last) => at = last.range.end(),
+                    None => return Err(Error::system("PAGEMAP_SCAN", Errno::EIO)),
+                }
+                if sources.is_empty() {
+                    sources = more;
+                } else {
+                    sources.extend(more);
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// The sources of all of `range`.
-    fn resolve(&self, mapping: &Mapping, range: AddressRange) -> Result<Sources> {
-        let mut sources = Sources::new();
-        let mut at = range.start();
-        while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
-            let more = if self.touch {
-                self.resolver.resolve_touching(rest)
-            } else {
-                self.resolver.resolve(mapping, rest, usize::MAX)
-            };
-            let more = more.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))?;
-            match more.last() {
-                Some(last) => at = last.range.end(),
-                None => return Err(Error::system("PAGEMAP_SCAN", Errno::EIO)),
-            }
-            sources.extend(more);
         }
         Ok(sources)
     }
 
-    /// Reads what the process itself holds: one call for all of it.
-    fn read_process(&self, segments: &mut [ReadSegment<'_>]) -> std::result::Result<usize, Errno> {
+    /// Reads what the process itself holds, in as few calls as the kernel allows.
+    fn read_process<'s>(
+        &self,
+        parts: impl Iterator<Item = Part<'s, 's>>,
+    ) -> std::result::Result<usize, Errno> {
+        let mut parts = parts.peekable();
         let mut done = 0;
-        for run in segments.chunk_by_mut(|one, next| is_readable(one) == is_readable(next)) {
-            let wanted: usize = run.iter().map(|segment| segment.buffer.len()).sum();
-            match self.read_run(run) {
+        while let Some(first) = parts.peek() {
+            let is_readable = first.mapping.protection().read;
+            let is_alike = |part: &Part<'_, '_>| part.mapping.protection().read == is_readable;
+            let mut batch = Batch::default();
+            while !batch.is_full()
+                && let Some(part) = parts.next_if(is_alike)
+            {
+                batch.push(part.address, part.buffer);
+            }
+            match self.read_batch(&mut batch, is_readable) {
+                Ok(read) => {
+                    done += read;
+                    if read < batch.bytes() {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(done)
+    }
+
+    fn read_batch(
+        &self,
+        batch: &mut Batch<'_>,
+        is_readable: bool,
+    ) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        if is_readable && self.are_calls_open() {
+            match batch.read(self.identity().pid, &self.metrics) {
+                Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.note_refusal(errno),
+                // Its first thread has ended, or all of it has.
+                Err(Errno::ESRCH) => (),
+                Err(Errno::EFAULT) if self.has_lost_protection(batch, 0) => (),
+                Ok(read) if self.has_lost_protection(batch, read) => done = read,
+                answer => return answer,
+            }
+        }
+        for (address, buffer) in batch.rest(done) {
+            self.metrics.mem_reads.increment();
+            let wanted = buffer.len();
+            match self.pinned.read(address, buffer) {
                 Ok(read) => {
                     done += read;
                     if read < wanted {
@@ -149,114 +223,62 @@ impl LiveMemory {
         Ok(done)
     }
 
-    fn read_run(&self, run: &mut [ReadSegment<'_>]) -> std::result::Result<usize, Errno> {
-        let mut done = 0;
-        if run.first().is_some_and(is_readable) && self.are_calls_open() {
-            match vm::read(self.identity().pid, run, &self.metrics) {
-                Err(errno @ (Errno::EPERM | Errno::ENOSYS)) => self.note_refusal(errno),
-                // Its first thread has ended, or all of it has.
-                Err(Errno::ESRCH) => (),
-                Err(Errno::EFAULT) if self.has_lost_protection(run, 0) => (),
-                Ok(read) if self.has_lost_protection(run, read) => done = read,
-                answer => return answer,
-            }
-        }
-        let mut skip = done;
-        for segment in run {
-            if skip >= segment.buffer.len() {
-                skip -= segment.buffer.len();
-                continue;
-            }
-            self.metrics.mem_reads.increment();
-            let address = segment.address.plus(skip as u64);
-            match self.pinned.read(address, &mut segment.buffer[skip..]) {
-                Ok(read) => {
-                    done += read;
-                    if read < segment.buffer.len() - skip {
-                        break;
-                    }
-                }
-                Err(_) if done > 0 => break,
-                Err(errno) => return Err(errno),
-            }
-            skip = 0;
-        }
-        Ok(done)
-    }
-
     fn is_all_writable(&self, start: Address, len: usize) -> bool {
-        let end = start.plus(len as u64);
-        let mut at = start;
-        while at < end {
-            match self.resolver.maps.at_or_after(at) {
-                Ok(Some(vma)) if vma.range.contains(at) && vma.writable => at = vma.range.end(),
-                _ => return false,
-            }
-        }
-        true
+        AddressRange::new(start, start.plus(len as u64)).is_some_and(|range| {
+            let mut runs = self.resolver.maps.over(range, None);
+            runs.all(|run| matches!(run, Ok(run) if run.state.is_some_and(|vma| vma.writable)))
+        })
     }
 
     /// Whether the bytes after the first `done` were refused since the
     /// mapping has lost its `r` after the file was opened (`mprotect`).
-    fn has_lost_protection(&self, run: &[ReadSegment<'_>], mut done: usize) -> bool {
-        for segment in run {
-            if done < segment.buffer.len() {
-                let at = segment.address.plus(done as u64);
-                let vma = self.resolver.maps.at_or_after(at).ok().flatten();
-                return vma.is_some_and(|vma| vma.range.contains(at) && !vma.readable);
-            }
-            done -= segment.buffer.len();
-        }
-        false
+    fn has_lost_protection(&self, batch: &Batch<'_>, done: usize) -> bool {
+        batch.address_after(done).is_some_and(|at| {
+            let vma = self.resolver.maps.at_or_after(at).ok().flatten();
+            vma.is_some_and(|vma| vma.range.contains(at) && !vma.readable)
+        })
     }
 
-    /// Fills the pieces in order; returns the bytes before the first that cannot be had, and why it cannot.
-    fn fill(&self, pieces: &mut [Piece<'_>]) -> (usize, Option<Error>) {
-        let mut segments: Vec<ReadSegment<'_>> = pieces
-            .iter_mut()
-            .filter(|piece| piece.source.is_process())
-            .map(|piece| ReadSegment {
-                address: piece.address,
-                buffer: piece.buffer,
-                mapping: piece.mapping,
-            })
-            .collect();
-        let (mut from_process, refused) = match self.read_process(&mut segments) {
+    /// Fills the segments in order; returns the bytes before the first that cannot be had, and why it cannot.
+    fn fill(
+        &self,
+        segments: &mut [ReadSegment<'_>],
+        sources: &[Run<PageSource>],
+    ) -> (usize, Option<Error>) {
+        let of_process = Parts::of(segments, sources).filter(|part| part.source.is_process());
+        let (mut from_process, refused) = match self.read_process(of_process) {
             Ok(read) => (read, Errno::EFAULT),
             Err(errno) => (0, errno),
         };
         let mut done = 0;
-        for piece in pieces {
-            let wanted = piece.buffer.len();
-            let (read, errno) = match &piece.source {
+        for part in Parts::of(segments, sources) {
+            let (address, wanted) = (part.address, part.buffer.len());
+            let (read, errno) = match part.source {
                 PageSource::Memory | PageSource::Swap => {
                     let read = from_process.min(wanted);
                     from_process -= read;
                     (read, refused)
                 }
                 PageSource::Zeros => {
-                    piece.buffer.fill(0);
+                    part.buffer.fill(0);
                     (wanted, Errno::EFAULT)
                 }
                 PageSource::File(file, shift) => {
-                    match file.read(shift.offset_of(piece.address), piece.buffer) {
+                    match file.read(shift.offset_of(address), part.buffer) {
                         Ok(read) => (read, Errno::EFAULT),
                         Err(errno) => (0, errno),
                     }
                 }
-                PageSource::Vdso => (
-                    self.read_vdso(piece.mapping, piece.address, piece.buffer),
-                    Errno::EFAULT,
-                ),
+                PageSource::Vdso => (self.read_vdso(part), Errno::EFAULT),
                 PageSource::OwnMount => return (done, Some(Error::OwnMemory)),
                 PageSource::Unknown(why) => {
-                    return (done, Some(Error::Unknown(piece.address, *why)));
+                    return (done, Some(Error::Unknown(address, *why)));
                 }
                 PageSource::Unreadable => (0, Errno::EFAULT),
             };
             done += read;
             if read < wanted {
-                let at = piece.address.plus(read as u64);
+                let at = address.plus(read as u64);
                 return (done, Some(refusal(at, "process_vm_readv", errno)));
             }
         }
@@ -264,17 +286,13 @@ impl LiveMemory {
     }
 
     /// The vDSO is the same in every process of a kind: ours will do, if the process has the same.
-    fn read_vdso(&self, mapping: &Mapping, address: Address, buffer: &mut [u8]) -> usize {
-        let offset = address.since(mapping.range().start());
-        if vdso::copy(mapping.range(), offset, buffer) {
-            return buffer.len();
+    fn read_vdso(&self, part: Part<'_, '_>) -> usize {
+        let range = part.mapping.range();
+        let offset = part.address.since(range.start());
+        if vdso::copy(range, offset, part.buffer) {
+            return part.buffer.len();
         }
-        let segment = ReadSegment {
-            address,
-            buffer,
-            mapping,
-        };
-        self.read_process(&mut [segment]).unwrap_or(0)
+        self.read_process(std::iter::once(part)).unwrap_or(0)
     }
 }
 
@@ -291,10 +309,6 @@ fn end_of(segment: &ReadSegment<'_>) -> Address {
     segment.address.plus(segment.buffer.len() as u64)
 }
 
-fn is_readable(segment: &ReadSegment<'_>) -> bool {
-    segment.mapping.protection().read
-}
-
 impl ProcessMemory for LiveMemory {
     fn identity(&self) -> &ProcessIdentity {
         self.pinned.identity()
@@ -306,13 +320,15 @@ impl ProcessMemory for LiveMemory {
 
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let _in_use = self.resolver.begin();
-        let mut pieces = Vec::with_capacity(segments.len());
-        if let Err(error) = self.plan(segments, &mut pieces) {
-            // Descriptors of an address space that is gone answer with errors of their own.
-            self.verify()?;
-            return Err(error);
-        }
-        let (done, failure) = self.fill(&mut pieces);
+        let sources = match self.resolve(segments) {
+            Ok(sources) => sources,
+            Err(error) => {
+                // Descriptors of an address space that is gone answer with errors of their own.
+                self.verify()?;
+                return Err(error);
+            }
+        };
+        let (done, failure) = self.fill(segments, &sources);
         // The bytes came by the process's number: only now is it known whose they are.
         self.verify()?;
         match failure {

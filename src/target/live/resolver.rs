@@ -96,22 +96,16 @@ impl Resolver {
     /// # Errors
     /// The kernel's refusal.
     pub(super) fn resolve_touching(&self, range: AddressRange) -> Result<Sources, Errno> {
-        let mut sources = Vec::new();
-        let mut at = range.start();
-        while at < range.end() {
-            let (upto, state) = match self.maps.at_or_after(at)? {
-                Some(vma) if vma.range.contains(at) && self.is_mount(vma.device) => {
-                    (vma.range.end(), PageSource::OwnMount)
-                }
-                Some(vma) if vma.range.contains(at) => (vma.range.end(), PageSource::Memory),
-                Some(vma) => (vma.range.start(), PageSource::Unreadable),
-                None => (range.end(), PageSource::Unreadable),
+        let runs = self.maps.over(range, None).map(|run| {
+            let Run { range, state } = run?;
+            let state = match state {
+                Some(vma) if self.is_mount(vma.device) => PageSource::OwnMount,
+                Some(_) => PageSource::Memory,
+                None => PageSource::Unreadable,
             };
-            let upto = upto.min(range.end());
-            sources.extend(AddressRange::new(at, upto).map(|range| Run { range, state }));
-            at = upto;
-        }
-        Ok(sources)
+            Ok(Run { range, state })
+        });
+        runs.collect()
     }
 
     fn is_mount(&self, device: Device) -> bool {
@@ -327,12 +321,11 @@ impl Resolver {
     /// Bytes of `range` that are in swap, as far as can be known where the entries do not tell.
     fn swapped(&self, range: AddressRange) -> Result<u64, Errno> {
         let mut swapped = 0;
-        let mut at = range.start();
-        while let Some(vma) = self.maps.at_or_after(at)?.filter(|_| at < range.end()) {
-            if self.may_be_swapped(&vma) {
-                swapped += vma.range.intersection(range).len();
+        for run in self.maps.over(range, None) {
+            let run = run?;
+            if run.state.is_some_and(|vma| self.may_be_swapped(&vma)) {
+                swapped += run.range.len();
             }
-            at = vma.range.end();
         }
         Ok(swapped)
     }
@@ -354,42 +347,34 @@ impl Resolution<'_> {
         self.sources.push(Run { range, state });
     }
 
-    /// Goes through the mappings from `at` to `end`, as they are now; gaps have no bytes.
+    /// Goes through the mappings of `range`, as they are now; gaps have no bytes.
     fn each(
         &mut self,
-        mut at: Address,
-        end: Address,
-        mut source_in: impl FnMut(&Self, &Vma) -> PageSource,
+        range: AddressRange,
+        source_in: impl Fn(&Self, &Vma) -> PageSource,
     ) -> Result<(), Errno> {
-        while at < end {
-            let vma = match self.vma {
-                Some(vma) if vma.range.contains(at) => Some(vma),
-                _ => self.resolver.maps.at_or_after(at)?,
+        let resolver = self.resolver;
+        for run in resolver.maps.over(range, self.vma) {
+            let Run { range, state: vma } = run?;
+            let source = match &vma {
+                Some(vma) => source_in(self, vma),
+                None => PageSource::Unreadable,
             };
             self.vma = vma;
-            let (upto, source) = match vma {
-                Some(vma) if vma.range.contains(at) => {
-                    (vma.range.end().min(end), source_in(self, &vma))
-                }
-                Some(vma) => (vma.range.start().min(end), PageSource::Unreadable),
-                None => (end, PageSource::Unreadable),
-            };
-            if let Some(range) = AddressRange::new(at, upto) {
-                self.push(range, source);
-            }
-            at = upto;
+            self.push(range, source);
         }
         Ok(())
     }
 
-    /// Adds absent pages from `at` to `end`.
-    fn absent(&mut self, at: Address, end: Address) -> Result<(), Errno> {
-        self.each(at, end, Self::absent_in)
+    /// Adds absent pages from `start` to `end`.
+    fn absent(&mut self, start: Address, end: Address) -> Result<(), Errno> {
+        let range = AddressRange::new(start, end).unwrap_or_default();
+        self.each(range, Self::absent_in)
     }
 
     /// Adds pages whose entries are neither empty nor present.
     fn not_present(&mut self, range: AddressRange, entry: EntryState) -> Result<(), Errno> {
-        self.each(range.start(), range.end(), |resolution, vma| {
+        self.each(range, |resolution, vma| {
             let is_swap = match entry {
                 EntryState::MaybeSwapped => resolution.resolver.may_be_swapped(vma),
                 // The entries of shared memory are no swap: its pages are those of the object.

@@ -9,55 +9,76 @@ use nix::unistd::Pid;
 
 use crate::common::address::Address;
 use crate::common::metrics::Metrics;
-use crate::target::{ProcessId, ReadSegment};
+use crate::target::ProcessId;
 
 /// Ranges that one call takes at most (`UIO_MAXIOV`); one more gives `EINVAL`.
-pub(super) const MAX_IOVECS: usize = UIO_MAXIOV as usize;
+const MAX_IOVECS: usize = UIO_MAXIOV as usize;
 
-/// Reads the segments in order; returns the bytes before the first unreadable page.
-///
-/// # Errors
-/// The kernel's refusal where nothing was read: `EFAULT` for an unreadable
-/// page, `ESRCH`, and `EPERM` or `ENOSYS` where the call itself is refused.
-pub(super) fn read(
-    pid: ProcessId,
-    segments: &mut [ReadSegment<'_>],
-    metrics: &Metrics,
-) -> Result<usize, Errno> {
-    let mut done = 0;
-    for batch in segments.chunks_mut(MAX_IOVECS) {
-        let remote: Vec<RemoteIoVec> = batch
-            .iter()
-            .map(|segment| RemoteIoVec {
-                base: segment.address.get() as usize,
-                len: segment.buffer.len(),
-            })
-            .collect();
-        let mut local: Vec<IoSliceMut<'_>> = batch
-            .iter_mut()
-            .map(|segment| IoSliceMut::new(segment.buffer))
-            .collect();
-        let wanted: usize = remote.iter().map(|range| range.len).sum();
-        metrics.vm_readv_calls.increment();
-        metrics.vm_readv_iovecs.add(remote.len() as u64);
-        match process_vm_readv(Pid::from_raw(pid.as_pid_t()), &mut local, &remote) {
-            Ok(read) => {
-                done += read;
-                if read < wanted {
-                    break;
-                }
-            }
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
-        }
+/// Ranges of a process, and where their bytes go: as many as one call takes.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    /// As many as `local`, each of the same length, and none is empty.
+    remote: Vec<RemoteIoVec>,
+    local: Vec<IoSliceMut<'a>>,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn is_full(&self) -> bool {
+        self.local.len() == MAX_IOVECS
     }
-    Ok(done)
+
+    /// Length of all of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, address: Address, buffer: &'a mut [u8]) {
+        debug_assert!(!self.is_full() && !buffer.is_empty());
+        let (base, len) = (address.get() as usize, buffer.len());
+        self.bytes += len;
+        self.remote.push(RemoteIoVec { base, len });
+        self.local.push(IoSliceMut::new(buffer));
+    }
+
+    /// Where the first `done` bytes end; `None` where that is all of it.
+    pub(super) fn address_after(&self, mut done: usize) -> Option<Address> {
+        for remote in &self.remote {
+            if done < remote.len {
+                return Some(Address::new((remote.base + done) as u64));
+            }
+            done -= remote.len;
+        }
+        None
+    }
+
+    /// What follows the first `done` bytes.
+    pub(super) fn rest(&mut self, mut done: usize) -> impl Iterator<Item = (Address, &mut [u8])> {
+        let ranges = self.remote.iter().zip(&mut self.local);
+        ranges.filter_map(move |(remote, local)| {
+            let skipped = done.min(remote.len);
+            done -= skipped;
+            let address = Address::new((remote.base + skipped) as u64);
+            (skipped < remote.len).then(|| (address, &mut local[skipped..]))
+        })
+    }
+
+    /// Reads it in order; returns the bytes before the first unreadable page.
+    ///
+    /// # Errors
+    /// The kernel's refusal where nothing was read: `EFAULT` for an unreadable
+    /// page, `ESRCH`, and `EPERM` or `ENOSYS` where the call itself is refused.
+    pub(super) fn read(&mut self, pid: ProcessId, metrics: &Metrics) -> Result<usize, Errno> {
+        metrics.vm_readv_calls.increment();
+        metrics.vm_readv_iovecs.add(self.remote.len() as u64);
+        process_vm_readv(Pid::from_raw(pid.as_pid_t()), &mut self.local, &self.remote)
+    }
 }
 
 /// Writes `data` at `address`; returns the bytes before the first page that cannot be written.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`Batch::read`].
 pub(super) fn write(
     pid: ProcessId,
     address: Address,

@@ -12,6 +12,7 @@ use super::errno_of;
 use super::kernel::{Feature, Kernel};
 use crate::common::address::{Address, AddressRange};
 use crate::target::mapping::{AddressSpace, Device};
+use crate::target::page_state::Run;
 
 /// A mapping, as far as its bytes depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,45 @@ const COVERING_OR_NEXT: u64 = flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64;
 impl Maps {
     pub(super) fn new(file: File, kernel: Arc<Kernel>) -> Self {
         Self { file, kernel }
+    }
+
+    /// The mappings of `range` and the gaps between them (`None`), in order and without a gap, each asked for when its
+    /// turn comes. `known` is taken for the first if it holds the start of the range. An error ends them.
+    pub(super) fn over(
+        &self,
+        range: AddressRange,
+        known: Option<Vma>,
+    ) -> impl Iterator<Item = Result<Run<Option<Vma>>, Errno>> {
+        let mut at = range.start();
+        let mut known = known.filter(|vma| vma.range.contains(at));
+        std::iter::from_fn(move || {
+            if at >= range.end() {
+                return None;
+            }
+            let vma = match known.take() {
+                Some(vma) => Ok(Some(vma)),
+                None => self.at_or_after(at),
+            };
+            let vma = match vma {
+                Ok(vma) => vma,
+                Err(errno) => {
+                    at = range.end();
+                    return Some(Err(errno));
+                }
+            };
+            let (end, state) = match vma {
+                Some(vma) if vma.range.contains(at) => (vma.range.end(), Some(vma)),
+                Some(next) => {
+                    known = Some(next);
+                    (next.range.start(), None)
+                }
+                None => (range.end(), None),
+            };
+            let part = AddressRange::new(at, end.min(range.end()))?;
+            debug_assert!(!part.is_empty(), "a mapping that is there holds a byte");
+            at = part.end();
+            Some(Ok(Run { range: part, state }))
+        })
     }
 
     /// The mapping that holds `address`, or the next one after it.

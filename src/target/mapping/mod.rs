@@ -61,6 +61,8 @@ pub enum AccessibleLength {
     UpTo(u64),
     /// Nothing, and it must not be touched.
     Nothing(Barrier),
+    /// All of it, but nothing through this mount: it is of a file of this mount, and reading it would wait for itself.
+    OwnMount,
 }
 
 /// Why nobody reads a mapping.
@@ -214,10 +216,15 @@ impl Mapping {
         self.accessible
     }
 
+    /// Whether it is of a file of this mount, so that reading it fails although its pages are there.
+    pub fn is_of_own_mount(&self) -> bool {
+        self.accessible == AccessibleLength::OwnMount
+    }
+
     /// Length of its file in the tree, in bytes.
     pub fn size(&self) -> u64 {
         match self.accessible {
-            AccessibleLength::Whole => self.range.len(),
+            AccessibleLength::Whole | AccessibleLength::OwnMount => self.range.len(),
             AccessibleLength::UpTo(bytes) => bytes.min(self.range.len()),
             AccessibleLength::Nothing(_) => 0,
         }
@@ -436,5 +443,7 @@ mod tests {
         assert_eq!(mapping.size(), 0x2000);
         mapping.set_accessible_length(AccessibleLength::Nothing(Barrier::Device));
         assert_eq!(mapping.size(), 0);
+        mapping.set_accessible_length(AccessibleLength::OwnMount);
+        assert_eq!(mapping.size(), 0x2000);
     }
 }
