@@ -68,7 +68,7 @@ impl Freshness {
         self.bound
     }
 
-    /// The clock behind it.
+    /// The clock that it goes by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }

@@ -1,6 +1,6 @@
 //! What is mounted where (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 //!
-//! The text is read as bytes: paths, and types behind `fuse.`, may hold any. What stands between
+//! The text is read as bytes: paths, and types after `fuse.`, may hold any. What stands between
 //! blanks has its own blanks, tabs, newlines and backslashes written as three octal digits
 //! (`show_mountinfo` in `fs/proc_namespace.c`).
 
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 
 use crate::target::mapping::Device;
 
-/// The file system type of this program's mounts, behind `fuse.`.
+/// The file system type of this program's mounts, after `fuse.`.
 pub const SUBTYPE: &str = "procmemfs";
 
 /// The type of this program's mounts, as `mountinfo` shows it.
@@ -202,7 +202,7 @@ mod tests {
                 b"9 1 0:5 /a\\040- /\xff\xfe\\040b\\011c\\012d\\134e rw - tmpfs \xc3( rw",
                 mount(9, b"/\xff\xfe b\tc\nd\\e", (0, 5), false),
             ),
-            // Types with blanks and any bytes behind `fuse.`.
+            // Types with blanks and any bytes after `fuse.`.
             (
                 b"9 1 0:5 / /x rw - fuse.procmemfs\\040 none rw",
                 mount(9, b"/x", (0, 5), false),

@@ -22,7 +22,7 @@ use crate::common::metrics::Metrics;
 use order::{Generation, Order};
 use slab::{Slab, Slot};
 
-/// What a page takes of the budget: itself and, at the most, its places in the tables below.
+/// What a page takes of the budget: itself and at most its places in the tables below.
 const COST: u64 = PAGE_SIZE + 192;
 
 /// Distinguishes the address spaces that share a cache.

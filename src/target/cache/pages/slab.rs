@@ -1,14 +1,14 @@
 //! Memory for pages, taken from the system in large pieces.
 
+use memmap2::MmapMut;
+
 use crate::common::address::PAGE_SIZE;
-use crate::common::room::LENT;
 
 const PAGE: usize = PAGE_SIZE as usize;
 
-/// Pages of a piece, which are lent by the system as they are touched. Each page by itself would
-/// lie between whatever else is allocated meanwhile, and keep the holes around it from ever being
-/// given back.
-const PIECE: usize = (LENT / PAGE).next_power_of_two();
+/// Pages of a piece, 64 MiB, which take memory as they are touched. Each page by itself would lie
+/// between whatever else is allocated meanwhile, and keep the holes around it from ever being given back.
+const PIECE: usize = 16 << 10;
 
 /// The number of a page's place, from 0 on.
 pub(super) type Slot = u32;
@@ -17,9 +17,10 @@ pub(super) type Slot = u32;
 #[derive(Debug)]
 pub(super) struct Slab {
     capacity: usize,
-    pieces: Vec<Box<[u8]>>,
+    /// All of [`PIECE`] pages, but for the last one, which ends with the capacity.
+    pieces: Vec<MmapMut>,
     free: Vec<Slot>,
-    /// Places in use or free; behind them the last piece has not been touched.
+    /// Places in use or free; past them the last piece has not been touched.
     opened: usize,
 }
 
@@ -43,26 +44,28 @@ impl Slab {
         self.opened - self.free.len()
     }
 
-    /// Holds one more page; `None` where there is no room for it.
+    /// Holds one more page; `None` where there is no room for it, or the system has no memory.
     pub(super) fn add(&mut self, page: &[u8]) -> Option<Slot> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.opened < self.capacity => self.open(),
-            None => return None,
+            None => self.open()?,
         };
         self.page_mut(slot).copy_from_slice(page);
         Some(slot)
     }
 
     /// A place that was never used.
-    fn open(&mut self) -> Slot {
+    fn open(&mut self) -> Option<Slot> {
+        if self.opened == self.capacity {
+            return None;
+        }
         if self.opened == self.pieces.len() * PIECE {
             let pages = PIECE.min(self.capacity - self.opened);
-            self.pieces.push(vec![0; pages * PAGE].into());
+            self.pieces.push(MmapMut::map_anon(pages * PAGE).ok()?);
         }
         let slot = self.opened;
         self.opened += 1;
-        slot as Slot
+        Some(slot as Slot)
     }
 
     /// The page in a place that `add` gave.

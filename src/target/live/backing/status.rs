@@ -45,7 +45,7 @@ pub(super) enum FileSystemKind {
     Plain,
     /// Another file may be mapped than the one that opens under its name (overlayfs).
     Stacked,
-    /// A server may have put another file behind it (FUSE passthrough).
+    /// A server may have another file mapped in its place (FUSE passthrough).
     Served,
     /// hugetlbfs: it knows no holes.
     Huge,
