@@ -112,7 +112,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new());
         let table = ProcessTable::new(Arc::new(source), clock, Duration::ZERO);
         let own = Node::from(Process(Arc::clone(&info)));
-        let snapshot = table.listed(&info).unwrap();
+        let snapshot = table.read_address_space(&info).unwrap();
         let listing = Listing::default().with_mappings(&info, snapshot);
         let listing = listing.with_dots(&own);
         let names: Vec<String> = listing.iter().map(|entry| entry.name).collect();

@@ -71,7 +71,7 @@ impl File for Process {
     }
 
     fn entries(&self, context: &Context, _pass: &Pass<'_>) -> Result<Listing> {
-        let snapshot = context.processes.listed(&self.0)?;
+        let snapshot = context.processes.read_address_space(&self.0)?;
         let mut listing = Listing::default();
         for link in WellKnown::ALL {
             if link.of(&snapshot).is_some() {

@@ -10,6 +10,7 @@ use lru::LruCache;
 
 use super::mapping::start_in_name;
 use super::{LISTING_VALID, Pass};
+use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
 use crate::target::mapping::{AddressSpace, Mapping};
@@ -32,13 +33,11 @@ pub(super) struct Snapshot {
     mappings: Arc<[Arc<Mapping>]>,
     heap: Option<usize>,
     stack: Option<usize>,
-    taken: Duration,
-    cost: Duration,
 }
 
 impl Snapshot {
     /// What was the same in an `earlier` one is held together with it.
-    fn new(space: AddressSpace, earlier: Option<&Self>, taken: Duration, cost: Duration) -> Self {
+    fn new(space: AddressSpace, earlier: Option<&Self>) -> Self {
         let position = |wanted: Option<&Mapping>| {
             wanted.and_then(|wanted| {
                 space
@@ -56,8 +55,6 @@ impl Snapshot {
                 Some(earlier) => shared(space, &earlier.mappings),
                 None => space.into_mappings().into_iter().map(Arc::new).collect(),
             },
-            taken,
-            cost,
         }
     }
 
@@ -120,20 +117,24 @@ pub(super) struct ProcessTable {
     /// The freshness bound.
     bound: Duration,
     snapshots: Mutex<Snapshots>,
-    list: Mutex<Option<List>>,
+    list: Mutex<Option<Aged<List>>>,
 }
 
 /// Address spaces as they were, each the last one of its process.
 #[derive(Debug)]
-struct Snapshots(LruCache<ProcessIdentity, Arc<Snapshot>>);
+struct Snapshots(LruCache<ProcessIdentity, Aged<Arc<Snapshot>>>);
 
 impl Snapshots {
-    fn get(&mut self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
+    fn get(&mut self, identity: &ProcessIdentity) -> Option<Aged<Arc<Snapshot>>> {
         self.0.get(identity).cloned()
     }
 
     /// Keeps a snapshot, and returns those that it pushes out, to be dropped outside the lock.
-    fn put(&mut self, identity: ProcessIdentity, snapshot: Arc<Snapshot>) -> Vec<Arc<Snapshot>> {
+    fn put(
+        &mut self,
+        identity: ProcessIdentity,
+        snapshot: Aged<Arc<Snapshot>>,
+    ) -> Vec<Aged<Arc<Snapshot>>> {
         let mut out: Vec<_> = self
             .0
             .push(identity, snapshot)
@@ -149,17 +150,14 @@ impl Snapshots {
     /// Mappings of all of them.
     fn mappings(&self) -> usize {
         let snapshots = self.0.iter();
-        snapshots.map(|(_, snapshot)| snapshot.mappings.len()).sum()
+        snapshots
+            .map(|(_, snapshot)| snapshot.value().mappings.len())
+            .sum()
     }
 }
 
-/// The processes at one moment.
-#[derive(Debug)]
-struct List {
-    processes: Arc<[Arc<ProcessInfo>]>,
-    taken: Duration,
-    cost: Duration,
-}
+/// The processes at one moment, lowest number first.
+type List = Arc<[Arc<ProcessInfo>]>;
 
 impl ProcessTable {
     /// A table of `source`'s processes, whose address spaces may be as old as `bound`.
@@ -181,46 +179,42 @@ impl ProcessTable {
     ///
     /// # Errors
     /// What the source says; `TimedOut` where `pass` was taken over.
-    pub(super) fn list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
+    pub(super) fn read_list(&self, pass: &Pass<'_>) -> Result<List> {
         let taken = self.clock.now();
         let processes = pass.over(&*self.source)?;
         let cost = self.clock.now().saturating_sub(taken);
-        *self.list.lock() = Some(List {
-            processes: Arc::clone(&processes),
-            taken,
-            cost,
-        });
+        *self.list.lock() = Some(Aged::new(Arc::clone(&processes), taken, cost));
         Ok(processes)
     }
 
     /// The processes as they were a moment ago, for a look-up by name.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
-    pub(super) fn recent_list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
-        match self.known_list(|list| self.is_recent(list.taken, list.cost)) {
+    /// As [`list`](Self::read_list).
+    pub(super) fn recent_list(&self, pass: &Pass<'_>) -> Result<List> {
+        match self.known_list(|list| self.is_recent(list)) {
             Some(processes) => Ok(processes),
-            None => self.list(pass),
+            None => self.read_list(pass),
         }
     }
 
     /// The processes, no older than the freshness bound or [`LISTING_VALID`]: for the listings that repeat the root's.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
-    pub(super) fn fresh_list(&self, pass: &Pass<'_>) -> Result<Arc<[Arc<ProcessInfo>]>> {
-        let age = |list: &List| self.clock.now().saturating_sub(list.taken);
-        match self.known_list(|list| age(list) < self.bound.min(LISTING_VALID)) {
+    /// As [`list`](Self::read_list).
+    pub(super) fn fresh_list(&self, pass: &Pass<'_>) -> Result<List> {
+        let now = self.clock.now();
+        match self.known_list(|list| list.age(now) < self.bound.min(LISTING_VALID)) {
             Some(processes) => Ok(processes),
-            None => self.list(pass),
+            None => self.read_list(pass),
         }
     }
 
     /// The processes as they were listed last, if that is young enough.
-    fn known_list(&self, is_young: impl Fn(&List) -> bool) -> Option<Arc<[Arc<ProcessInfo>]>> {
+    fn known_list(&self, is_young: impl Fn(&Aged<List>) -> bool) -> Option<List> {
         let known = self.list.lock();
         let list = known.as_ref().filter(|list| is_young(list))?;
-        Some(Arc::clone(&list.processes))
+        Some(Arc::clone(list.value()))
     }
 
     /// What is to be known of one process: as it was listed a moment ago, if it still runs.
@@ -228,7 +222,7 @@ impl ProcessTable {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`.
     pub(super) fn describe(&self, pid: ProcessId) -> Result<Arc<ProcessInfo>> {
-        if let Some(listed) = self.known_list(|list| self.is_recent(list.taken, list.cost))
+        if let Some(listed) = self.known_list(|list| self.is_recent(list))
             && let Ok(index) = listed.binary_search_by_key(&pid, |info| info.identity.pid)
             && self.source.is_current(&listed[index].identity)
         {
@@ -247,16 +241,16 @@ impl ProcessTable {
         find: impl Fn(&Snapshot) -> Option<T>,
     ) -> Result<Option<T>> {
         if let Some(recent) = self.recent(&info.identity) {
-            if let Some(found) = find(&recent) {
+            if let Some(found) = find(recent.value()) {
                 return Ok(Some(found));
             }
             // A name that is not there may have come up since. But whoever asks for names
             // that never were must not make us read `maps` all day.
-            if self.clock.now().saturating_sub(recent.taken) <= recent.cost {
+            if recent.is_within(self.clock.now(), Duration::ZERO, 1) {
                 return Ok(None);
             }
         }
-        Ok(find(&*self.listed(info)?))
+        Ok(find(&*self.read_address_space(info)?))
     }
 
     /// The address space, no older than the freshness bound.
@@ -266,40 +260,38 @@ impl ProcessTable {
     pub(super) fn fresh(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         match self.recent(&info.identity) {
             // Bytes hang on this: the bound holds, whatever it costs.
-            Some(recent) if self.is_fresh(recent.taken) => Ok(recent),
-            _ => self.listed(info),
+            Some(recent) if recent.age(self.clock.now()) < self.bound => {
+                Ok(Arc::clone(recent.value()))
+            }
+            _ => self.read_address_space(info),
         }
     }
 
-    fn recent(&self, identity: &ProcessIdentity) -> Option<Arc<Snapshot>> {
+    fn recent(&self, identity: &ProcessIdentity) -> Option<Aged<Arc<Snapshot>>> {
         // One that is too old stays: the next one will mostly consist of the same mappings.
         let snapshot = self.snapshots.lock().get(identity)?;
-        self.is_recent(snapshot.taken, snapshot.cost)
-            .then_some(snapshot)
+        self.is_recent(&snapshot).then_some(snapshot)
     }
 
     /// The address space as it is now.
     ///
     /// # Errors
     /// What the source says.
-    pub(super) fn listed(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+    pub(super) fn read_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         let taken = self.clock.now();
         let space = self.source.address_space(&info.identity)?;
         let cost = self.clock.now().saturating_sub(taken);
         let earlier = self.snapshots.lock().get(&info.identity);
-        let snapshot = Arc::new(Snapshot::new(space, earlier.as_deref(), taken, cost));
-        let kept = Arc::clone(&snapshot);
+        let earlier = earlier.as_ref().map(|earlier| &**earlier.value());
+        let snapshot = Arc::new(Snapshot::new(space, earlier));
+        let kept = Aged::new(Arc::clone(&snapshot), taken, cost);
         let out = self.snapshots.lock().put(info.identity, kept);
         drop(out);
         Ok(snapshot)
     }
 
-    fn is_fresh(&self, taken: Duration) -> bool {
-        self.clock.now().saturating_sub(taken) < self.bound
-    }
-
-    fn is_recent(&self, taken: Duration, cost: Duration) -> bool {
-        self.clock.now().saturating_sub(taken) <= self.bound.max(cost * COST_FACTOR)
+    fn is_recent<T>(&self, known: &Aged<T>) -> bool {
+        known.is_within(self.clock.now(), self.bound, COST_FACTOR)
     }
 }
 
@@ -341,7 +333,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
     #[test]
     fn looking_up_many_names_reads_maps_once() {
         let (clock, process, info, table) = table();
-        let snapshot = table.listed(&info).unwrap();
+        let snapshot = table.read_address_space(&info).unwrap();
         for _ in 0..3 {
             for mapping in snapshot.mappings().iter() {
                 assert!(find(&table, &info, &mapping.file_name()));
@@ -357,7 +349,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
     #[test]
     fn a_new_mapping_is_found_within_the_bound() {
         let (clock, process, info, table) = table();
-        table.listed(&info).unwrap();
+        table.read_address_space(&info).unwrap();
         process.set_maps(b"1000-3000 rw-p 00000000 00:00 0          [heap]\n");
         clock.advance(Duration::from_millis(1));
         assert!(find(&table, &info, "000000001000-000000003000.rw-p.heap"));
@@ -367,7 +359,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
     #[test]
     fn mappings_that_stay_are_held_once() {
         let (_, process, info, table) = table();
-        let before = table.listed(&info).unwrap();
+        let before = table.read_address_space(&info).unwrap();
         process.set_maps(
             b"\
 1000-2000 rw-p 00000000 00:00 0          [heap]\n\
@@ -375,7 +367,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
 5000-9000 rw-p 00000000 00:00 0\n\
 f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
         );
-        let after = table.listed(&info).unwrap();
+        let after = table.read_address_space(&info).unwrap();
         let is_shared = |mapping| {
             before
                 .mappings()
@@ -386,7 +378,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
         assert_eq!(shared, [true, false, false, true]);
         assert!(after.heap().unwrap().is_heap() && after.stack().unwrap().is_stack());
         assert_eq!(after.mappings()[2].protection().to_string(), "rw-p");
-        let again = table.listed(&info).unwrap();
+        let again = table.read_address_space(&info).unwrap();
         assert!(
             Arc::ptr_eq(again.mappings(), after.mappings()),
             "nothing has changed"
@@ -394,16 +386,15 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
     }
 
     /// A snapshot of so many mappings.
-    fn snapshot(mappings: usize) -> Arc<Snapshot> {
+    fn snapshot(mappings: usize) -> Aged<Arc<Snapshot>> {
         let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
         let mapping = Arc::new(space.mappings()[0].clone());
-        Arc::new(Snapshot {
+        let snapshot = Snapshot {
             mappings: std::iter::repeat_n(mapping, mappings).collect(),
             heap: None,
             stack: None,
-            taken: Duration::ZERO,
-            cost: Duration::ZERO,
-        })
+        };
+        Aged::new(Arc::new(snapshot), Duration::ZERO, Duration::ZERO)
     }
 
     #[test]
@@ -445,7 +436,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
     #[test]
     fn heap_and_stack_have_names_of_their_own() {
         let (_, _, info, table) = table();
-        let snapshot = table.listed(&info).unwrap();
+        let snapshot = table.read_address_space(&info).unwrap();
         assert!(snapshot.heap().unwrap().is_heap());
         assert!(snapshot.stack().unwrap().is_stack());
     }

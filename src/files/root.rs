@@ -30,7 +30,7 @@ impl File for Root {
         for (name, view) in Node::VIEWS {
             listing.add(*name, view.clone());
         }
-        for info in context.processes.list(pass)?.iter() {
+        for info in context.processes.read_list(pass)?.iter() {
             listing.add(info.identity.pid.to_string(), Process(Arc::clone(info)));
         }
         Ok(listing)

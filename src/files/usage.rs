@@ -8,6 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::common::address::AddressRange;
+use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
 use crate::target::page_state::MemoryUsage;
@@ -20,20 +21,13 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// and again while a file is read, and counting the pages of 16 GiB takes a sixth of a second.
 const COST_FACTOR: u32 = 20;
 
-#[derive(Debug)]
-struct Known {
-    held: MemoryUsage,
-    taken: Duration,
-    cost: Duration,
-}
-
 /// What was counted a moment ago.
 #[derive(Debug)]
 pub(super) struct MemoryUsages {
     clock: Arc<dyn Clock>,
     /// The freshness bound.
     bound: Duration,
-    known: Mutex<LruCache<(ProcessIdentity, AddressRange), Known>>,
+    known: Mutex<LruCache<(ProcessIdentity, AddressRange), Aged<MemoryUsage>>>,
 }
 
 /// What many ranges of one process hold, lowest address first.
@@ -57,14 +51,6 @@ impl MemoryUsages {
             clock,
             bound,
             known: Mutex::new(LruCache::new(KEPT)),
-        }
-    }
-
-    /// Nothing at all is believed within the bound only: `tar -S` does not look at such a file.
-    fn lifetime(&self, known: &Known) -> Duration {
-        match known.held.total() {
-            0 => self.bound,
-            _ => self.bound.max(known.cost * COST_FACTOR),
         }
     }
 
@@ -111,10 +97,15 @@ impl MemoryUsages {
     }
 
     fn known(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<MemoryUsage> {
-        let now = self.clock.now();
         let mut all = self.known.lock();
         let known = all.get(&(*memory.identity(), range))?;
-        (now.saturating_sub(known.taken) <= self.lifetime(known)).then_some(known.held)
+        // Nothing at all is believed within the bound only: `tar -S` does not look at such a file.
+        let factor = match known.value().total() {
+            0 => 0,
+            _ => COST_FACTOR,
+        };
+        let is_young = known.is_within(self.clock.now(), self.bound, factor);
+        is_young.then(|| *known.value())
     }
 
     fn count(
@@ -128,12 +119,9 @@ impl MemoryUsages {
         let found: u64 = counted.iter().map(|held| held.total()).sum();
         let mut all = self.known.lock();
         for (range, held) in ranges.iter().zip(&counted) {
-            let known = Known {
-                held: *held,
-                taken,
-                // Its share: what is small is not believed for longer because it lies beside something large.
-                cost: whole.mul_f64(held.total() as f64 / found.max(1) as f64),
-            };
+            // Its share: what is small is not believed for longer because it lies beside something large.
+            let cost = whole.mul_f64(held.total() as f64 / found.max(1) as f64);
+            let known = Aged::new(*held, taken, cost);
             all.put((*memory.identity(), *range), known);
         }
         Ok(counted)
