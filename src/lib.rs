@@ -10,4 +10,5 @@ pub mod mount;
 mod server;
 pub mod target;
 pub mod transport;
-pub mod view;
+
+pub use files::view;

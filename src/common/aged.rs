@@ -6,7 +6,7 @@ use super::clock::Clock;
 
 /// A value, when it was found out, and how long that took.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aged<T> {
+pub(crate) struct Aged<T> {
     value: T,
     taken: Duration,
     cost: Duration,
@@ -14,36 +14,36 @@ pub struct Aged<T> {
 
 impl<T> Aged<T> {
     /// A value that was asked for at the time `taken`, and was there `cost` later.
-    pub fn new(value: T, taken: Duration, cost: Duration) -> Self {
+    pub(crate) fn new(value: T, taken: Duration, cost: Duration) -> Self {
         Self { value, taken, cost }
     }
 
     /// What `find` finds out now.
-    pub fn find(clock: &dyn Clock, find: impl FnOnce() -> T) -> Self {
+    pub(crate) fn find(clock: &dyn Clock, find: impl FnOnce() -> T) -> Self {
         let taken = clock.now();
         let value = find();
         Self::new(value, taken, clock.now().saturating_sub(taken))
     }
 
     /// The value.
-    pub fn value(&self) -> &T {
+    pub(crate) fn value(&self) -> &T {
         &self.value
     }
 
     /// The value, to be added to.
-    pub fn value_mut(&mut self) -> &mut T {
+    pub(crate) fn value_mut(&mut self) -> &mut T {
         &mut self.value
     }
 
     /// How old it is: it may have changed as soon as it was asked for.
-    pub fn age(&self, now: Duration) -> Duration {
+    pub(crate) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.taken)
     }
 
     /// Whether it may still be used: until it is as old as `bound`, or `factor` times as old as finding it out took.
     ///
     /// So finding out takes at most one in `factor` parts of the time, however long each takes.
-    pub fn is_within(&self, now: Duration, bound: Duration, factor: u32) -> bool {
+    pub(crate) fn is_within(&self, now: Duration, bound: Duration, factor: u32) -> bool {
         self.age(now) <= bound.max(self.cost.saturating_mul(factor))
     }
 }

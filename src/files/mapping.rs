@@ -15,7 +15,7 @@ use crate::common::error::{Error, Result};
 use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
 use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
-use crate::view::{MappingFile, Seek};
+use crate::files::view::{MappingFile, Seek};
 
 use super::attributes::BLOCK;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Context, OpenProcess};
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessInfo, WriteMode};
-use crate::view::Short;
+use crate::files::view::Short;
 
 /// What every open file of memory has.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ mod self_link;
 mod space;
 mod stats;
 mod usage;
+pub mod view;
 mod xattr;
 
 use std::fmt::Debug;
@@ -31,7 +32,7 @@ use crate::common::metrics::Metrics;
 use crate::common::recent::sooner;
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::{ProcessId, ProcessInfo, ProcessSource};
-use crate::view::{FaultPolicy, Seek};
+use crate::files::view::{FaultPolicy, Seek};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessInfo, WriteMode};
-use crate::view::{SPACE_SIZE, Seek, SpaceFile};
+use crate::files::view::{SPACE_SIZE, Seek, SpaceFile};
 
 /// A file for each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open, OpenFile};
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
-use crate::view::Seek;
+use crate::files::view::Seek;
 
 /// The counters as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use super::{Context, Node};
 use crate::common::error::{Error, Result};
-use crate::view::Unreadable;
+use crate::files::view::Unreadable;
 
 const PREFIX: &str = "user.procmemfs.";
 

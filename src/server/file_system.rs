@@ -11,7 +11,7 @@ use crate::files::{
     Access, Attributes, Caller, Change, Context, CountedUsage, Kind, Listing, Node, OpenFile, Pass,
     WaitsFor, xattr_list,
 };
-use crate::view::Seek;
+use crate::files::view::Seek;
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -108,7 +108,7 @@ impl HandleTable {
 mod tests {
     use super::*;
     use crate::files::Context;
-    use crate::view::Seek;
+    use crate::files::view::Seek;
 
     #[derive(Debug)]
     struct Empty;

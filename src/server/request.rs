@@ -7,7 +7,7 @@ use super::inodes::Inode;
 use crate::common::metrics;
 use crate::files::{Access, Caller, Change, WaitsFor};
 use crate::server::admission::Kind;
-use crate::view::Seek;
+use crate::files::view::Seek;
 
 /// A request: what a line of the log says of it is all in here.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Processes, and the two traits through which everybody else sees them.
 
 pub mod cache;
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod identity;
 pub mod live;
@@ -8,7 +9,7 @@ pub mod mapping;
 mod memory;
 pub mod page_state;
 mod source;
-pub mod visit;
+pub(crate) mod visit;
 
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};

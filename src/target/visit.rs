@@ -6,7 +6,7 @@ use crate::common::pid::ProcessId;
 
 /// Whether to look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
+pub(crate) enum Visit {
     /// Look at it.
     Enter,
     /// Pass over it: somebody waits for that one already, or there is no time left.
@@ -16,14 +16,14 @@ pub enum Visit {
 }
 
 /// Says where to look, and is told in that way what is looked at.
-pub trait Visits: Debug {
+pub(crate) trait Visits: Debug {
     /// Whether to look at `process` now.
     fn visit(&self, process: ProcessId) -> Visit;
 }
 
 /// Looks everywhere, however long that takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Everywhere;
+pub(crate) struct Everywhere;
 
 impl Visits for Everywhere {
     fn visit(&self, _process: ProcessId) -> Visit {

@@ -19,7 +19,7 @@ pub use generic::GenericOptions;
 use value::given;
 
 use crate::common::pid::ProcessId;
-use crate::view::FaultPolicy;
+use crate::files::view::FaultPolicy;
 
 /// What a mount does, all of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

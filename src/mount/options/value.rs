@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::OptionError;
 use crate::common::pid::ProcessId;
-use crate::view::FaultPolicy;
+use crate::files::view::FaultPolicy;
 
 /// Longer than any mount lasts, and short enough to reckon with.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

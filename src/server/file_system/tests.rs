@@ -12,7 +12,7 @@ use crate::files::{FileOptions, Found, Services};
 use crate::server::inodes::ROOT;
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
-use crate::view::SPACE_SIZE;
+use crate::files::view::SPACE_SIZE;
 
 mod views;
 

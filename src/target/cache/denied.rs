@@ -11,11 +11,11 @@ use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requ
 /// A decorator that keeps all bytes back: the daemon does not read its own
 /// memory, which changes as it is read and holds what was read from others.
 #[derive(Debug)]
-pub struct DeniedMemory(Arc<dyn ProcessMemory>);
+pub(crate) struct DeniedMemory(Arc<dyn ProcessMemory>);
 
 impl DeniedMemory {
     /// Keeps the bytes of `inner` back.
-    pub fn new(inner: Arc<dyn ProcessMemory>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn ProcessMemory>) -> Self {
         Self(inner)
     }
 }

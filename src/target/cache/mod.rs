@@ -8,7 +8,7 @@ mod memory;
 mod page_states;
 mod pages;
 
-pub use denied::DeniedMemory;
+pub(crate) use denied::DeniedMemory;
 pub use freshness::{Epoch, Freshness, SpaceEpoch};
 pub use memory::CachedMemory;
 pub use pages::PageCache;

@@ -17,7 +17,7 @@ mod vm;
 mod vma;
 
 pub use kernel::{Feature, Kernel, ProcFault};
-pub use mounts::{MountPoint, SUBTYPE, device_at, mount_of, mounts, unique_id};
+pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;
 pub use source::{LiveSource, SourceOptions};
 
@@ -33,7 +33,7 @@ use crate::target::ProcessId;
 ///
 /// # Errors
 /// The kernel's page size in bytes, where it is another.
-pub fn check_page_size() -> Result<(), u64> {
+pub(crate) fn check_page_size() -> Result<(), u64> {
     match procfs::page_size() {
         PAGE_SIZE => Ok(()),
         other => Err(other),
@@ -41,7 +41,7 @@ pub fn check_page_size() -> Result<(), u64> {
 }
 
 /// Raises the limit of open descriptors to what may be had: each open process holds a few of them.
-pub fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)

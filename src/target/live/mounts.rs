@@ -16,14 +16,14 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 use crate::target::mapping::Device;
 
 /// The file system type of this program's mounts, after `fuse.`.
-pub const SUBTYPE: &str = "procmemfs";
+pub(crate) const SUBTYPE: &str = "procmemfs";
 
 /// The type of this program's mounts, as `mountinfo` shows it.
 const TYPE: &[u8] = b"fuse.procmemfs";
 
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountPoint {
+pub(crate) struct MountPoint {
     /// Its number, which is its own while it lasts.
     pub id: u64,
     /// Where.
@@ -38,7 +38,7 @@ pub struct MountPoint {
 ///
 /// # Errors
 /// Where `/proc/self/mountinfo` cannot be read.
-pub fn mounts(wanted: impl Fn(&MountPoint) -> bool) -> io::Result<Vec<MountPoint>> {
+pub(crate) fn mounts(wanted: impl Fn(&MountPoint) -> bool) -> io::Result<Vec<MountPoint>> {
     mounts_in(File::open("/proc/self/mountinfo")?, wanted)
 }
 
@@ -66,12 +66,12 @@ pub(super) fn mounts_in(
 ///
 /// # Errors
 /// Where there is no such path.
-pub fn device_at(path: &Path) -> io::Result<Device> {
+pub(crate) fn device_at(path: &Path) -> io::Result<Device> {
     Ok(device_of(&look(path, StatxFlags::empty())?))
 }
 
 /// The number of the mount at `path` that no other mount ever gets; `None` before Linux 6.8.
-pub fn unique_id(path: &Path) -> Option<u64> {
+pub(crate) fn unique_id(path: &Path) -> Option<u64> {
     const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
 
     let status = look(path, UNIQUE).ok()?;
@@ -96,7 +96,7 @@ pub(super) fn device_of(status: &Statx) -> Device {
 ///
 /// # Errors
 /// Where there is no such path, and as [`mounts`].
-pub fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
+pub(crate) fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
     let status = look(path, StatxFlags::MNT_ID)?;
     let device = device_of(&status);
     let has_id = status.stx_mask & StatxFlags::MNT_ID.bits() != 0;
