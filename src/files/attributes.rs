@@ -111,7 +111,7 @@ impl Context {
             links: 1,
             uid: self.options.uid,
             gid: self.options.gid,
-            valid: self.services.freshness.lendable(),
+            valid: self.services.freshness.longest_for_kernel(),
         }
     }
 

@@ -12,10 +12,10 @@ use super::{
 };
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
+use crate::files::view::{MappingFile, Seek};
 use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
 use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
-use crate::files::view::{MappingFile, Seek};
 
 use super::attributes::BLOCK;
 

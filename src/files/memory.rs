@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Context, OpenProcess};
 use crate::common::error::{Error, Result};
-use crate::target::{ProcessInfo, WriteMode};
 use crate::files::view::Short;
+use crate::target::{ProcessInfo, WriteMode};
 
 /// What every open file of memory has.
 #[derive(Debug)]
@@ -73,10 +73,10 @@ impl Context {
         let freshness = &self.services.freshness;
         match self.opened.find(&info.identity) {
             Some(open) => {
-                let (epoch, valid) = freshness.lend(&open.epoch);
+                let (epoch, valid) = freshness.for_kernel(&open.epoch);
                 (epoch.modified(), valid)
             }
-            None => (freshness.clock().wall(), freshness.lendable()),
+            None => (freshness.clock().wall(), freshness.longest_for_kernel()),
         }
     }
 }

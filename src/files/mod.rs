@@ -30,9 +30,9 @@ use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::common::recent::sooner;
+use crate::files::view::{FaultPolicy, Seek};
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::{ProcessId, ProcessInfo, ProcessSource};
-use crate::files::view::{FaultPolicy, Seek};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};

@@ -10,8 +10,8 @@ use super::{
     OpenProcess, Pass, Process, WaitsFor, process_named_waits_for,
 };
 use crate::common::error::{Error, Result};
-use crate::target::{ProcessInfo, WriteMode};
 use crate::files::view::{SPACE_SIZE, Seek, SpaceFile};
+use crate::target::{ProcessInfo, WriteMode};
 
 /// A file for each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,11 +7,11 @@ use super::directory::OpenDirectory;
 use super::handles::{FileHandle, Handle, HandleTable};
 use super::inodes::{Generation, Inode, InodeTable};
 use crate::common::error::{Error, Result};
+use crate::files::view::Seek;
 use crate::files::{
     Access, Attributes, Caller, Change, Context, CountedUsage, Kind, Listing, Node, OpenFile, Pass,
     WaitsFor, xattr_list,
 };
-use crate::files::view::Seek;
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 use super::file_system::FileSystem;
 use super::inodes::Inode;
 use crate::common::metrics;
+use crate::files::view::Seek;
 use crate::files::{Access, Caller, Change, WaitsFor};
 use crate::server::admission::Kind;
-use crate::files::view::Seek;
 
 /// A request: what a line of the log says of it is all in here.
 #[derive(Clone, Debug)]

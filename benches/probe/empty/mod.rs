@@ -83,11 +83,16 @@ impl Empty {
     fn attributes(&self, node: Node) -> (FileAttr, Duration) {
         let (modified, valid, size, held) = match node {
             Node::File(directory, _) => {
-                let (epoch, valid) = self.freshness.lend(&self.epochs[directory]);
+                let (epoch, valid) = self.freshness.for_kernel(&self.epochs[directory]);
                 let (size, held) = (self.content.size(), self.content.held());
                 (epoch.modified(), valid, size, held)
             }
-            _ => (SystemTime::UNIX_EPOCH, self.freshness.lendable(), 0, 0),
+            _ => (
+                SystemTime::UNIX_EPOCH,
+                self.freshness.longest_for_kernel(),
+                0,
+                0,
+            ),
         };
         let kind = kind(node);
         let (perm, nlink) = match kind {

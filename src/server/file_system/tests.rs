@@ -8,11 +8,11 @@ use super::*;
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::ManualClock;
 use crate::common::metrics::Metrics;
+use crate::files::view::SPACE_SIZE;
 use crate::files::{FileOptions, Found, Services};
 use crate::server::inodes::ROOT;
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
-use crate::files::view::SPACE_SIZE;
 
 mod views;
 

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use crate::common::clock::Clock;
 
-/// The kernel counts in jiffies and rounds up: this much of an epoch is not
-/// lent to it (one jiffy at 100 Hz).
+/// The kernel counts in jiffies and rounds up: this much of an epoch it is not
+/// given (one jiffy at 100 Hz).
 const JIFFY: Duration = Duration::from_millis(10);
 
 /// The bound, the clock it is measured with, and the moment before which nothing counts any more.
@@ -94,8 +94,8 @@ impl Freshness {
         *epoch
     }
 
-    /// The epoch to lend to the kernel, and for how long; a new one where hardly anything is left of the last.
-    pub fn lend(&self, space: &SpaceEpoch) -> (Epoch, Duration) {
+    /// The epoch that the kernel may keep what it knows for, and how long still; a new one where hardly anything is left of the last.
+    pub fn for_kernel(&self, space: &SpaceEpoch) -> (Epoch, Duration) {
         let held_back = self.held_back();
         let mut epoch = space.0.lock();
         if self.is_over(*epoch, held_back) {
@@ -106,7 +106,7 @@ impl Freshness {
     }
 
     /// How long the kernel may keep what is true now.
-    pub fn lendable(&self) -> Duration {
+    pub fn longest_for_kernel(&self) -> Duration {
         self.bound.saturating_sub(self.held_back())
     }
 
@@ -176,16 +176,16 @@ mod tests {
         freshness.renew(&space);
         for step in [0, 30, 59] {
             clock.advance(Duration::from_millis(step));
-            let (epoch, left) = freshness.lend(&space);
+            let (epoch, left) = freshness.for_kernel(&space);
             assert!(left > Duration::ZERO);
             assert!(clock.now() + left + JIFFY <= epoch.started + BOUND);
         }
-        let before = freshness.lend(&space).0;
+        let before = freshness.for_kernel(&space).0;
         clock.advance(Duration::from_millis(1));
-        let after = freshness.lend(&space).0;
+        let after = freshness.for_kernel(&space).0;
         assert!(
             after.modified() > before.modified(),
-            "the last jiffy is not lent"
+            "the last jiffy is not the kernel's"
         );
     }
 
@@ -219,6 +219,6 @@ mod tests {
         let freshness = Freshness::new(Duration::ZERO, clock);
         let space = freshness.new_space();
         assert!(!freshness.is_valid(freshness.current(&space)));
-        assert_eq!(freshness.lend(&space).1, Duration::ZERO);
+        assert_eq!(freshness.for_kernel(&space).1, Duration::ZERO);
     }
 }

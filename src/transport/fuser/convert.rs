@@ -3,9 +3,9 @@
 use fuser::{AccessFlags, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
 
 use crate::common::address::PAGE_SIZE;
+use crate::files::view::Seek;
 use crate::files::{Access, Caller, Kind};
 use crate::server::{Entry, Generation, Operation, Request};
-use crate::files::view::Seek;
 
 pub(super) fn request(request: &fuser::Request, operation: Operation) -> Request {
     Request {

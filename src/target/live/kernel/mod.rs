@@ -99,8 +99,10 @@ impl Kernel {
 
     /// Whether the memory of a page frame is broken, for who may know.
     pub(super) fn is_poisoned(&self, frame: u64) -> bool {
-        let flags = self.files.page_flags.as_ref();
-        let Some(file) = flags.filter(|_| self.has(Feature::PageFlags)) else {
+        if !self.has(Feature::PageFlags) {
+            return false;
+        }
+        let Some(file) = self.files.page_flags() else {
             return false;
         };
         let mut flags = [0; 8];
@@ -144,7 +146,7 @@ pub(super) fn boot_time() -> Option<Duration> {
 mod tests {
     use std::fs::File;
     use std::io::Write;
-    use std::sync::Arc;
+    use std::sync::{Arc, OnceLock};
 
     use super::*;
 
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn frames_are_broken_where_their_flags_say_so() {
         let words = [0, PhysicalPageFlags::HWPOISON.bits() | 1, 1].map(u64::to_ne_bytes);
-        let page_flags = file(&words.concat());
+        let page_flags = OnceLock::from(file(&words.concat()));
         let kernel = kernel_with(Files {
             page_flags,
             ..Files::default()

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use linux_raw_sys::general::PID_FS_MAGIC;
 use nix::errno::Errno;
@@ -24,8 +25,9 @@ use crate::target::live::vma;
 pub(super) struct Files {
     /// The slabs that hold every `userfaultfd` of the system.
     pub(super) userfault_slabs: Option<File>,
-    /// A word for each page frame (`Documentation/admin-guide/mm/pagemap.rst`).
-    pub(super) page_flags: Option<File>,
+    /// A word for each page frame (`Documentation/admin-guide/mm/pagemap.rst`); opened when the first frame is asked
+    /// for, which few systems ever come to.
+    pub(super) page_flags: OnceLock<Option<File>>,
 }
 
 impl Files {
@@ -33,9 +35,17 @@ impl Files {
         Self {
             // From `fs/userfaultfd.c`. This cache has a constructor, so it is never merged with another one.
             userfault_slabs: File::open("/sys/kernel/slab/userfaultfd_ctx_cache/slabs").ok(),
-            page_flags: File::open("/proc/kpageflags").ok(),
+            page_flags: OnceLock::new(),
         }
     }
+
+    pub(super) fn page_flags(&self) -> Option<&File> {
+        self.page_flags.get_or_init(open_page_flags).as_ref()
+    }
+}
+
+fn open_page_flags() -> Option<File> {
+    File::open("/proc/kpageflags").ok()
 }
 
 /// Whether the feature is there, as far as this process can tell by itself.
@@ -46,7 +56,7 @@ pub(super) fn is_there(feature: Feature, files: &Files) -> bool {
         Feature::ScannedGuards => own("pagemap").is_none_or(|file| has_scanned_guards(&file)),
         Feature::ProcmapQuery => own("maps").is_none_or(|file| has_query(&file)),
         Feature::PageFrames => own("pagemap").is_some_and(|file| shows_frames(&file)),
-        Feature::PageFlags => files.page_flags.is_some(),
+        Feature::PageFlags => open_page_flags().is_some(),
         Feature::UserfaultSlabs => files.userfault_slabs.is_some(),
         Feature::MinorFaults => can_probe_huge_pages(),
         Feature::PidfdGetfd => copies_own_descriptor(),
@@ -157,7 +167,7 @@ mod tests {
             let first = vma::query(&own("maps").unwrap(), Address::new(0)).unwrap();
             assert!(first.is_some());
         }
-        assert_eq!(has(Feature::PageFlags), files.page_flags.is_some());
+        assert_eq!(has(Feature::PageFlags), files.page_flags().is_some());
         assert_eq!(
             has(Feature::UserfaultSlabs),
             files.userfault_slabs.is_some()
