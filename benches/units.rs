@@ -185,6 +185,18 @@ fn cache(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("mixed", whole), |bencher| {
         bencher.iter(|| cached.read(0, &mut buffer));
     });
+    // A pass over twice as much as the cache holds: each page pushes another one out.
+    let (file, step) = (128 << 20, 64 << 10);
+    group.throughput(Throughput::Bytes(step as u64));
+    let cached = Cached::new(file);
+    let mut buffer = vec![0; step];
+    let mut at = 0;
+    group.bench_function(BenchmarkId::new("pass", file), |bencher| {
+        bencher.iter(|| {
+            cached.read(at, &mut buffer);
+            at = (at + step) % file;
+        });
+    });
     group.finish();
 }
 
@@ -195,7 +207,8 @@ fn batching(criterion: &mut Criterion) {
     let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::default()));
     let source = LiveSource::new(SourceOptions::default(), clock, metrics).expect("/proc");
     let identity = source.describe(pid).expect("a live child").identity;
-    let memory = source.open(&identity).expect("a child may be read");
+    let process = source.open(&identity).expect("a child may be read");
+    let memory = process.memory().expect("it lives");
     let mut buffer = vec![0; SCATTERED * PAGE];
     let address = |index: usize| Address::new(holder.address + (2 * index * PAGE) as u64);
     let mapping = fake::mapping(holder.address, 2 * SCATTERED as u64);
@@ -233,7 +246,8 @@ fn views(criterion: &mut Criterion) {
     let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::default()));
     let source = LiveSource::new(SourceOptions::default(), clock, metrics).expect("/proc");
     let identity = source.describe(pid).expect("a live child").identity;
-    let memory = source.open(&identity).expect("a child may be read");
+    let process = source.open(&identity).expect("a child may be read");
+    let memory = process.memory().expect("it lives");
     let clock = Arc::new(ManualClock::new());
     let freshness = Arc::new(Freshness::new(Cached::BOUND, Arc::clone(&clock) as _));
     let cache = Arc::new(PageCache::new(64 << 20, Arc::new(Metrics::default())));

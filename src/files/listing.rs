@@ -110,7 +110,7 @@ mod tests {
         source.add(process.clone());
         let info = Arc::new(source.describe(process.identity().pid).unwrap());
         let clock = Arc::new(ManualClock::new());
-        let table = ProcessTable::new(Arc::new(source), clock, Duration::ZERO);
+        let table = ProcessTable::of(source, clock, Duration::ZERO);
         let own = Node::from(Process(Arc::clone(&info)));
         let snapshot = table.read_address_space(&info).unwrap();
         let listing = Listing::default().with_mappings(&info, snapshot);

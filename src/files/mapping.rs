@@ -104,7 +104,9 @@ impl Mapping {
 
     fn usage(&self, context: &Context) -> Result<MemoryUsage> {
         let process = context.opened.open(&self.info.identity)?;
-        context.usages.of(&*process.memory, self.mapping.range())
+        context
+            .usages
+            .of(&**process.memory()?, self.mapping.range())
     }
 
     /// Memory that it holds, in blocks; `None` where that cannot be known.
@@ -121,7 +123,7 @@ impl Mapping {
             Some(held) => held,
             None => {
                 let process = context.open_process(&self.info)?;
-                context.usages.of(&*process.memory, shown).ok()?
+                context.usages.of(&**process.memory().ok()?, shown).ok()?
             }
         };
         // Tools look for holes only where blocks are missing, so what is there and cannot be read shows none.
@@ -183,7 +185,7 @@ impl File for Mapping {
         let write = access.write.then(|| self.write_mode(context)).transpose()?;
         let memory = OpenMemory::new(context, &self.info, write)?;
         let file = MappingFile::new(
-            Arc::clone(&memory.process.memory),
+            Arc::clone(memory.process.memory()?),
             Arc::clone(&self.mapping),
             context.options.faults,
         );
@@ -213,9 +215,9 @@ impl File for Mapping {
             "rss" => self.usage(context)?.resident.to_string(),
             "swap" => self.usage(context)?.swapped.to_string(),
             UNREADABLE_BYTES => {
-                let memory = &context.opened.open(&self.info.identity)?.memory;
+                let process = context.opened.open(&self.info.identity)?;
                 let file = MappingFile::new(
-                    Arc::clone(memory),
+                    Arc::clone(process.memory()?),
                     Arc::clone(mapping),
                     context.options.faults,
                 );

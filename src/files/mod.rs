@@ -29,7 +29,6 @@ use std::time::{Duration, SystemTime};
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
-use crate::common::recent::sooner;
 use crate::files::view::{FaultPolicy, Seek};
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::{ProcessId, ProcessInfo, ProcessSource};
@@ -379,7 +378,7 @@ pub(crate) struct Context {
     services: Services,
     options: FileOptions,
     processes: ProcessTable,
-    opened: OpenProcesses,
+    opened: Arc<OpenProcesses>,
     usages: MemoryUsages,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: SystemTime,
@@ -390,11 +389,13 @@ impl Context {
     pub(crate) fn new(services: Services, options: FileOptions) -> Self {
         let clock = services.freshness.clock();
         let bound = services.freshness.bound();
+        let opened = Arc::new(OpenProcesses::new(services.clone(), Arc::clone(clock)));
+        let source = Arc::clone(&services.source);
         Self {
             mounted: clock.wall(),
-            opened: OpenProcesses::new(services.clone(), Arc::clone(clock)),
             usages: MemoryUsages::new(Arc::clone(clock), bound),
-            processes: ProcessTable::new(Arc::clone(&services.source), Arc::clone(clock), bound),
+            processes: ProcessTable::new(source, Arc::clone(&opened), Arc::clone(clock), bound),
+            opened,
             services,
             options,
         }
@@ -413,8 +414,7 @@ impl Context {
     /// Closes what is kept open for speed alone and was not used for long. Returns how long it is until
     /// there is more to close; `None` where nothing is kept. May wait for a file system.
     pub(crate) fn close_unused(&self) -> Option<Duration> {
-        let memory = self.opened.close_unused();
-        sooner(memory, self.services.source.close_unused())
+        self.opened.close_unused()
     }
 
     /// Whether the program that was seen as `info` still runs.

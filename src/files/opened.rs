@@ -1,8 +1,8 @@
-//! Processes whose memory is open, one pin and one cache for all handles on one program.
+//! Pinned processes: one pin and one cache for all that is asked of one program, and all handles on it.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,21 +13,75 @@ use crate::common::error::{Error, Result};
 use crate::common::recent::Recent;
 use crate::target::cache::DeniedMemory;
 use crate::target::cache::{CachedMemory, SpaceEpoch};
-use crate::target::{ProcessIdentity, ProcessMemory};
+use crate::target::{Process, ProcessIdentity, ProcessMemory};
 
 /// Processes that wait to be closed by whoever may wait for that; more are closed at once.
 const CLOSING: usize = 4;
 
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
-const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
+const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
-/// A process whose memory is open: one for all handles on one program.
+/// A pinned process: one for all that is asked of one program, and all handles on it.
 #[derive(Debug)]
 pub(crate) struct OpenProcess {
-    /// Its memory, past the cache where there is one.
-    pub(crate) memory: Arc<dyn ProcessMemory>,
+    process: Arc<dyn Process>,
+    /// Its memory, past the cache where there is one; made when somebody asks for it.
+    memory: OnceLock<Arc<dyn ProcessMemory>>,
     /// The freshness of all that is read from it.
     pub(super) epoch: SpaceEpoch,
+    services: Services,
+}
+
+impl OpenProcess {
+    fn new(process: Arc<dyn Process>, services: &Services) -> Self {
+        Self {
+            process,
+            memory: OnceLock::new(),
+            epoch: services.freshness.new_space(),
+            services: services.clone(),
+        }
+    }
+
+    /// Which one it is.
+    pub(crate) fn identity(&self) -> &ProcessIdentity {
+        self.process.identity()
+    }
+
+    /// Its memory, past the cache where there is one.
+    ///
+    /// # Errors
+    /// As [`Process::memory`].
+    pub(super) fn memory(&self) -> Result<&Arc<dyn ProcessMemory>> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
+        }
+        let memory = self.new_memory()?;
+        // Where two make it at a time, one of them counts.
+        Ok(self.memory.get_or_init(|| memory))
+    }
+
+    fn new_memory(&self) -> Result<Arc<dyn ProcessMemory>> {
+        let mut memory = self.process.memory()?;
+        if self.identity().pid.get() == std::process::id() {
+            memory = Arc::new(DeniedMemory::new(memory));
+        }
+        let Services {
+            cache, freshness, ..
+        } = &self.services;
+        if freshness.bound().is_zero() {
+            return Ok(memory);
+        }
+        let (cache, freshness) = (Arc::clone(cache), Arc::clone(freshness));
+        let epoch = self.epoch.clone();
+        Ok(Arc::new(CachedMemory::new(memory, cache, freshness, epoch)))
+    }
+
+    /// Lets go of what is held for speed alone: nobody has its memory open for now.
+    pub(crate) fn rest(&self) {
+        if let Some(memory) = self.memory.get() {
+            memory.rest();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -65,7 +119,7 @@ impl OpenProcesses {
     /// Whatever pinning it says; `Ended`, `Replaced` where it was pinned and is not the same any more.
     pub(super) fn open(&self, identity: &ProcessIdentity) -> Result<Arc<OpenProcess>> {
         if let Some(known) = self.find(identity) {
-            if let Err(error) = known.memory.verify() {
+            if let Err(error) = known.process.verify() {
                 let gone = self.state.lock().recent.pop(identity);
                 // Outside the lock, as below.
                 drop(gone);
@@ -73,15 +127,8 @@ impl OpenProcesses {
             }
             return Ok(known);
         }
-        let mut memory = self.services.source.open(identity)?;
-        if identity.pid.get() == std::process::id() {
-            memory = Arc::new(DeniedMemory::new(memory));
-        }
-        let epoch = self.services.freshness.new_space();
-        let fresh = Arc::new(OpenProcess {
-            memory: self.cached(memory, &epoch),
-            epoch,
-        });
+        let process = self.services.source.open(identity)?;
+        let fresh = Arc::new(OpenProcess::new(process, &self.services));
         let mut state = self.state.lock();
         // Somebody else may have pinned it meanwhile: theirs counts.
         let process = match state.open.get(identity).and_then(Weak::upgrade) {
@@ -127,7 +174,7 @@ impl OpenProcesses {
     /// `Ended`, `Replaced`, or why it cannot be known.
     pub(super) fn verify(&self, identity: &ProcessIdentity) -> Result<()> {
         if let Some(known) = self.find(identity) {
-            return known.memory.verify();
+            return known.process.verify();
         }
         let source = &self.services.source;
         match source.describe_within(identity.pid, Duration::ZERO) {
@@ -139,15 +186,27 @@ impl OpenProcesses {
         }
     }
 
-    fn cached(&self, memory: Arc<dyn ProcessMemory>, epoch: &SpaceEpoch) -> Arc<dyn ProcessMemory> {
-        if self.services.freshness.bound().is_zero() {
-            return memory;
+    /// What `ask` finds out of the process that was seen as `identity`.
+    ///
+    /// # Errors
+    /// What pinning it and `ask` say; `NoProcess` where it has ended.
+    pub(super) fn ask<T>(
+        &self,
+        identity: &ProcessIdentity,
+        ask: impl FnOnce(&dyn Process) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self.open(identity).and_then(|open| ask(&*open.process));
+        answer.map_err(|error| match error {
+            Error::Ended(pid) => Error::NoProcess(pid),
+            error => error,
+        })
+    }
+
+    /// Whether `identity` still runs, as far as a check of what is pinned or a look at its number tells.
+    pub(super) fn is_current(&self, identity: &ProcessIdentity) -> bool {
+        match self.find(identity) {
+            Some(known) => known.process.verify().is_ok(),
+            None => self.services.source.is_current(identity),
         }
-        Arc::new(CachedMemory::new(
-            memory,
-            Arc::clone(&self.services.cache),
-            Arc::clone(&self.services.freshness),
-            epoch.clone(),
-        ))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::mapping::{MappingLink, WellKnown};
 use super::{Attributes, Context, CountedUsage, File, Kind, Listing, Mapping, Node, Pass};
 use crate::common::error::{Error, Result};
-use crate::target::{ProcessId, ProcessInfo};
+use crate::target::{self, ProcessId, ProcessInfo};
 
 /// The directory of one program of one process.
 #[derive(Clone, Debug)]
@@ -87,14 +87,16 @@ impl File for Process {
 
     fn xattr(&self, context: &Context, name: &str) -> Result<Vec<u8>> {
         let Self(info) = self;
-        let (source, identity) = (&context.services.source, &info.identity);
+        let ask = |ask: &dyn Fn(&dyn target::Process) -> Result<Vec<u8>>| {
+            context.opened.ask(&info.identity, ask)
+        };
         match name {
             "comm" => Ok(info.command.clone()),
             "uid" => Ok(info.uid.to_string().into_bytes()),
-            "exe" => source.executable(identity),
-            "cmdline" => source.arguments(identity),
-            "state" => Ok(vec![source.state(identity)?]),
-            "rss" => Ok(source.resident_of(identity)?.to_string().into_bytes()),
+            "exe" => ask(&|process| process.executable()),
+            "cmdline" => ask(&|process| process.arguments()),
+            "state" => ask(&|process| Ok(vec![process.state()?])),
+            "rss" => ask(&|process| Ok(process.resident()?.to_string().into_bytes())),
             _ => Err(Error::NoAttribute),
         }
     }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use lru::LruCache;
 
 use super::mapping::start_in_name;
+use super::opened::OpenProcesses;
 use super::{LISTING_VALID, Pass};
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
@@ -113,6 +114,7 @@ fn shared(space: AddressSpace, earlier: &Arc<[Arc<Mapping>]>) -> Arc<[Arc<Mappin
 #[derive(Debug)]
 pub(super) struct ProcessTable {
     source: Arc<dyn ProcessSource>,
+    opened: Arc<OpenProcesses>,
     clock: Arc<dyn Clock>,
     /// The freshness bound.
     bound: Duration,
@@ -160,19 +162,43 @@ impl Snapshots {
 type List = Arc<[Arc<ProcessInfo>]>;
 
 impl ProcessTable {
-    /// A table of `source`'s processes, whose address spaces may be as old as `bound`.
+    /// A table of `source`'s processes, which `opened` pins, and whose address spaces may be as old as `bound`.
     pub(super) fn new(
         source: Arc<dyn ProcessSource>,
+        opened: Arc<OpenProcesses>,
         clock: Arc<dyn Clock>,
         bound: Duration,
     ) -> Self {
         Self {
             source,
+            opened,
             clock,
             bound,
             snapshots: Mutex::new(Snapshots(LruCache::new(KEPT))),
             list: Mutex::new(None),
         }
+    }
+
+    /// A table of fake processes.
+    #[cfg(test)]
+    pub(super) fn of(
+        source: crate::target::fake::FakeSource,
+        clock: Arc<dyn Clock>,
+        bound: Duration,
+    ) -> Self {
+        use crate::common::metrics::Metrics;
+        use crate::target::cache::{Freshness, PageCache};
+
+        let metrics = Arc::new(Metrics::default());
+        let services = super::Services {
+            source: Arc::new(source),
+            cache: Arc::new(PageCache::new(1 << 20, Arc::clone(&metrics))),
+            freshness: Arc::new(Freshness::new(bound, Arc::clone(&clock))),
+            metrics,
+        };
+        let source = Arc::clone(&services.source);
+        let opened = OpenProcesses::new(services, Arc::clone(&clock));
+        Self::new(source, Arc::new(opened), clock, bound)
     }
 
     /// The processes as they are now, for a listing.
@@ -224,7 +250,7 @@ impl ProcessTable {
     pub(super) fn describe(&self, pid: ProcessId) -> Result<Arc<ProcessInfo>> {
         if let Some(listed) = self.known_list(|list| self.is_recent(list))
             && let Ok(index) = listed.binary_search_by_key(&pid, |info| info.identity.pid)
-            && self.source.is_current(&listed[index].identity)
+            && self.opened.is_current(&listed[index].identity)
         {
             return Ok(Arc::clone(&listed[index]));
         }
@@ -279,7 +305,9 @@ impl ProcessTable {
     /// What the source says.
     pub(super) fn read_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         let taken = self.clock.now();
-        let space = self.source.address_space(&info.identity)?;
+        let space = self
+            .opened
+            .ask(&info.identity, |process| process.address_space())?;
         let cost = self.clock.now().saturating_sub(taken);
         let earlier = self.snapshots.lock().get(&info.identity);
         let earlier = earlier.as_ref().map(|earlier| &**earlier.value());
@@ -319,7 +347,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
         source.add(process.clone());
         let info = Arc::new(source.describe(process.identity().pid).unwrap());
         let clock = Arc::new(ManualClock::new());
-        let table = ProcessTable::new(Arc::new(source), Arc::clone(&clock) as _, BOUND);
+        let table = ProcessTable::of(source, Arc::clone(&clock) as _, BOUND);
         (clock, process, info, table)
     }
 

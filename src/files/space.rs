@@ -183,7 +183,7 @@ impl Context {
             error => error,
         })?;
         Ok(SpaceFile::new(
-            Arc::clone(&process.memory),
+            Arc::clone(process.memory()?),
             Arc::clone(snapshot.mappings()),
             self.options.faults,
         ))

@@ -264,7 +264,7 @@ impl FileSystem {
         if let Some(process) = open.file.process()
             && !self.handles.uses(process)
         {
-            process.memory.rest();
+            process.rest();
         }
     }
 
@@ -326,7 +326,7 @@ impl FileSystem {
             return WaitsFor::Nobody;
         };
         open.file.process().map_or(WaitsFor::Nobody, |process| {
-            let identity = process.memory.identity();
+            let identity = process.identity();
             WaitsFor::Process(identity.pid, Some(identity.pidfd_inode))
         })
     }

@@ -8,9 +8,11 @@ pub mod live;
 pub mod mapping;
 mod memory;
 pub mod page_state;
+mod process;
 mod source;
 pub(crate) mod visit;
 
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
+pub use process::Process;
 pub use source::ProcessSource;

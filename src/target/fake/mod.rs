@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment, WriteMode,
-    requested,
+    Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource, ReadSegment,
+    WriteMode, requested,
 };
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
@@ -181,6 +181,10 @@ impl FakeProcess {
 
     /// Pins its memory.
     pub fn open(&self) -> Arc<dyn ProcessMemory> {
+        self.memory()
+    }
+
+    fn memory(&self) -> Arc<FakeMemory> {
         Arc::new(FakeMemory {
             identity: self.identity(),
             process: self.clone(),
@@ -348,6 +352,58 @@ impl ProcessMemory for FakeMemory {
     }
 }
 
+/// One program of a fake process.
+#[derive(Debug)]
+struct PinnedFake(Arc<FakeMemory>);
+
+impl PinnedFake {
+    fn ask(&self) -> Result<&FakeProcess> {
+        let FakeMemory { identity, process } = &*self.0;
+        process.check()?;
+        match process.identity() == *identity {
+            true => Ok(process),
+            false => Err(Error::Replaced(identity.pid)),
+        }
+    }
+}
+
+impl Process for PinnedFake {
+    fn identity(&self) -> &ProcessIdentity {
+        &self.0.identity
+    }
+
+    fn verify(&self) -> Result<()> {
+        self.0.verify()
+    }
+
+    fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
+        Ok(Arc::clone(&self.0) as _)
+    }
+
+    fn address_space(&self) -> Result<AddressSpace> {
+        let mut state = self.ask()?.state.lock();
+        state.maps_reads += 1;
+        AddressSpace::parse(&state.maps).map_err(|_| Error::Invalid)
+    }
+
+    fn executable(&self) -> Result<Vec<u8>> {
+        self.ask().map(|_| b"/usr/bin/fake".to_vec())
+    }
+
+    fn arguments(&self) -> Result<Vec<u8>> {
+        self.ask().map(|_| b"fake\0--flag\0".to_vec())
+    }
+
+    fn state(&self) -> Result<u8> {
+        self.ask().map(|_| b'S')
+    }
+
+    fn resident(&self) -> Result<u64> {
+        let pages = self.ask()?.state.lock().pages.len() as u64;
+        Ok(pages * PAGE_SIZE)
+    }
+}
+
 /// A system of fake processes.
 #[derive(Clone, Debug, Default)]
 pub struct FakeSource {
@@ -370,15 +426,6 @@ impl FakeSource {
             .ok_or(Error::NoProcess(pid))?;
         process.check()?;
         Ok(process)
-    }
-
-    fn find_same(&self, identity: &ProcessIdentity) -> Result<FakeProcess> {
-        let process = self.find(identity.pid)?;
-        if process.identity() == *identity {
-            Ok(process)
-        } else {
-            Err(Error::Replaced(identity.pid))
-        }
     }
 }
 
@@ -403,7 +450,8 @@ impl ProcessSource for FakeSource {
     }
 
     fn is_current(&self, identity: &ProcessIdentity) -> bool {
-        self.find_same(identity).is_ok()
+        let found = self.find(identity.pid);
+        found.is_ok_and(|process| process.identity() == *identity)
     }
 
     fn resident(&self, pid: ProcessId) -> Result<u64> {
@@ -412,33 +460,13 @@ impl ProcessSource for FakeSource {
         Ok(pages * PAGE_SIZE)
     }
 
-    fn executable(&self, identity: &ProcessIdentity) -> Result<Vec<u8>> {
-        self.find_same(identity).map(|_| b"/usr/bin/fake".to_vec())
-    }
-
-    fn arguments(&self, identity: &ProcessIdentity) -> Result<Vec<u8>> {
-        self.find_same(identity).map(|_| b"fake\0--flag\0".to_vec())
-    }
-
-    fn state(&self, identity: &ProcessIdentity) -> Result<u8> {
-        self.find_same(identity).map(|_| b'S')
-    }
-
-    fn resident_of(&self, identity: &ProcessIdentity) -> Result<u64> {
-        let process = self.find_same(identity)?;
-        let pages = process.state.lock().pages.len() as u64;
-        Ok(pages * PAGE_SIZE)
-    }
-
-    fn address_space(&self, identity: &ProcessIdentity) -> Result<AddressSpace> {
-        let process = self.find_same(identity)?;
-        let mut state = process.state.lock();
-        state.maps_reads += 1;
-        AddressSpace::parse(&state.maps).map_err(|_| Error::Invalid)
-    }
-
-    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn ProcessMemory>> {
-        Ok(self.find_same(identity)?.open())
+    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>> {
+        let process = self.find(identity.pid)?;
+        if process.identity() == *identity {
+            Ok(Arc::new(PinnedFake(process.memory())))
+        } else {
+            Err(Error::Replaced(identity.pid))
+        }
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {

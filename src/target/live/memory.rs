@@ -10,6 +10,7 @@ use super::pinned::Pinned;
 use super::resolver::{PageSource, Resolver, Sources};
 use super::vdso;
 use super::vm::{self, Batch};
+use super::vma::Maps;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
@@ -109,6 +110,11 @@ impl LiveMemory {
             touch,
             calls_refused: AtomicBool::new(false),
         }
+    }
+
+    /// The mappings of the process, one by one.
+    pub(super) fn maps(&self) -> &Maps {
+        &self.resolver.maps
     }
 
     /// Whether memory can be reached by the number of the process: not once its first thread has ended. The

@@ -8,6 +8,7 @@ mod memory;
 mod mounts;
 mod pagemap;
 mod pinned;
+mod process;
 mod resolver;
 mod smaps;
 mod source;

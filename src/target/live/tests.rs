@@ -103,7 +103,7 @@ fn open_myself(options: SourceOptions, metrics: &Arc<Metrics>) -> Arc<dyn Proces
         LiveSource::new(options, Arc::new(SystemClock::new()), Arc::clone(metrics)).unwrap();
     let pid = ProcessId::new(std::process::id()).unwrap();
     let info = source.describe(pid).unwrap();
-    source.open(&info.identity).unwrap()
+    source.open(&info.identity).unwrap().memory().unwrap()
 }
 
 #[test]
@@ -295,7 +295,8 @@ fn this_process_has_the_mappings_that_it_sees_itself() {
     let info = source
         .describe(ProcessId::new(std::process::id()).unwrap())
         .unwrap();
-    let space = source.address_space(&info.identity).unwrap();
+    let process = source.open(&info.identity).unwrap();
+    let space = process.address_space().unwrap();
     let code = this_process_has_the_mappings_that_it_sees_itself as *const () as u64;
     let mapping = space
         .mappings()

@@ -1,0 +1,237 @@
+//! One live process, pinned.
+
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+use procfs::FromRead;
+use procfs::process::Stat;
+
+use super::arguments::arguments;
+use super::backing::{BackingFiles, Leases};
+use super::kernel::Kernel;
+use super::memory::LiveMemory;
+use super::mounts::mounts;
+use super::pagemap::Pagemap;
+use super::pinned::Pinned;
+use super::resolver::Resolver;
+use super::smaps::RecentSmaps;
+use super::source::{SourceOptions, field};
+use super::vma::Maps;
+use super::{accessible, errno_of, from_proc};
+use crate::common::address::PAGE_SIZE;
+use crate::common::clock::Clock;
+use crate::common::error::{Error, Result};
+use crate::common::log_limit::LogLimit;
+use crate::common::metrics::Metrics;
+use crate::target::mapping::{AddressSpace, Device, MapsReader};
+use crate::target::{Process, ProcessId, ProcessIdentity, ProcessMemory};
+
+/// Mappings of one process that are held, at some 150 bytes each: those that the kernel allows where
+/// `vm.max_map_count` is 1048576, as some distributions have it, and a few more. It can be 2000 times that.
+const MOST_MAPPINGS: usize = (1 << 20) + (1 << 10);
+
+/// Counts the mappings of a process while they are read.
+#[derive(Debug)]
+struct Lines {
+    pid: ProcessId,
+    most: usize,
+    left: usize,
+}
+
+impl Lines {
+    fn of(pid: ProcessId, most: usize) -> Self {
+        Self {
+            pid,
+            most,
+            left: most,
+        }
+    }
+
+    /// # Errors
+    /// `TooManyMappings`.
+    fn count(&mut self) -> Result<()> {
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or(Error::TooManyMappings(self.pid, self.most))?;
+        Ok(())
+    }
+}
+
+/// What all processes of one source share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: SourceOptions,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) own_device: OnceLock<Device>,
+    pub(super) warnings: LogLimit<&'static str>,
+    pub(super) leases: Arc<Leases>,
+}
+
+/// A pinned process, and its memory once somebody has asked for it.
+#[derive(Debug)]
+pub(super) struct LiveProcess {
+    pinned: Arc<Pinned>,
+    shared: Arc<Shared>,
+    memory: OnceLock<Arc<LiveMemory>>,
+}
+
+impl LiveProcess {
+    pub(super) fn new(pinned: Pinned, shared: &Arc<Shared>) -> Self {
+        Self {
+            pinned: Arc::new(pinned),
+            shared: Arc::clone(shared),
+            memory: OnceLock::new(),
+        }
+    }
+
+    /// What `ask` finds out.
+    ///
+    /// # Errors
+    /// What `ask` says; `Replaced` where it is not that program any more afterwards.
+    fn ask<T>(&self, ask: impl FnOnce(&Arc<Pinned>) -> Result<T>) -> Result<T> {
+        let answer = ask(&self.pinned)?;
+        match self.pinned.verify() {
+            Ok(()) => Ok(answer),
+            Err(_) => Err(Error::Replaced(self.pinned.identity().pid)),
+        }
+    }
+
+    fn live_memory(&self) -> Result<&Arc<LiveMemory>> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
+        }
+        // Where two make it at a time, one of them counts.
+        let memory = Arc::new(self.new_memory()?);
+        Ok(self.memory.get_or_init(|| memory))
+    }
+
+    fn new_memory(&self) -> Result<LiveMemory> {
+        let kernel = || Arc::clone(&self.shared.kernel);
+        let resolver = Resolver {
+            pinned: Arc::clone(&self.pinned),
+            pagemap: Pagemap::new(Arc::clone(self.pinned.pagemap()), kernel()),
+            maps: Maps::new(self.pinned.open_file("maps")?, kernel()),
+            kernel: kernel(),
+            smaps: RecentSmaps::new(Arc::clone(&self.shared.clock)),
+            files: BackingFiles::new(
+                Arc::clone(&self.shared.clock),
+                Arc::clone(&self.shared.leases),
+                kernel(),
+            ),
+            own_device: self.shared.own_device.get().copied(),
+            other_mounts: if self.shared.options.touch {
+                mounts_of_our_kind()?
+            } else {
+                Vec::new()
+            },
+        };
+        // Were there an exec in between, these would belong to another program.
+        self.pinned.verify()?;
+        let metrics = Arc::clone(&self.shared.metrics);
+        Ok(LiveMemory::new(
+            Arc::clone(&self.pinned),
+            resolver,
+            self.shared.options.touch,
+            metrics,
+        ))
+    }
+
+    /// All of `/proc/PID/stat`.
+    fn stat(&self) -> Result<Stat> {
+        let stat = self.pinned.contents("stat")?;
+        let pid = self.pinned.identity().pid;
+        Stat::from_read(&*stat).map_err(|error| from_proc(pid, "stat", &error))
+    }
+}
+
+impl Process for LiveProcess {
+    fn identity(&self) -> &ProcessIdentity {
+        self.pinned.identity()
+    }
+
+    fn verify(&self) -> Result<()> {
+        self.pinned.verify()
+    }
+
+    fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
+        Ok(Arc::clone(self.live_memory()?) as _)
+    }
+
+    fn address_space(&self) -> Result<AddressSpace> {
+        let pid = self.identity().pid;
+        let shared = &self.shared;
+        self.ask(|pinned| {
+            shared.metrics.maps_reads.increment();
+            let mut maps = MapsReader::default();
+            let mut lines = Lines::of(pid, MOST_MAPPINGS);
+            pinned.lines("maps", |line| {
+                lines.count()?;
+                maps.line(line).map_err(|error| {
+                    if let Some(left_out) = shared.warnings.admit("maps") {
+                        log::warn!("process {pid}: {error}{left_out}");
+                    }
+                    Error::system("parsing maps", Errno::EIO)
+                })
+            })?;
+            let mut space = maps.finish();
+            let own_device = shared.own_device.get().copied();
+            accessible::complete(pinned, &mut space, own_device);
+            Ok(space)
+        })
+    }
+
+    fn executable(&self) -> Result<Vec<u8>> {
+        self.ask(|pinned| Ok(pinned.executable()))
+    }
+
+    fn arguments(&self) -> Result<Vec<u8>> {
+        self.ask(|_| {
+            let memory = self.live_memory()?;
+            arguments(&**memory, memory.maps(), &self.stat()?)
+        })
+    }
+
+    fn state(&self) -> Result<u8> {
+        self.ask(|_| Ok(u8::try_from(self.stat()?.state).unwrap_or(b'?')))
+    }
+
+    fn resident(&self) -> Result<u64> {
+        self.ask(|pinned| {
+            // `stat` counts what each processor has not handed in yet, `status` does not.
+            let status = pinned.contents("status")?;
+            let kib = field(&status, b"VmRSS:")
+                .and_then(|field| field.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+            match kib {
+                Some(kib) => Ok(kib * 1024),
+                None => Ok(self.stat()?.rss * PAGE_SIZE),
+            }
+        })
+    }
+}
+
+/// Devices of all mounts of this program.
+///
+/// # Errors
+/// `System`: to touch pages without knowing them could wait for itself.
+fn mounts_of_our_kind() -> Result<Vec<Device>> {
+    let ours = mounts(|mount| mount.is_ours)
+        .map_err(|error| Error::system("reading mountinfo", errno_of(&error)))?;
+    Ok(ours.into_iter().map(|mount| mount.device).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_mappings_are_held_and_no_more() {
+        let pid = ProcessId::new(7).unwrap();
+        let mut lines = Lines::of(pid, 2);
+        assert_eq!(lines.count(), Ok(()));
+        assert_eq!(lines.count(), Ok(()));
+        for _ in 0..2 {
+            assert_eq!(lines.count(), Err(Error::TooManyMappings(pid, 2)));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! One program of one process.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::identity::ProcessIdentity;
+use super::mapping::AddressSpace;
+use super::memory::ProcessMemory;
+use crate::common::error::Result;
+
+/// One program of one process, pinned: what is asked of it is never answered by another one.
+pub trait Process: Debug + Send + Sync {
+    /// Which one it is.
+    fn identity(&self) -> &ProcessIdentity;
+
+    /// Whether the process still lives and still runs the same program.
+    ///
+    /// # Errors
+    /// `Ended` or `Replaced`.
+    fn verify(&self) -> Result<()>;
+
+    /// Its memory: the same each time.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify), and `ProcessDenied`.
+    fn memory(&self) -> Result<Arc<dyn ProcessMemory>>;
+
+    /// Its mappings now.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`, `TooManyMappings`, and `Replaced` where it is not the same program any more.
+    fn address_space(&self) -> Result<AddressSpace>;
+
+    /// The path of its program, in its own bytes; empty where the kernel does not say.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn executable(&self) -> Result<Vec<u8>>;
+
+    /// Its arguments, each ended by a NUL; the first 64 KiB of them.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn arguments(&self) -> Result<Vec<u8>>;
+
+    /// Its state, a letter as in `/proc/PID/stat`.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn state(&self) -> Result<u8>;
+
+    /// Memory that it holds, in bytes.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn resident(&self) -> Result<u64>;
+}
