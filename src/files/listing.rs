@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::File;
-use super::processes::Snapshot;
+use super::snapshot::Snapshot;
 use super::{Context, Mapping, Node, Pass};
 use crate::common::error::Result;
 use crate::target::ProcessInfo;

@@ -4,13 +4,13 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::memory::OpenMemory;
-use super::processes::Snapshot;
+use super::snapshot::{Snapshot, start_in_name};
 use super::xattr::{UNREADABLE_BYTES, counted_unreadable};
 use super::{
     Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open, OpenFile, OpenProcess,
     Process,
 };
-use crate::common::address::{Address, AddressRange};
+use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::files::view::{MappingFile, Seek};
 use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
@@ -243,12 +243,6 @@ fn unreadable(mapping: &Memory) -> Option<&'static str> {
             Some("secret memory (memfd_secret) that its process alone can read")
         }
     }
-}
-
-/// The start address that a mapping's name begins with.
-pub(super) fn start_in_name(name: &str) -> Option<Address> {
-    let (start, _) = name.split_once('-')?;
-    u64::from_str_radix(start, 16).ok().map(Address::new)
 }
 
 /// A mapping that is open, as it was when it was opened.

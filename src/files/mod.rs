@@ -15,6 +15,7 @@ mod process;
 mod processes;
 mod root;
 mod self_link;
+mod snapshot;
 mod space;
 mod stats;
 mod usage;

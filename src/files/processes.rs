@@ -8,13 +8,12 @@ use parking_lot::Mutex;
 
 use lru::LruCache;
 
-use super::mapping::start_in_name;
 use super::opened::OpenProcesses;
+use super::snapshot::Snapshot;
 use super::{LISTING_VALID, Pass};
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
-use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 
 /// Address spaces that are kept.
@@ -27,88 +26,6 @@ const KEPT_MAPPINGS: usize = 4 << 16;
 /// What was read may be as old as its reading took, times this: then a walk
 /// through all names spends at most a tenth of its time on reading.
 const COST_FACTOR: u32 = 10;
-
-/// One address space at one moment.
-#[derive(Debug)]
-pub(super) struct Snapshot {
-    mappings: Arc<[Arc<Mapping>]>,
-    heap: Option<usize>,
-    stack: Option<usize>,
-}
-
-impl Snapshot {
-    /// What was the same in an `earlier` one is held together with it.
-    fn new(space: AddressSpace, earlier: Option<&Self>) -> Self {
-        let position = |wanted: Option<&Mapping>| {
-            wanted.and_then(|wanted| {
-                space
-                    .mappings()
-                    .binary_search_by_key(&wanted.range().start(), |mapping| {
-                        mapping.range().start()
-                    })
-                    .ok()
-            })
-        };
-        Self {
-            heap: position(space.heap()),
-            stack: position(space.stack()),
-            mappings: match earlier {
-                Some(earlier) => shared(space, &earlier.mappings),
-                None => space.into_mappings().into_iter().map(Arc::new).collect(),
-            },
-        }
-    }
-
-    /// All mappings, lowest address first.
-    pub(super) fn mappings(&self) -> &Arc<[Arc<Mapping>]> {
-        &self.mappings
-    }
-
-    /// The mapping that has this name.
-    pub(super) fn named(&self, name: &str) -> Option<&Arc<Mapping>> {
-        let start = start_in_name(name)?;
-        let index = self
-            .mappings
-            .binary_search_by_key(&start, |mapping| mapping.range().start())
-            .ok()?;
-        let mapping = &self.mappings[index];
-        (mapping.file_name() == name).then_some(mapping)
-    }
-
-    /// The heap.
-    pub(super) fn heap(&self) -> Option<&Arc<Mapping>> {
-        self.heap.map(|index| &self.mappings[index])
-    }
-
-    /// The first thread's stack.
-    pub(super) fn stack(&self) -> Option<&Arc<Mapping>> {
-        self.stack.map(|index| &self.mappings[index])
-    }
-}
-
-/// The mappings of `space`, and what was the same in an earlier list is held together with that.
-fn shared(space: AddressSpace, earlier: &Arc<[Arc<Mapping>]>) -> Arc<[Arc<Mapping>]> {
-    if space
-        .mappings()
-        .iter()
-        .eq(earlier.iter().map(|known| &**known))
-    {
-        return Arc::clone(earlier);
-    }
-    let mut known = earlier.iter().peekable();
-    let share = |mapping: Mapping| {
-        let start = mapping.range().start();
-        while known
-            .next_if(|known| known.range().start() < start)
-            .is_some()
-        {}
-        match known.peek() {
-            Some(same) if ***same == mapping => Arc::clone(same),
-            _ => Arc::new(mapping),
-        }
-    };
-    space.into_mappings().into_iter().map(share).collect()
-}
 
 /// The address spaces that were looked at last.
 #[derive(Debug)]
@@ -153,7 +70,7 @@ impl Snapshots {
     fn mappings(&self) -> usize {
         let snapshots = self.0.iter();
         snapshots
-            .map(|(_, snapshot)| snapshot.value().mappings.len())
+            .map(|(_, snapshot)| snapshot.value().mappings().len())
             .sum()
     }
 }
@@ -412,17 +329,10 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
             "nothing has changed"
         );
     }
-
     /// A snapshot of so many mappings.
     fn snapshot(mappings: usize) -> Aged<Arc<Snapshot>> {
-        let space = AddressSpace::parse(b"1000-2000 rw-p 00000000 00:00 0\n").unwrap();
-        let mapping = Arc::new(space.mappings()[0].clone());
-        let snapshot = Snapshot {
-            mappings: std::iter::repeat_n(mapping, mappings).collect(),
-            heap: None,
-            stack: None,
-        };
-        Aged::new(Arc::new(snapshot), Duration::ZERO, Duration::ZERO)
+        let snapshot = Arc::new(Snapshot::of(mappings));
+        Aged::new(snapshot, Duration::ZERO, Duration::ZERO)
     }
 
     #[test]

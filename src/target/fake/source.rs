@@ -1,0 +1,136 @@
+//! A system of fake processes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{FakeMemory, FakeProcess};
+use crate::common::address::PAGE_SIZE;
+use crate::common::error::{Error, Result};
+use crate::target::mapping::AddressSpace;
+use crate::target::{
+    Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+};
+
+/// One program of a fake process.
+#[derive(Debug)]
+struct PinnedFake(Arc<FakeMemory>);
+
+impl PinnedFake {
+    fn ask(&self) -> Result<&FakeProcess> {
+        let FakeMemory { identity, process } = &*self.0;
+        process.check()?;
+        match process.identity() == *identity {
+            true => Ok(process),
+            false => Err(Error::Replaced(identity.pid)),
+        }
+    }
+}
+
+impl Process for PinnedFake {
+    fn identity(&self) -> &ProcessIdentity {
+        &self.0.identity
+    }
+
+    fn verify(&self) -> Result<()> {
+        self.0.verify()
+    }
+
+    fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
+        Ok(Arc::clone(&self.0) as _)
+    }
+
+    fn address_space(&self) -> Result<AddressSpace> {
+        let mut state = self.ask()?.state.lock();
+        state.maps_reads += 1;
+        AddressSpace::parse(&state.maps).map_err(|_| Error::Invalid)
+    }
+
+    fn executable(&self) -> Result<Vec<u8>> {
+        self.ask().map(|_| b"/usr/bin/fake".to_vec())
+    }
+
+    fn arguments(&self) -> Result<Vec<u8>> {
+        self.ask().map(|_| b"fake\0--flag\0".to_vec())
+    }
+
+    fn state(&self) -> Result<u8> {
+        self.ask().map(|_| b'S')
+    }
+
+    fn resident(&self) -> Result<u64> {
+        let pages = self.ask()?.state.lock().pages.len() as u64;
+        Ok(pages * PAGE_SIZE)
+    }
+}
+
+/// A system of fake processes.
+#[derive(Clone, Debug, Default)]
+pub struct FakeSource {
+    processes: Arc<Mutex<BTreeMap<u32, FakeProcess>>>,
+}
+
+impl FakeSource {
+    /// Adds a process, in place of one of the same number.
+    pub fn add(&self, process: FakeProcess) {
+        let pid = process.identity().pid.get();
+        self.processes.lock().insert(pid, process);
+    }
+
+    fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
+        let process = self
+            .processes
+            .lock()
+            .get(&pid.get())
+            .cloned()
+            .ok_or(Error::NoProcess(pid))?;
+        process.check()?;
+        Ok(process)
+    }
+}
+
+impl ProcessSource for FakeSource {
+    fn numbers(&self) -> Result<Vec<ProcessId>> {
+        let processes = self.processes.lock();
+        Ok(processes
+            .keys()
+            .copied()
+            .filter_map(ProcessId::new)
+            .collect())
+    }
+
+    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        let process = self.find(pid)?;
+        process.wait();
+        let state = process.state.lock();
+        match state.in_exec {
+            true => Err(Error::TimedOut(pid)),
+            false => Ok(state.info.clone()),
+        }
+    }
+
+    fn is_current(&self, identity: &ProcessIdentity) -> bool {
+        let found = self.find(identity.pid);
+        found.is_ok_and(|process| process.identity() == *identity)
+    }
+
+    fn resident(&self, pid: ProcessId) -> Result<u64> {
+        let process = self.find(pid)?;
+        let pages = process.state.lock().pages.len() as u64;
+        Ok(pages * PAGE_SIZE)
+    }
+
+    fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>> {
+        let process = self.find(identity.pid)?;
+        if process.identity() == *identity {
+            Ok(Arc::new(PinnedFake(process.memory())))
+        } else {
+            Err(Error::Replaced(identity.pid))
+        }
+    }
+
+    fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
+        ProcessId::new(tid).ok_or(Error::NoEntry)
+    }
+}
