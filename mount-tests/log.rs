@@ -55,6 +55,9 @@ fn a_failure_names_process_mapping_and_path() {
     eventually(&expected, || mount.log().contains(&expected).then_some(()));
     let log = mount.log();
     assert_eq!(log.lines().count(), 1, "{log}");
+    let (thread, user) = (nix::unistd::gettid(), nix::unistd::geteuid());
+    let caller = format!(" of PID {thread}, UID {user}]");
+    assert!(log.trim_end().ends_with(&caller), "{log}");
     assert!(
         !log.trim_end().bytes().any(|byte| byte.is_ascii_control()),
         "{log:?}"
