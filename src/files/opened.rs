@@ -19,7 +19,7 @@ use crate::target::{Process, ProcessIdentity, ProcessMemory};
 const CLOSING: usize = 4;
 
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
-const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
+const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 
 /// A pinned process: one for all that is asked of one program, and all handles on it.
 #[derive(Debug)]
