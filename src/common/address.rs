@@ -4,8 +4,7 @@ use std::fmt;
 
 /// Size of a page in bytes.
 ///
-/// The cache, the views and the tree count in pages of this size;
-/// [`crate::target::live::check_page_size`] refuses to run where the kernel's differs.
+/// All is counted in pages of this size: nothing is mounted where the kernel's have another.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// A virtual address of some process.
@@ -69,7 +68,7 @@ impl AddressRange {
         self.start
     }
 
-    /// First address behind the range.
+    /// First address after the range.
     pub const fn end(self) -> Address {
         self.end
     }
@@ -157,12 +156,12 @@ mod tests {
         assert!(!range.contains(Address::new(0x3000)));
         assert_eq!(range.truncated(1).len(), 1);
         assert_eq!(range.truncated(u64::MAX), range);
-        let behind = AddressRange::new(Address::new(0x3000), Address::new(0x5001)).unwrap();
-        assert_eq!(range.joined(behind).unwrap().len(), 0x4001);
-        assert!(behind.joined(range).is_none());
-        assert!(range.intersection(behind).is_empty());
-        assert_eq!(range.joined(behind).unwrap().intersection(range), range);
-        assert_eq!(behind.to_pages().end(), Address::new(0x6000));
+        let next = AddressRange::new(Address::new(0x3000), Address::new(0x5001)).unwrap();
+        assert_eq!(range.joined(next).unwrap().len(), 0x4001);
+        assert!(next.joined(range).is_none());
+        assert!(range.intersection(next).is_empty());
+        assert_eq!(range.joined(next).unwrap().intersection(range), range);
+        assert_eq!(next.to_pages().end(), Address::new(0x6000));
     }
 
     #[test]

@@ -54,8 +54,9 @@ impl Clock for SystemClock {
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
 pub struct ManualClock {
+    /// What it shows. Nothing else is locked while it is held.
     elapsed: Mutex<Duration>,
-    /// Who sleeps, and until when.
+    /// Who sleeps, and until when. `elapsed` is not locked while this is held.
     sleepers: Mutex<Vec<(Thread, Duration)>>,
 }
 

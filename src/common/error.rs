@@ -51,7 +51,7 @@ pub enum Error {
     #[error("process {0} is not the program that was opened")]
     Replaced(ProcessId),
     /// A read or a write starts on a byte that nobody can reach.
-    #[error("nothing to reach at {0}: unmapped, behind the end of its file, or a device")]
+    #[error("nothing to reach at {0}: unmapped, past the end of its file, or a device")]
     Unreachable(Address),
     /// A page that is not in memory, and whose bytes cannot be known without harm.
     #[error("what is at {0} is not known: {1}")]
@@ -63,7 +63,7 @@ pub enum Error {
     #[error("unreadable from {0} on")]
     Incomplete(Address),
     /// No data or hole starts there any more (`SEEK_DATA`, `SEEK_HOLE`).
-    #[error("behind the last byte")]
+    #[error("past the last byte")]
     NoMoreData,
     /// No answer came from the target's memory in time.
     #[error("the memory of process {0} does not answer")]
@@ -74,8 +74,8 @@ pub enum Error {
     /// There is no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
-    /// A write starts at or behind the end of the file.
-    #[error("behind the end of the mapping")]
+    /// A write starts at or past the end of the file.
+    #[error("past the end of the mapping")]
     PastEnd,
     /// The name space belongs to the kernel: nothing is created, renamed, linked or removed.
     #[error("mappings come and go with the process only")]

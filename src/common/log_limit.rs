@@ -23,6 +23,7 @@ struct Told {
 #[derive(Debug)]
 pub(crate) struct LogLimit<K> {
     clock: Arc<dyn Clock>,
+    /// Guards what was told of each kind. Nothing else is locked while it is held.
     kinds: Mutex<HashMap<K, Told>>,
 }
 

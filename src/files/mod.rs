@@ -1,6 +1,6 @@
 //! The files of the mount: what each kind of them is, and the one place that tells the kinds apart.
 //!
-//! A kind of file is a type with a file of its own here, a line in [`nodes!`], and nothing else: whoever
+//! A kind of file is a type with a file of its own here, a line in `nodes!`, and nothing else: whoever
 //! works with a [`Node`] sees the trait [`File`], and whoever reads one that is open sees [`OpenFile`]. Numbers of
 //! inodes and handles belong to the server.
 

@@ -41,7 +41,7 @@ operations! {
     Read => "read",
     /// Bytes are written.
     Write => "write",
-    /// Data or a hole is looked for.
+    /// Data or a hole is sought.
     Seek => "lseek",
     /// An extended attribute, or their names, are asked for.
     ExtendedAttribute => "getxattr",

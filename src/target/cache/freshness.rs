@@ -25,7 +25,7 @@ pub struct Freshness {
     bound: Duration,
     clock: Arc<dyn Clock>,
     next: AtomicU64,
-    /// Epochs up to this one have ended early: somebody wrote.
+    /// Epochs up to this one have ended early: somebody wrote. Always less than `next`.
     ended: AtomicU64,
 }
 
@@ -49,6 +49,8 @@ impl Epoch {
 }
 
 /// The current epoch of one address space; clones are the same one.
+///
+/// The lock is taken before the clock is read, so that epochs follow one another. Nothing is locked inside it.
 #[derive(Clone, Debug)]
 pub struct SpaceEpoch(Arc<Mutex<Epoch>>);
 
@@ -124,8 +126,12 @@ impl Freshness {
     }
 
     fn is_over(&self, epoch: Epoch, early: Duration) -> bool {
-        epoch.number <= self.ended.load(Ordering::SeqCst)
-            || self.clock.now() + early >= epoch.started + self.bound
+        let ended = self.ended.load(Ordering::SeqCst);
+        debug_assert!(
+            ended < self.next.load(Ordering::SeqCst),
+            "only what has begun has ended"
+        );
+        epoch.number <= ended || self.clock.now() + early >= epoch.started + self.bound
     }
 
     /// An epoch that starts now, with a start that no earlier one of the space had.

@@ -81,8 +81,8 @@ impl ProcessMemory for CachedMemory {
     fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
         let wanted = requested(segments);
         let epoch = self.freshness.current(&self.epoch);
-        let gaps = match self.cache.look(self.space, epoch) {
-            Some(mut look) => copy_hits(segments, |address, out| look.copy(address, out)),
+        let gaps = match self.cache.lock(self.space, epoch) {
+            Some(mut pages) => copy_hits(segments, |address, out| pages.copy(address, out)),
             None => copy_hits(segments, |_, _| false),
         };
         let pages = |bytes: usize| (bytes as u64).div_ceil(PAGE_SIZE);

@@ -31,6 +31,8 @@ struct Known {
 }
 
 /// Extents of the mappings of one address space, by their start.
+///
+/// The lock guards all of them. It is not held while the memory is asked, and nothing is locked inside it.
 #[derive(Debug)]
 pub(super) struct PageStateCache(Mutex<LruCache<Address, Known>>);
 

@@ -153,7 +153,7 @@ impl Maps {
     }
 }
 
-/// As [`Maps::at_or_behind`], by `PROCMAP_QUERY`; `ENOTTY` or `EINVAL` where the kernel does not know that.
+/// As [`Maps::at_or_after`], by `PROCMAP_QUERY`; `ENOTTY` or `EINVAL` where the kernel does not know that.
 pub(super) fn query(maps: &File, address: Address) -> Result<Option<Vma>, Errno> {
     let mut query = procmap_query {
         size: size_of::<procmap_query>() as u64,

@@ -1,8 +1,8 @@
 //! Blocks of memory by address space and page, in two generations.
 //!
 //! A block that comes in is on probation; one that is asked for again is
-//! proven. Room is made among those on probation, the least recently used
-//! first, so that one pass over a large file pushes out nothing but itself
+//! proven. Those on probation are evicted first, the least recently used
+//! one before all others, so that one pass over a large file evicts nothing but itself
 //! (a segmented LRU).
 
 mod order;
@@ -41,23 +41,22 @@ struct Block {
 
 #[derive(Debug)]
 struct Blocks {
-    /// The bytes.
+    /// The bytes. Each of its slots that is in use is in `slots` and in `order`, once in each.
     slab: Slab,
     slots: HashMap<Key, Slot, DefaultHasher>,
     /// By slot; what stands at one that is free means nothing.
     known: Vec<Block>,
     order: Order,
-    /// Blocks of each space, so that a space without any costs no look-up.
+    /// How many blocks each space has, so that a space without any costs no look-up; none has 0.
     of_space: HashMap<SpaceId, usize, DefaultHasher>,
 }
 
 /// The cache that all processes share.
-///
-/// One lock guards it all: a request takes it once to look up all of its
-/// pages and once to add them, and nothing is read from a process meanwhile.
 #[derive(Debug)]
 pub struct PageCache {
     next_space: AtomicU64,
+    /// Guards all that is cached. A request takes it once to look up all of its pages and once to add
+    /// them; meanwhile nothing else is locked, and nothing is read from a process.
     blocks: Mutex<Blocks>,
     metrics: Arc<Metrics>,
 }
@@ -86,10 +85,10 @@ impl PageCache {
         SpaceId(self.next_space.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Opens the cache to look pages of a space up; `None` where it holds none at all.
-    pub(super) fn look(&self, space: SpaceId, epoch: Epoch) -> Option<Look<'_>> {
+    /// Locks the cache to look up pages of a space; `None` where it holds none at all.
+    pub(super) fn lock(&self, space: SpaceId, epoch: Epoch) -> Option<LockedPages<'_>> {
         let blocks = self.blocks.lock();
-        blocks.of_space.contains_key(&space).then_some(Look {
+        blocks.of_space.contains_key(&space).then_some(LockedPages {
             blocks,
             space,
             epoch,
@@ -118,14 +117,14 @@ impl PageCache {
     }
 }
 
-/// The cache, locked for look-ups in one space.
-pub(super) struct Look<'a> {
+/// The pages of one space, while the cache is locked.
+pub(super) struct LockedPages<'a> {
     blocks: MutexGuard<'a, Blocks>,
     space: SpaceId,
     epoch: Epoch,
 }
 
-impl Look<'_> {
+impl LockedPages<'_> {
     /// Copies bytes of one page, from `address` on, if the page was read in this epoch.
     pub(super) fn copy(&mut self, address: Address, out: &mut [u8]) -> bool {
         let key = (self.space, address.get() / PAGE_SIZE);
@@ -164,7 +163,7 @@ impl Blocks {
             return;
         }
         if self.slab.len() == self.slab.capacity() {
-            self.let_one_go();
+            self.evict();
         }
         // There is none where the budget is below a page.
         let Some(slot) = self.slab.add(page) else {
@@ -181,8 +180,8 @@ impl Blocks {
         self.check();
     }
 
-    /// Lets the least recently used block go, one on probation if there is any.
-    fn let_one_go(&mut self) {
+    /// Evicts the least recently used block, one on probation if there is any.
+    fn evict(&mut self) {
         let oldest = self.order.oldest(Generation::Probation);
         let Some(slot) = oldest.or_else(|| self.order.oldest(Generation::Proven)) else {
             return;
@@ -256,8 +255,8 @@ mod tests {
 
     fn holds(cache: &PageCache, space: SpaceId, epoch: Epoch, page: u64) -> bool {
         cache
-            .look(space, epoch)
-            .is_some_and(|mut look| look.copy(Address::new(page * PAGE_SIZE), &mut [0]))
+            .lock(space, epoch)
+            .is_some_and(|mut pages| pages.copy(Address::new(page * PAGE_SIZE), &mut [0]))
     }
 
     #[test]
@@ -317,7 +316,7 @@ mod tests {
         let mut byte = [0];
         assert!(
             cache
-                .look(one, new)
+                .lock(one, new)
                 .unwrap()
                 .copy(Address::new(5), &mut byte)
         );
@@ -331,7 +330,7 @@ mod tests {
         cache.add(one, epoch, Address::new(0), &[1; 2 * PAGE]);
         cache.add(other, epoch, Address::new(0), &[2; PAGE]);
         cache.forget(one);
-        assert!(cache.look(one, epoch).is_none());
+        assert!(cache.lock(one, epoch).is_none());
         assert!(holds(&cache, other, epoch, 0));
         assert_eq!(cache.metrics().cache_bytes.get(), PAGE_SIZE);
     }
@@ -342,7 +341,7 @@ mod tests {
             let cache = PageCache::new(budget, Arc::new(Metrics::default()));
             let (space, epoch) = (cache.new_space(), epoch());
             cache.add(space, epoch, Address::new(0), &[1; PAGE]);
-            assert!(cache.look(space, epoch).is_none());
+            assert!(cache.lock(space, epoch).is_none());
             assert_eq!(cache.metrics().cache_bytes.get(), 0);
         }
     }
