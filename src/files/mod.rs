@@ -18,6 +18,7 @@ mod self_link;
 mod snapshot;
 mod space;
 mod stats;
+mod text;
 mod usage;
 pub mod view;
 mod xattr;
@@ -41,24 +42,20 @@ pub(crate) use pass::{Found, Pass};
 pub(crate) use usage::CountedUsage;
 pub(crate) use xattr::xattr_list;
 
-use by_name::{ByName, Command, CommandLink};
-use mapping::{Mapping, MappingLink};
+use mapping::Mapping;
 use opened::OpenProcesses;
 use process::Process;
 use processes::ProcessTable;
-use root::Root;
-use self_link::SelfLink;
-use space::{Space, Spaces};
-use stats::Stats;
 use usage::MemoryUsages;
 
-/// Defines [`Node`]: a line for each kind of file, and for those that lie at the top of the mount their name there.
+/// Defines [`Node`]: a line for each kind of file, with its type, and for those that lie at the top of the mount their
+/// name there.
 macro_rules! nodes {
-    ($($(#[$doc:meta])* $kind:ident $(= $name:literal)?,)*) => {
+    ($($(#[$doc:meta])* $kind:ident: $file:path $(, at $name:literal)?;)*) => {
         /// An object of the tree. Two are equal, and so have one inode, where they are the same object.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum Node {
-            $($(#[$doc])* $kind($kind),)*
+            $($(#[$doc])* $kind($file),)*
         }
 
         impl Deref for Node {
@@ -71,47 +68,47 @@ macro_rules! nodes {
             }
         }
 
-        $(impl From<$kind> for Node {
-            fn from(file: $kind) -> Self {
+        $(impl From<$file> for Node {
+            fn from(file: $file) -> Self {
                 Self::$kind(file)
             }
         })*
 
         impl Node {
             /// The views at the top of the mount, by name.
-            const VIEWS: &[(&str, Self)] = &[$($(($name, Self::$kind($kind)),)?)*];
+            const VIEWS: &[(&str, Self)] = &[$($(($name, Self::$kind($file)),)?)*];
         }
     };
 }
 
 nodes! {
     /// The mount point.
-    Root,
-    /// `by-name`
-    ByName = "by-name",
-    /// `mem`
-    Spaces = "mem",
-    /// `self`
-    SelfLink = "self",
-    /// `stats`
-    Stats = "stats",
+    Root: root::Root;
+    /// Processes by the name of their command.
+    ByName: by_name::ByName, at "by-name";
+    /// Whole address spaces.
+    Spaces: space::Spaces, at "mem";
+    /// The calling process.
+    SelfLink: self_link::SelfLink, at "self";
+    /// The counters.
+    Stats: stats::Stats, at "stats";
     /// `mem/PID`
-    Space,
+    Space: space::Space;
     /// `by-name/COMMAND`
-    Command,
+    Command: by_name::Command;
     /// `by-name/COMMAND/PID`
-    CommandLink,
+    CommandLink: by_name::CommandLink;
     /// `PID`
-    Process,
+    Process: process::Process;
     /// `PID/heap`, `PID/stack`
-    MappingLink,
+    MappingLink: mapping::MappingLink;
     /// `PID/START-END.PERMS.LABEL`
-    Mapping,
+    Mapping: mapping::Mapping;
 }
 
 impl Node {
     /// The mount point.
-    pub(crate) const ROOT: Self = Self::Root(Root);
+    pub(crate) const ROOT: Self = Self::Root(root::Root);
 }
 
 /// Who asks for something.
