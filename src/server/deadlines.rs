@@ -81,7 +81,7 @@ impl Server {
         one_shot: &OneShot<R>,
         pass: &Pass<'_>,
     ) {
-        let is_done = contained(|| self.perform(request, data, one_shot, pass));
+        let is_done = contained(|| self.dispatch(request, data, one_shot, pass));
         if !is_done && let Some(reply) = self.take(request, one_shot) {
             reply.respond(Err(Errno::EIO));
         }

@@ -5,12 +5,12 @@
 pub(crate) mod admission;
 mod deadlines;
 mod directory;
+mod dispatcher;
 mod failures;
 mod file_system;
 mod handles;
 mod inodes;
 mod invalidation;
-mod perform;
 mod reply;
 mod request;
 mod survey;
@@ -28,8 +28,8 @@ pub(crate) use reply::{Name, NamedEntry, Reply, Respond};
 pub(crate) use request::{Operation, Request};
 
 use admission::Admission;
+use dispatcher::ENTRIES;
 use failures::Failures;
-use perform::ENTRIES;
 
 /// The file system behind any transport.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ thread_local! {
 
 impl Server {
     /// Does what a request asks for, and answers it, unless somebody else has.
-    pub(super) fn perform<R: Respond>(
+    pub(super) fn dispatch<R: Respond>(
         &self,
         request: &Request,
         data: &[u8],
