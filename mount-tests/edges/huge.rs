@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{
-    Footprint, Mount, PAGE, Region, Target, assert_bytes, extents, held, open, pattern, run_within,
-    tests,
+    Footprint, Mount, PAGE, Region, Target, Turn, assert_bytes, extents, held, open, pattern,
+    run_within, tests,
 };
 
 tests![
@@ -20,32 +20,59 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Huge pages of the system, which all tests share. Given back when dropped.
 struct HugePages {
-    _alone: std::sync::MutexGuard<'static, ()>,
-    before: String,
+    before: usize,
+    /// A page that the target has not touched yet is anybody's: who finds none left is killed.
+    _turn: Turn,
 }
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
 
 impl HugePages {
+    /// Adds pages until as many are free, and promised to nobody.
     fn reserve(count: usize) -> Self {
-        static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let alone = ALONE
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = std::fs::read_to_string(COUNT).unwrap();
-        let wanted = before.trim().parse::<usize>().unwrap() + count;
-        std::fs::write(COUNT, wanted.to_string()).unwrap();
-        Self {
-            _alone: alone,
-            before,
+        let turn = Turn::at(COUNT);
+        let pages = Self {
+            before: number(COUNT, ""),
+            _turn: turn,
+        };
+        // The kernel gives as many as it finds, and says so by their number alone.
+        pages.add_up_to(count);
+        if Self::free() < count {
+            std::fs::write("/proc/sys/vm/compact_memory", "1").unwrap();
+            pages.add_up_to(count);
         }
+        assert!(
+            Self::free() >= count,
+            "the system has no {count} huge pages left"
+        );
+        pages
+    }
+
+    fn add_up_to(&self, free: usize) {
+        let wanted = self.before + free.saturating_sub(Self::free());
+        if wanted > number(COUNT, "") {
+            std::fs::write(COUNT, wanted.to_string()).unwrap();
+        }
+    }
+
+    fn free() -> usize {
+        let field = |name| number("/proc/meminfo", name);
+        field("HugePages_Free:").saturating_sub(field("HugePages_Rsvd:"))
     }
 }
 
 impl Drop for HugePages {
     fn drop(&mut self) {
-        let _ = std::fs::write(COUNT, &self.before);
+        let _ = std::fs::write(COUNT, self.before.to_string());
     }
+}
+
+/// The number behind `name` at the start of a line.
+#[track_caller]
+fn number(path: &str, name: &str) -> usize {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    lines.next().unwrap().trim().parse().unwrap()
 }
 
 /// 64 GiB with one huge page: `cp` and `grep` pass over what was never there, of all three kinds.

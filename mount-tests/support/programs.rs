@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -33,16 +34,13 @@ int main(void) {
 }
 "#;
 
-/// Keeps a command's process on one CPU: the kernel writes the number of the
-/// CPU into the memory of the process (see rseq(2)) when it changes.
-fn stay_on_one_cpu(command: &mut Command) {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+/// Keeps a thread, or with 0 this one, on one CPU. Allocates nothing.
+pub(super) fn stay_on_one_cpu(thread: Pid) -> nix::Result<()> {
+    let allowed = sched_getaffinity(thread)?;
     let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     let mut one = CpuSet::new();
-    one.set(first.expect("this runs on one")).unwrap();
-    let stay = move || Ok(sched_setaffinity(Pid::from_raw(0), &one)?);
-    // SAFETY: the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(stay) };
+    one.set(first.ok_or(Errno::EINVAL)?)?;
+    sched_setaffinity(thread, &one)
 }
 
 /// A running program. Killed when dropped.
@@ -118,7 +116,11 @@ impl Program {
     #[track_caller]
     pub(crate) fn sleep() -> Self {
         let mut command = Command::new("sleep");
-        stay_on_one_cpu(end_with_us(command.arg("600"), Signal::SIGKILL));
+        end_with_us(command.arg("600"), Signal::SIGKILL);
+        // The kernel writes the number of the CPU into the memory of the process (see rseq(2)) when it changes.
+        let stay = || Ok(stay_on_one_cpu(Pid::from_raw(0))?);
+        // SAFETY: the closure makes two system calls and allocates nothing.
+        unsafe { command.pre_exec(stay) };
         let program = Self {
             child: command.spawn().unwrap(),
             said: String::new(),

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{PAGE, SOON, daemon_binary, install, lines_of, pattern};
+use super::{PAGE, SOON, daemon_binary, install, lines_of, pattern, programs};
 
 /// A mapping of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +169,13 @@ impl Target {
             panic!("{command}: the target said: {line}");
         };
         answer.trim().to_string()
+    }
+
+    /// Keeps its first thread on one CPU: each CPU keeps pages that were touched last for itself for a while,
+    /// and the kernel pages those out that the CPU of the one who advises that keeps.
+    #[track_caller]
+    pub(crate) fn stay_on_one_cpu(&self) {
+        programs::stay_on_one_cpu(Pid::from_raw(self.pid as i32)).unwrap();
     }
 
     /// Its process id.

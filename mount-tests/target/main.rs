@@ -199,13 +199,12 @@ impl Target {
                 Ok(format!("{start:x}-{:x}", start + len))
             }
             // A child that has the mappings of ours, and waits until we end.
-            ["fork"] => odd::fork(odd::wait_for_ever).map(|pid| pid.to_string()),
+            ["fork"] => odd::fork_waiting(|| ()).map(|pid| pid.to_string()),
             ["fork-closing", name] => {
                 let fd = self.shapes.file(name)?.as_raw_fd();
-                odd::fork(|| {
+                odd::fork_waiting(|| {
                     // SAFETY: no Rust object of the child uses the descriptor any more.
                     unsafe { libc::close(fd) };
-                    odd::wait_for_ever();
                 })
                 .map(|pid| pid.to_string())
             }

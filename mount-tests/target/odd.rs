@@ -1,7 +1,7 @@
 //! What the target does with itself: names, process ids, exec, threads.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::regions::{c_path, check};
@@ -79,8 +79,21 @@ pub(crate) fn fork(work: impl FnOnce()) -> io::Result<libc::pid_t> {
     Ok(child)
 }
 
+/// Starts a child that does `work` and waits until we end. Returns once the work is done: the child may run long after us.
+pub(crate) fn fork_waiting(work: impl FnOnce()) -> io::Result<libc::pid_t> {
+    let (mut done, mut say_done) = io::pipe()?;
+    let child = fork(|| {
+        work();
+        let _ = say_done.write_all(b".");
+        wait_for_ever();
+    })?;
+    drop(say_done);
+    done.read_exact(&mut [0])?;
+    Ok(child)
+}
+
 /// Sleeps until a signal ends the process.
-pub(crate) fn wait_for_ever() {
+fn wait_for_ever() {
     loop {
         // SAFETY: no pointer is passed.
         unsafe { libc::pause() };
