@@ -127,8 +127,8 @@ impl Mapping {
             }
         };
         // Tools look for holes only where blocks are missing, so what is there and cannot be read shows none.
-        let is_own = self.info.identity.pid.get() == std::process::id();
-        if held.total() >= shown.len() && (is_own || self.mapping.is_of_own_mount()) {
+        let is_own = || self.info.identity.pid.get() == std::process::id();
+        if held.total() >= shown.len() && (self.mapping.is_of_own_mount() || is_own()) {
             return Some(0);
         }
         Some((held.total() / BLOCK).max(u64::from(hidden)))
