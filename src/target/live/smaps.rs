@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::pinned::Pinned;
 use crate::common::address::{Address, AddressRange};
+use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
 
@@ -93,14 +94,8 @@ fn range_of(line: &[u8]) -> Option<AddressRange> {
 #[derive(Debug)]
 pub(super) struct RecentSmaps {
     clock: Arc<dyn Clock>,
-    recent: Mutex<Option<Recent>>,
-}
-
-#[derive(Debug)]
-struct Recent {
-    smaps: Arc<Smaps>,
-    taken: Duration,
-    cost: Duration,
+    /// Guards what was read last. It is not held while `smaps` is read, and nothing is locked inside it.
+    recent: Mutex<Option<Aged<Arc<Smaps>>>>,
 }
 
 impl RecentSmaps {
@@ -116,10 +111,10 @@ impl RecentSmaps {
     /// # Errors
     /// As [`Smaps::read`].
     pub(super) fn of(&self, pinned: &Pinned, range: AddressRange) -> Result<Option<VmaDetails>> {
-        let now = self.clock.now();
-        if let Some(recent) = &*self.recent.lock()
-            && now.saturating_sub(recent.taken) <= recent.cost * COST_FACTOR
-            && let Some(found) = recent.smaps.at(range.start())
+        let taken = self.clock.now();
+        let recent = self.recent.lock().clone();
+        if let Some(recent) = recent.filter(|smaps| smaps.is_within(taken, Duration::ZERO, COST_FACTOR))
+            && let Some(found) = recent.value().at(range.start())
             // Else it may be another one by now.
             && found.range == range
         {
@@ -128,9 +123,8 @@ impl RecentSmaps {
         let smaps = Arc::new(Smaps::read(pinned)?);
         // It may have grown meanwhile.
         let found = smaps.at(range.start()).copied();
-        let taken = now;
-        let cost = self.clock.now().saturating_sub(now);
-        *self.recent.lock() = Some(Recent { smaps, taken, cost });
+        let cost = self.clock.now().saturating_sub(taken);
+        *self.recent.lock() = Some(Aged::new(smaps, taken, cost));
         Ok(found)
     }
 }
