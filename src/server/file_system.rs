@@ -64,7 +64,7 @@ impl FileSystem {
     }
 
     /// Finds `name` in a directory. The kernel then holds one more reference to what it found. Where all
-    /// processes must be looked at for it, `pass` does that.
+    /// processes must be visited for it, `pass` does that.
     ///
     /// # Errors
     /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`, `TimedOut`.
@@ -326,8 +326,7 @@ impl FileSystem {
             return WaitsFor::Nobody;
         };
         open.file.process().map_or(WaitsFor::Nobody, |process| {
-            let identity = process.identity();
-            WaitsFor::Process(identity.pid, Some(identity.pidfd_inode))
+            WaitsFor::program(process.identity())
         })
     }
 
