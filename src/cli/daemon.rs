@@ -57,8 +57,8 @@ fn mask(signal: Signal) -> u64 {
 /// Where the system has no process left, or a signal came while mounting.
 pub(super) fn go_to_background(ends: &Ends) -> Result<()> {
     // A fork does not take along what came to the parent: that is dealt with here. What comes after this
-    // look finds a process that is about to end, and a mount that answers.
-    if let Some(signal) = ends.came().context("looking for signals")? {
+    // check finds a process that is about to end, and a mount that answers.
+    if let Some(signal) = ends.came().context("checking for signals")? {
         bail!("{signal} came while mounting: unmounted");
     }
     nix::unistd::daemon(false, false).context("going to the background")
@@ -89,8 +89,8 @@ fn wait_for_signals(ends: SigSet, unmounter: Unmounter) -> Result<()> {
             if let Ok(signal) = ends.wait() {
                 log::info!("{signal}: unmounting");
                 match unmounter.unmount() {
-                    // The other threads see the end and `main` returns, unless one is left behind
-                    // in the memory of a target that does not answer.
+                    // The other threads see the end and `main` returns, unless one still waits
+                    // for the memory of a target that does not answer.
                     Ok(Unmounted::Gone) => {
                         std::thread::sleep(LAST_CALLS);
                         std::process::exit(0);

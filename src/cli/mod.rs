@@ -34,7 +34,7 @@ pub(crate) fn run() -> ExitCode {
 
 fn mount(arguments: &MountArguments) -> Result<()> {
     let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
-    if config.rw && config.mode == Mode::Look && !arguments.are_of_mount {
+    if config.rw && config.mode == Mode::NoWrite && !arguments.are_of_mount {
         eprintln!(
             "procmemfs: hint: rw means nothing here and memory cannot be written: -o write lets it be"
         );
@@ -44,7 +44,7 @@ fn mount(arguments: &MountArguments) -> Result<()> {
     }
     let prepared = Prepared::new(&config, &arguments.mountpoint)?;
     // A signal that ended the process with the mount just made would leave a dead one. Until here one
-    // ends a look at a mount point that does not answer.
+    // ends a check of a mount point that does not answer.
     let ends = Ends::hold()?;
     let mount = prepared.mount()?;
     if !arguments.foreground {

@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::attributes::BLOCK;
 use super::memory::OpenMemory;
 use super::snapshot::{Snapshot, start_in_name};
 use super::xattr::{UNREADABLE_BYTES, counted_unreadable};
@@ -16,8 +17,6 @@ use crate::files::view::{MappingFile, Seek};
 use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
 use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
-
-use super::attributes::BLOCK;
 
 /// A mapping of a process.
 #[derive(Clone, Debug)]
@@ -111,8 +110,8 @@ impl Mapping {
 
     /// Memory that it holds, in blocks; `None` where that cannot be known.
     ///
-    /// A file of no block at all is archived as one large hole by `tar -S`
-    /// without a look. So one that may have bytes elsewhere shows a block at least.
+    /// A file of no block at all is archived as one large hole by `tar -S`, which does not open it. So one that may
+    /// have bytes elsewhere shows at least one block.
     fn blocks(&self, context: &Context, counted: &CountedUsage) -> Option<u64> {
         let shown = self.shown();
         let hidden = self.mapping.has_file() || self.mapping.is_special();
@@ -126,7 +125,7 @@ impl Mapping {
                 context.usages.of(&**process.memory().ok()?, shown).ok()?
             }
         };
-        // Tools look for holes only where blocks are missing, so what is there and cannot be read shows none.
+        // Tools ask for holes only where blocks are missing, so what is there and cannot be read shows none.
         let is_own = || self.info.identity.pid.get() == std::process::id();
         if held.total() >= shown.len() && (self.mapping.is_of_own_mount() || is_own()) {
             return Some(0);

@@ -62,7 +62,7 @@ impl OpenMemory {
 impl Context {
     /// The process, if it can be opened.
     pub(super) fn open_process(&self, info: &ProcessInfo) -> Option<Arc<OpenProcess>> {
-        match self.opened.find(&info.identity) {
+        match self.opened.known(&info.identity) {
             Some(open) => Some(open),
             None => self.opened.open(&info.identity).ok(),
         }
@@ -72,7 +72,7 @@ impl Context {
     /// process is open they move with the epoch of what was read, and never without it.
     pub(super) fn modified(&self, info: &ProcessInfo) -> (SystemTime, Duration) {
         let freshness = &self.services.freshness;
-        match self.opened.find(&info.identity) {
+        match self.opened.known(&info.identity) {
             Some(open) => {
                 let (epoch, valid) = freshness.for_kernel(&open.epoch);
                 (epoch.modified(), valid)

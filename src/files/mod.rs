@@ -28,12 +28,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::common::address::AddressRange;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::files::view::{FaultPolicy, Seek};
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::{ProcessId, ProcessInfo, ProcessSource};
+use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
@@ -144,8 +145,8 @@ pub(crate) enum WaitsFor {
 
 impl WaitsFor {
     /// That process and no other of its number.
-    pub(crate) fn program(info: &ProcessInfo) -> Self {
-        Self::Process(info.identity.pid, Some(info.identity.pidfd_inode))
+    pub(crate) fn program(identity: &ProcessIdentity) -> Self {
+        Self::Process(identity.pid, Some(identity.pidfd_inode))
     }
 }
 
@@ -182,7 +183,7 @@ pub(crate) trait File: Debug {
     }
 
     /// The memory whose usage its attributes show.
-    fn memory(&self) -> Option<crate::common::address::AddressRange> {
+    fn memory(&self) -> Option<AddressRange> {
         None
     }
 
@@ -232,7 +233,7 @@ pub(crate) trait File: Debug {
         Err(Error::Invalid)
     }
 
-    /// The file of this name in a directory; where all processes are looked at for it, `pass` does that.
+    /// The file of this name in a directory; where all processes must be visited for it, `pass` does that.
     ///
     /// # Errors
     /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`, `TimedOut`.
@@ -268,7 +269,7 @@ pub(crate) trait File: Debug {
     /// Whom any request for it may wait for.
     fn waits_for(&self) -> WaitsFor {
         self.process()
-            .map_or(WaitsFor::Nobody, |info| WaitsFor::program(info))
+            .map_or(WaitsFor::Nobody, |info| WaitsFor::program(&info.identity))
     }
 
     /// Whom listing its entries may wait for.
@@ -424,7 +425,7 @@ impl Context {
     }
 
     #[cfg(test)]
-    pub(crate) fn is_pinned(&self, identity: &crate::target::ProcessIdentity) -> bool {
-        self.opened.find(identity).is_some()
+    pub(crate) fn is_pinned(&self, identity: &ProcessIdentity) -> bool {
+        self.opened.known(identity).is_some()
     }
 }

@@ -25,7 +25,7 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 #[derive(Debug)]
 pub(crate) struct OpenProcess {
     process: Arc<dyn Process>,
-    /// Its memory, past the cache where there is one; made when somebody asks for it.
+    /// Its memory, by way of the cache where there is one; made when somebody asks for it.
     memory: OnceLock<Arc<dyn ProcessMemory>>,
     /// The freshness of all that is read from it.
     pub(super) epoch: SpaceEpoch,
@@ -47,7 +47,7 @@ impl OpenProcess {
         self.process.identity()
     }
 
-    /// Its memory, past the cache where there is one.
+    /// Its memory, by way of the cache where there is one.
     ///
     /// # Errors
     /// As [`Process::memory`].
@@ -86,17 +86,20 @@ impl OpenProcess {
 
 #[derive(Debug)]
 struct State {
-    /// All that are open: there must be one epoch only for one address space.
+    /// All that are open, those in `recent` and `closing` among them: one address space has one epoch.
     open: HashMap<ProcessIdentity, Weak<OpenProcess>>,
     recent: Recent<ProcessIdentity, Arc<OpenProcess>>,
-    /// Pushed out of there, to be closed by whoever may wait for that.
+    /// Evicted from there, to be closed by whoever may wait for that; at most [`CLOSING`].
     closing: Vec<Arc<OpenProcess>>,
 }
 
+/// The processes that are pinned.
 #[derive(Debug)]
 pub(super) struct OpenProcesses {
     services: Services,
     clock: Arc<dyn Clock>,
+    /// Guards which processes are pinned. Nothing is locked inside it, no process is asked, and none is dropped:
+    /// that closes descriptors and empties a cache.
     state: Mutex<State>,
 }
 
@@ -118,7 +121,7 @@ impl OpenProcesses {
     /// # Errors
     /// Whatever pinning it says; `Ended`, `Replaced` where it was pinned and is not the same any more.
     pub(super) fn open(&self, identity: &ProcessIdentity) -> Result<Arc<OpenProcess>> {
-        if let Some(known) = self.find(identity) {
+        if let Some(known) = self.known(identity) {
             if let Err(error) = known.process.verify() {
                 let gone = self.state.lock().recent.pop(identity);
                 // Outside the lock, as below.
@@ -141,6 +144,7 @@ impl OpenProcesses {
         let evicted = state.recent.push(*identity, Arc::clone(&process), now);
         state.closing.extend(evicted);
         let over = (state.closing.len() > CLOSING).then(|| state.closing.remove(0));
+        debug_assert!(state.closing.len() <= CLOSING, "one more at a time");
         drop(state);
         // Outside the lock: this may close descriptors and empty a cache.
         drop(over);
@@ -150,15 +154,15 @@ impl OpenProcesses {
     /// Closes what nobody has used for long; returns how long it is until there is more to close.
     pub(super) fn close_unused(&self) -> Option<Duration> {
         let mut state = self.state.lock();
-        let pushed_out = std::mem::take(&mut state.closing);
+        let evicted = std::mem::take(&mut state.closing);
         let (unused, next) = state.recent.take_unused(self.clock.now());
         drop(state);
-        drop((pushed_out, unused));
+        drop((evicted, unused));
         next
     }
 
     /// The process, if it is pinned.
-    pub(super) fn find(&self, identity: &ProcessIdentity) -> Option<Arc<OpenProcess>> {
+    pub(super) fn known(&self, identity: &ProcessIdentity) -> Option<Arc<OpenProcess>> {
         let mut state = self.state.lock();
         let open = state.open.get(identity).and_then(Weak::upgrade);
         if open.is_some() {
@@ -173,7 +177,7 @@ impl OpenProcesses {
     /// # Errors
     /// `Ended`, `Replaced`, or why it cannot be known.
     pub(super) fn verify(&self, identity: &ProcessIdentity) -> Result<()> {
-        if let Some(known) = self.find(identity) {
+        if let Some(known) = self.known(identity) {
             return known.process.verify();
         }
         let source = &self.services.source;
@@ -202,9 +206,9 @@ impl OpenProcesses {
         })
     }
 
-    /// Whether `identity` still runs, as far as a check of what is pinned or a look at its number tells.
+    /// Whether `identity` still runs, as far as a check of what is pinned, or its number alone, tells.
     pub(super) fn is_current(&self, identity: &ProcessIdentity) -> bool {
-        match self.find(identity) {
+        match self.known(identity) {
             Some(known) => known.process.verify().is_ok(),
             None => self.services.source.is_current(identity),
         }

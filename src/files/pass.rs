@@ -14,6 +14,8 @@ use crate::target::{ProcessId, ProcessInfo, ProcessSource};
 const EXECS: Duration = Duration::from_millis(30);
 
 /// What one pass has found so far, lowest number first: whoever takes it over goes on from there.
+///
+/// The lock is not held while a process is visited, and nothing is locked inside it.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Mutex<Vec<(ProcessId, Option<Arc<ProcessInfo>>)>>);
 
@@ -45,12 +47,12 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// A pass that looks where `visits` says, and goes on from what was `found`.
+    /// A pass that visits what `visits` says, and goes on from what was `found`.
     pub(crate) fn new(visits: &'a dyn Visits, found: &'a Found) -> Self {
         Self { visits, found }
     }
 
-    /// A pass that looks everywhere, however long that takes.
+    /// A pass that visits all processes, however long that takes.
     pub(crate) fn everywhere(found: &'a Found) -> Self {
         Self::new(&Everywhere, found)
     }
@@ -87,7 +89,7 @@ impl<'a> Pass<'a> {
         Ok(self.found.all())
     }
 
-    /// Whether to look at a process, or to pass over it.
+    /// Whether to visit a process, or to pass over it.
     fn may_enter(&self, pid: ProcessId) -> Result<bool> {
         match self.visits.visit(pid) {
             Visit::Enter => Ok(true),
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
     use crate::target::fake::{FakeProcess, FakeSource};
 
-    /// Looks at all but these, and ends at that one.
+    /// Visits all but these, and ends at that one.
     #[derive(Debug)]
     struct Partly<'a> {
         skipped: &'a [u32],
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_in_an_exec_are_passed_over_and_looked_at_last() {
+    fn processes_in_an_exec_are_passed_over_and_visited_last() {
         let (source, processes) = source();
         processes[1].set_in_exec(true);
         let found = Found::default();

@@ -1,4 +1,4 @@
-//! Address spaces as they were a moment ago, so that a look-up does not read `maps` again.
+//! Processes and address spaces as they were a moment ago, so that a look-up does not read `maps` again.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const KEPT_MAPPINGS: usize = 4 << 16;
 /// through all names spends at most a tenth of its time on reading.
 const COST_FACTOR: u32 = 10;
 
-/// The address spaces that were looked at last.
+/// Processes and their address spaces, as they were a moment ago or are now.
 #[derive(Debug)]
 pub(super) struct ProcessTable {
     source: Arc<dyn ProcessSource>,
@@ -35,7 +35,9 @@ pub(super) struct ProcessTable {
     clock: Arc<dyn Clock>,
     /// The freshness bound.
     bound: Duration,
+    /// Guards the last address spaces. It is not held while `maps` is read, and nothing is locked inside it.
     snapshots: Mutex<Snapshots>,
+    /// Guards the last list. It is not held while processes are listed, and nothing is locked inside it.
     list: Mutex<Option<Aged<List>>>,
 }
 
@@ -133,7 +135,7 @@ impl ProcessTable {
     /// The processes as they were a moment ago, for a look-up by name.
     ///
     /// # Errors
-    /// As [`list`](Self::read_list).
+    /// As [`read_list`](Self::read_list).
     pub(super) fn recent_list(&self, pass: &Pass<'_>) -> Result<List> {
         match self.known_list(|list| self.is_recent(list)) {
             Some(processes) => Ok(processes),
@@ -144,7 +146,7 @@ impl ProcessTable {
     /// The processes, no older than the freshness bound or [`LISTING_VALID`]: for the listings that repeat the root's.
     ///
     /// # Errors
-    /// As [`list`](Self::read_list).
+    /// As [`read_list`](Self::read_list).
     pub(super) fn fresh_list(&self, pass: &Pass<'_>) -> Result<List> {
         let now = self.clock.now();
         match self.known_list(|list| list.age(now) < self.bound.min(LISTING_VALID)) {
@@ -174,7 +176,7 @@ impl ProcessTable {
         self.source.describe(pid).map(Arc::new)
     }
 
-    /// The mapping that `find` picks, from a recent address space, or from a new one where that has none.
+    /// What `find` picks, from a recent address space, or from a new one where that has none.
     ///
     /// # Errors
     /// What the source says.
@@ -183,12 +185,12 @@ impl ProcessTable {
         info: &Arc<ProcessInfo>,
         find: impl Fn(&Snapshot) -> Option<T>,
     ) -> Result<Option<T>> {
-        if let Some(recent) = self.recent(&info.identity) {
+        if let Some(recent) = self.recent_address_space(&info.identity) {
             if let Some(found) = find(recent.value()) {
                 return Ok(Some(found));
             }
             // A name that is not there may have come up since. But whoever asks for names
-            // that never were must not make us read `maps` all day.
+            // that never were must not make us read `maps` again and again.
             if recent.is_within(self.clock.now(), Duration::ZERO, 1) {
                 return Ok(None);
             }
@@ -200,8 +202,8 @@ impl ProcessTable {
     ///
     /// # Errors
     /// What the source says.
-    pub(super) fn fresh(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
-        match self.recent(&info.identity) {
+    pub(super) fn fresh_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+        match self.recent_address_space(&info.identity) {
             // Bytes hang on this: the bound holds, whatever it costs.
             Some(recent) if recent.age(self.clock.now()) < self.bound => {
                 Ok(Arc::clone(recent.value()))
@@ -210,7 +212,8 @@ impl ProcessTable {
         }
     }
 
-    fn recent(&self, identity: &ProcessIdentity) -> Option<Aged<Arc<Snapshot>>> {
+    /// The address space as it was a moment ago.
+    fn recent_address_space(&self, identity: &ProcessIdentity) -> Option<Aged<Arc<Snapshot>>> {
         // One that is too old stays: the next one will mostly consist of the same mappings.
         let snapshot = self.snapshots.lock().get(identity)?;
         self.is_recent(&snapshot).then_some(snapshot)

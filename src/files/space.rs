@@ -178,10 +178,13 @@ impl OpenFile for OpenSpace {
 impl Context {
     /// The address space as it is now, or was a moment ago.
     fn space(&self, process: &OpenProcess, info: &Arc<ProcessInfo>) -> Result<SpaceFile> {
-        let snapshot = self.processes.fresh(info).map_err(|error| match error {
-            Error::NoProcess(pid) => Error::Ended(pid),
-            error => error,
-        })?;
+        let snapshot = self
+            .processes
+            .fresh_address_space(info)
+            .map_err(|error| match error {
+                Error::NoProcess(pid) => Error::Ended(pid),
+                error => error,
+            })?;
         Ok(SpaceFile::new(
             Arc::clone(process.memory()?),
             Arc::clone(snapshot.mappings()),

@@ -27,6 +27,7 @@ pub(super) struct MemoryUsages {
     clock: Arc<dyn Clock>,
     /// The freshness bound.
     bound: Duration,
+    /// Guards the answers. It is not held while pages are counted, and nothing is locked inside it.
     known: Mutex<LruCache<(ProcessIdentity, AddressRange), Aged<MemoryUsage>>>,
 }
 
@@ -63,7 +64,7 @@ impl MemoryUsages {
         memory: &dyn ProcessMemory,
         range: AddressRange,
     ) -> Result<MemoryUsage> {
-        match self.known(memory, range) {
+        match self.known_usage(memory, range) {
             Some(held) => Ok(held),
             None => Ok(self.count(memory, &[range])?[0]),
         }
@@ -81,7 +82,7 @@ impl MemoryUsages {
     ) -> Result<CountedUsage> {
         let known: Vec<_> = ranges
             .iter()
-            .map(|range| self.known(memory, *range))
+            .map(|range| self.known_usage(memory, *range))
             .collect();
         let unknown: Vec<_> = ranges
             .iter()
@@ -96,15 +97,16 @@ impl MemoryUsages {
         Ok(CountedUsage(ranges.into_iter().zip(held).collect()))
     }
 
-    fn known(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<MemoryUsage> {
+    fn known_usage(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<MemoryUsage> {
+        let now = self.clock.now();
         let mut all = self.known.lock();
         let known = all.get(&(*memory.identity(), range))?;
-        // Nothing at all is believed within the bound only: `tar -S` does not look at such a file.
+        // Nothing at all is believed within the bound only: `tar -S` does not open such a file.
         let factor = match known.value().total() {
             0 => 0,
             _ => COST_FACTOR,
         };
-        let is_young = known.is_within(self.clock.now(), self.bound, factor);
+        let is_young = known.is_within(now, self.bound, factor);
         is_young.then(|| *known.value())
     }
 

@@ -13,7 +13,7 @@ const MOST: usize = 64 << 10;
 /// Bytes that cannot be read now, so that a copy can be known to lack something.
 pub(super) const UNREADABLE_BYTES: &str = "unreadable_bytes";
 
-/// Extents that one count of unreadable bytes looks at: as many as a process has mappings by
+/// Extents that one count of unreadable bytes takes in: as many as a process has mappings by
 /// default (`vm.max_map_count`), which takes about a second.
 const COUNTED: usize = 1 << 16;
 
@@ -48,7 +48,7 @@ pub(crate) fn xattr_list(node: &Node) -> Vec<u8> {
     list.into_bytes()
 }
 
-/// What `count` counts, as text. A count that stopped before all was looked at ends in `+`: there are at least so many.
+/// What `count` counts, as text. A count that stopped before the end ends in `+`: there are at least so many.
 ///
 /// # Errors
 /// Whatever `count` says.

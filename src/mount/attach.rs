@@ -77,7 +77,7 @@ fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>,
         _ => other("opening /dev/fuse", error),
     })?;
     let mode = std::fs::metadata(path)
-        .map_err(|error| other("cannot be looked at", error))?
+        .map_err(|error| other("its status cannot be read", error))?
         .mode();
     let mut data = format!(
         "fd={},rootmode={mode:o},user_id={},group_id={}",

@@ -42,8 +42,8 @@ const READAHEAD_KIB: &str = "2048";
 
 /// All that a mount needs, checked: nothing is mounted yet.
 ///
-/// What is looked at until here may be of a file system that does not answer, and mounting takes a
-/// moment: a program that holds signals back does so between the two.
+/// What is checked until here may be on a file system that does not answer, and mounting takes a
+/// moment: a program that blocks signals does so between the two.
 #[derive(Debug)]
 pub struct Prepared {
     config: MountConfig,
@@ -66,7 +66,7 @@ pub struct Mount {
 }
 
 impl Prepared {
-    /// Looks at the system and at the mount point.
+    /// Checks the system and the mount point.
     ///
     /// # Errors
     /// See [`MountError`].
@@ -205,6 +205,7 @@ impl Mount {
 struct Upkeep {
     fs: Arc<FileSystem>,
     attached: Arc<Attached>,
+    /// Guards the sender, which threads may not share. Nothing is locked inside it.
     ending: Mutex<Sender<io::Result<()>>>,
 }
 

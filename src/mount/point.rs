@@ -35,6 +35,6 @@ fn fault(mountpoint: &Path, error: io::Error) -> MountError {
         Some(Errno::ENOENT) => MountError::Missing(given),
         Some(Errno::ENOTCONN | Errno::ECONNABORTED) => MountError::Dead(given),
         Some(Errno::ENOTDIR) => MountError::NotADirectory(given),
-        _ => MountError::Other(given, "cannot be looked at".to_owned(), error),
+        _ => MountError::Other(given, "its status cannot be read".to_owned(), error),
     }
 }

@@ -3,7 +3,7 @@
 //! A killed process keeps its descriptors until its last thread is gone. One of them can be
 //! in a call that no signal ends (closing a file of a file system that does not answer), and then the
 //! kernel goes on to wait for answers from `/dev/fuse`: all readers of the mount would, too. So a
-//! second process looks on. It holds no descriptor of the mount, sleeps until the daemon's first thread
+//! second process watches it. It holds no descriptor of the mount, sleeps until the daemon's first thread
 //! has ended, and ends with it; only where other threads stay it ends the mount in their place.
 
 use std::ffi::{OsStr, OsString};
@@ -33,7 +33,7 @@ const NAME: &str = "procmemfs-supervisor";
 /// How long a killed daemon may take to end by itself.
 const LAST_BREATH: Duration = Duration::from_millis(300);
 
-/// What a supervisor looks on at.
+/// What a supervisor watches, and the mount that it ends.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Supervisor {
     daemon: i32,
@@ -43,7 +43,7 @@ pub struct Supervisor {
 }
 
 /// Starts a supervisor of this process and of its mount, whose device has this minor number and which has a
-/// number that no other mount ever gets. It looks on at the calling thread, which must be one that lives as
+/// number that no other mount ever gets. It watches the calling thread, which must be one that lives as
 /// long as the process: the first.
 ///
 /// # Errors
@@ -83,7 +83,7 @@ impl Supervisor {
         })
     }
 
-    /// Looks on until the daemon has ended.
+    /// Watches until the daemon has ended.
     ///
     /// # Errors
     /// Where the kernel does not tell when that is.

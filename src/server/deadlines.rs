@@ -66,14 +66,14 @@ impl Server {
         }
     }
 
-    /// Answers a request that looks at one process at most.
+    /// Answers a request that waits for one process at most.
     fn answer<R: Respond>(&self, request: &Request, data: &[u8], one_shot: &OneShot<R>) {
         let found = Found::default();
         self.answer_on(request, data, one_shot, &Pass::everywhere(&found));
     }
 
-    /// Answers a request, which looks at all processes in `pass` if at all; where that panics it is answered, too: at
-    /// once, and not when the last one lets go of the reply.
+    /// Answers a request, which visits all processes in `pass` if at all. Where that panics it is answered, too: at
+    /// once, and not when the last one drops the reply.
     pub(super) fn answer_on<R: Respond>(
         &self,
         request: &Request,

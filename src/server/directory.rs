@@ -14,6 +14,7 @@ use crate::files::{LISTING_VALID, Listing, Node};
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
     node: Node,
+    /// Guards the walk. It is not held while the directory is listed, and nothing is locked inside it.
     walk: Mutex<Walk>,
 }
 
@@ -45,7 +46,7 @@ impl OpenDirectory {
 
     /// The entries for who asks for those from `position` on; `None` where the directory must be
     /// listed again before, since a walk begins and another one has been over these, or they are old.
-    pub(super) fn listing(&self, position: u64, now: Duration) -> Option<Arc<Listing>> {
+    pub(super) fn known_listing(&self, position: u64, now: Duration) -> Option<Arc<Listing>> {
         let mut walk = self.walk.lock();
         if position == 0 {
             if walk.has_begun || now.saturating_sub(walk.taken) > LISTING_VALID {
@@ -86,20 +87,20 @@ mod tests {
         let names = |listing: Arc<Listing>| listing.iter().next().map(|entry| entry.name);
         let now = Duration::from_secs(100);
         let open = OpenDirectory::new(Node::ROOT, root("old"), now);
-        let first = open.listing(0, now).and_then(names);
+        let first = open.known_listing(0, now).and_then(names);
         assert_eq!(first.as_deref(), Some("old"), "as it was opened");
         let later = now + 10 * LISTING_VALID;
-        assert!(open.listing(1, later).is_some(), "the walk goes on");
-        assert!(open.listing(0, now).is_none(), "rewound");
+        assert!(open.known_listing(1, later).is_some(), "the walk goes on");
+        assert!(open.known_listing(0, now).is_none(), "rewound");
         assert_eq!(names(open.begin(root("new"), now)).as_deref(), Some("new"));
         assert_eq!(
-            open.listing(1, later).and_then(names).as_deref(),
+            open.known_listing(1, later).and_then(names).as_deref(),
             Some("new")
         );
-        assert!(open.listing(0, now).is_none(), "rewound again");
+        assert!(open.known_listing(0, now).is_none(), "rewound again");
         let waiting = OpenDirectory::new(Node::ROOT, root("old"), now);
         assert!(
-            waiting.listing(0, later).is_none(),
+            waiting.known_listing(0, later).is_none(),
             "read long after it was opened"
         );
     }

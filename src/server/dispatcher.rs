@@ -181,7 +181,7 @@ impl Server {
         }
     }
 
-    /// A write is answered once the kernel was told what it has outdated.
+    /// A write is answered once the kernel was told which pages are stale.
     fn give_written<R: Respond>(
         &self,
         request: &Request,
@@ -197,17 +197,16 @@ impl Server {
         };
         let Some(reply) = self.take(request, one_shot) else {
             // Too late for the writer, but the bytes are there.
-            return self.invalidations.add(&written.outdated);
+            return self.invalidations.add(&written.stale);
         };
         let bytes = written.bytes as u32;
-        self.invalidations
-            .answer(&written.outdated, move |is_told| {
-                // The bytes are there, and nobody can promise that all readers see them yet.
-                let reply_with = is_told
-                    .then_some(Reply::Written(bytes))
-                    .ok_or(Errno::EAGAIN);
-                reply.respond(reply_with);
-            });
+        self.invalidations.answer(&written.stale, move |is_told| {
+            // The bytes are there, and nobody can promise that all readers see them yet.
+            let reply_with = is_told
+                .then_some(Reply::Written(bytes))
+                .ok_or(Errno::EAGAIN);
+            reply.respond(reply_with);
+        });
     }
 
     /// Names alone.
@@ -228,7 +227,7 @@ impl Server {
         self.give(request, one_shot, Ok(Reply::Names(&mut names)));
     }
 
-    /// Names with attributes, which are looked up before the reply is taken: that can take long.
+    /// Names with attributes, which are found before the reply is taken: that can take long.
     fn give_entries<R: Respond>(
         &self,
         request: &Request,

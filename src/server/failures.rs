@@ -22,13 +22,13 @@ impl Failures {
     }
 
     /// Counts and logs one.
-    pub(super) fn tell(&self, fs: &FileSystem, request: &Request, error: &Error) -> Errno {
+    pub(super) fn log(&self, fs: &FileSystem, request: &Request, error: &Error) -> Errno {
         let errno = error.errno();
         let operation = request.operation.counted();
         fs.context().metrics().count_error(errno);
         let mut level = level(error);
         let mut left_out = None;
-        // What only who debugs wants to know is told each time.
+        // What only who debugs wants to know is logged each time.
         if level <= log::Level::Info {
             left_out = self.0.admit((operation, errno as i32));
             if left_out.is_none() {
@@ -49,8 +49,8 @@ impl Failures {
         errno
     }
 
-    /// Tells at the end how many were not.
-    pub(super) fn tell_rest(&self) {
+    /// Logs at the end how many were not.
+    pub(super) fn log_rest(&self) {
         for ((operation, errno), count) in self.0.rest() {
             log::info!(
                 "failures of {} with {:?} that were not logged: {count}",
@@ -93,7 +93,7 @@ fn place_of(fs: &FileSystem, operation: &str, inode: Inode, name: Option<&OsStr>
     }
 }
 
-/// How loudly a failure is told: what a user may wonder about, before what is part of the day.
+/// At which level a failure is logged: warnings for what a user may wonder about, debug for what is normal.
 fn level(error: &Error) -> log::Level {
     match error {
         Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,

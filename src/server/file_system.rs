@@ -36,8 +36,8 @@ pub(crate) struct Opened {
 pub(crate) struct Written {
     /// Bytes that got there.
     pub(crate) bytes: usize,
-    /// Inodes whose pages the kernel must not believe any more before the writer is answered.
-    pub(crate) outdated: Vec<Inode>,
+    /// Files of which the kernel may have pages that are stale now: it is told before the writer is answered.
+    pub(crate) stale: Vec<Inode>,
 }
 
 /// The files under the numbers by which the kernel knows them.
@@ -64,7 +64,7 @@ impl FileSystem {
     }
 
     /// Finds `name` in a directory. The kernel then holds one more reference to what it found. Where all
-    /// processes must be looked at for it, `pass` does that.
+    /// processes must be visited for it, `pass` does that.
     ///
     /// # Errors
     /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`, `TimedOut`.
@@ -237,7 +237,7 @@ impl FileSystem {
         Ok(Written {
             bytes,
             // All that are buffered: the same bytes may be mapped in any of them.
-            outdated: self.handles.buffered(),
+            stale: self.handles.buffered(),
         })
     }
 
@@ -295,7 +295,7 @@ impl FileSystem {
             return Err(Error::BadHandle);
         };
         let now = self.context.clock().now();
-        if let Some(listing) = open.listing(position, now) {
+        if let Some(listing) = open.known_listing(position, now) {
             return Ok(listing);
         }
         Ok(open.begin(self.context.list(open.node(), pass)?, now))
@@ -303,19 +303,19 @@ impl FileSystem {
 
     /// Whom a request for this inode may wait for.
     pub(super) fn waits_for(&self, inode: Inode) -> WaitsFor {
-        self.asks(inode, |node| node.waits_for())
+        self.of_node(inode, |node| node.waits_for())
     }
 
     /// Whom a look-up of `name` may wait for.
     pub(super) fn lookup_waits_for(&self, parent: Inode, name: &OsStr) -> WaitsFor {
         let name = name.to_str().unwrap_or_default();
-        self.asks(parent, |node| node.lookup_waits_for(name))
+        self.of_node(parent, |node| node.lookup_waits_for(name))
     }
 
     /// Whom reading this directory from `position` on may wait for: where a walk begins it may be listed again.
     pub(super) fn entries_wait_for(&self, inode: Inode, position: u64) -> WaitsFor {
         match position {
-            0 => self.asks(inode, |node| node.entries_wait_for()),
+            0 => self.of_node(inode, |node| node.entries_wait_for()),
             _ => self.waits_for(inode),
         }
     }
@@ -326,15 +326,14 @@ impl FileSystem {
             return WaitsFor::Nobody;
         };
         open.file.process().map_or(WaitsFor::Nobody, |process| {
-            let identity = process.identity();
-            WaitsFor::Process(identity.pid, Some(identity.pidfd_inode))
+            WaitsFor::program(process.identity())
         })
     }
 
-    fn asks(&self, inode: Inode, ask: impl FnOnce(&Node) -> WaitsFor) -> WaitsFor {
+    fn of_node(&self, inode: Inode, of: impl FnOnce(&Node) -> WaitsFor) -> WaitsFor {
         self.inodes
             .get(inode)
-            .map_or(WaitsFor::Nobody, |node| ask(&node))
+            .map_or(WaitsFor::Nobody, |node| of(&node))
     }
 }
 

@@ -41,6 +41,7 @@ impl Handle {
 #[derive(Debug, Default)]
 pub(super) struct HandleTable {
     next: AtomicU64,
+    /// Guards which handles there are. Nothing is locked inside it, and none is dropped.
     open: RwLock<HashMap<u64, Handle>>,
 }
 

@@ -34,7 +34,7 @@ const LOWEST: u32 = 2;
 #[derive(Debug)]
 struct Known {
     node: Node,
-    /// How often the kernel was told of it, less how often it said it forgot.
+    /// How often the kernel was told of it, less how often it said it forgot; never 0.
     lookups: u64,
 }
 
@@ -52,6 +52,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct InodeTable {
     hasher: RandomState,
+    /// Guards which nodes the kernel holds. Nothing is locked inside it, and no node is dropped.
     nodes: RwLock<Nodes>,
 }
 
@@ -61,7 +62,7 @@ struct Nodes {
     /// A tree, since it grows by small steps: a hash table of the same nodes would
     /// be copied as a whole now and then, and keep its size when they are gone.
     known: BTreeMap<Inode, Known>,
-    /// Those among them that have another number than their hash says. There is hardly ever one.
+    /// Those among them that have another number than their hash says: all are in `known`. There is hardly ever one.
     displaced: Vec<Inode>,
 }
 
@@ -189,6 +190,7 @@ impl Nodes {
                 .all(|inode| self.known.contains_key(inode)),
             "only what the kernel holds has a number to keep"
         );
+        debug_assert!(self.known.contains_key(&ROOT), "the root stays");
     }
 }
 

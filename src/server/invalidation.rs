@@ -1,4 +1,4 @@
-//! The invalidation queue: telling the kernel that a write has outdated the pages that it keeps.
+//! The invalidation queue: telling the kernel that a write has made the pages that it keeps stale.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug};
@@ -36,7 +36,7 @@ type Answer = Box<dyn FnOnce(bool) + Send>;
 /// What the kernel has yet to be told.
 #[derive(Default)]
 struct Batch {
-    outdated: BTreeSet<Inode>,
+    stale: BTreeSet<Inode>,
     /// Writers to be answered then.
     writers: Vec<Answer>,
 }
@@ -44,7 +44,7 @@ struct Batch {
 impl Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
-            .field("outdated", &self.outdated)
+            .field("stale", &self.stale)
             .field("writers", &self.writers.len())
             .finish()
     }
@@ -52,20 +52,20 @@ impl Debug for Batch {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.outdated.is_empty() && self.writers.is_empty()
+        self.stale.is_empty() && self.writers.is_empty()
     }
 
     /// Takes inodes in; returns whether there is place for them.
-    fn add(&mut self, outdated: &[Inode]) -> bool {
-        if self.outdated.len() + outdated.len() > MOST_INODES {
+    fn add(&mut self, stale: &[Inode]) -> bool {
+        if self.stale.len() + stale.len() > MOST_INODES {
             return false;
         }
-        self.outdated.extend(outdated);
+        self.stale.extend(stale);
         true
     }
 
     fn work(self, kernel: &impl Invalidate) {
-        for inode in self.outdated {
+        for inode in self.stale {
             if let Err(error) = kernel.invalidate_attributes(inode) {
                 log::debug!("inode {inode} is not in the kernel's cache: {error}");
             }
@@ -76,18 +76,28 @@ impl Batch {
     }
 }
 
+/// What waits for the thread that tells the kernel.
+#[derive(Debug, Default)]
+struct Pending {
+    batch: Batch,
+    /// Nobody will add to it any more.
+    has_ended: bool,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    next: Mutex<(Batch, bool)>,
+    /// Guards what waits. It is not held while the kernel is told or a writer is answered, and nothing is locked
+    /// inside it.
+    pending: Mutex<Pending>,
+    /// Wakes the thread that waits for more.
     wake: Condvar,
 }
 
-/// Answers writes after the kernel was told what they outdated.
+/// Answers writes after the kernel was told what they made stale.
 ///
-/// It looks up the inode for that, and waits where it is just letting go of it, which takes until the
-/// last page that is being read has come: from one of our threads. So the threads that serve
-/// requests never tell it themselves: another one does, which nobody waits for. What comes up while
-/// that waits is put together, each inode once.
+/// The kernel looks up the inode for that. Where it is about to drop the inode it waits until the last page that is
+/// being read has come: from one of our threads. So the threads that serve requests never tell it themselves:
+/// another one does, which nobody waits for. What comes up while that one waits is put together, each inode once.
 #[derive(Debug)]
 pub(crate) struct Invalidations(Arc<Queue>);
 
@@ -104,25 +114,25 @@ impl Invalidations {
 
     /// Has a write answered once the kernel was told; at once where there is nothing to tell, and with `false` where
     /// there is no place for it.
-    pub(super) fn answer(&self, outdated: &[Inode], answer: impl FnOnce(bool) + Send + 'static) {
-        if outdated.is_empty() {
+    pub(super) fn answer(&self, stale: &[Inode], answer: impl FnOnce(bool) + Send + 'static) {
+        if stale.is_empty() {
             return answer(true);
         }
-        let mut next = self.0.next.lock();
-        let batch = &mut next.0;
-        if batch.writers.len() < MOST_WRITERS && batch.add(outdated) {
+        let mut pending = self.0.pending.lock();
+        let batch = &mut pending.batch;
+        if batch.writers.len() < MOST_WRITERS && batch.add(stale) {
             batch.writers.push(Box::new(answer));
             self.0.wake.notify_one();
             return;
         }
-        drop(next);
+        drop(pending);
         answer(false);
     }
 
     /// As [`answer`](Self::answer), for a write that nobody waits for any more.
-    pub(super) fn add(&self, outdated: &[Inode]) {
-        let mut next = self.0.next.lock();
-        if next.0.add(outdated) {
+    pub(super) fn add(&self, stale: &[Inode]) {
+        let mut pending = self.0.pending.lock();
+        if pending.batch.add(stale) {
             self.0.wake.notify_one();
         }
     }
@@ -130,7 +140,7 @@ impl Invalidations {
 
 impl Drop for Invalidations {
     fn drop(&mut self) {
-        self.0.next.lock().1 = true;
+        self.0.pending.lock().has_ended = true;
         self.0.wake.notify_one();
     }
 }
@@ -153,14 +163,14 @@ impl InvalidationQueue {
 
     /// What there is to tell; waits for it. `None` at the end.
     fn next(&self) -> Option<Batch> {
-        let mut next = self.0.next.lock();
-        while next.0.is_empty() {
-            if next.1 {
+        let mut pending = self.0.pending.lock();
+        while pending.batch.is_empty() {
+            if pending.has_ended {
                 return None;
             }
-            self.0.wake.wait(&mut next);
+            self.0.wake.wait(&mut pending);
         }
-        Some(std::mem::take(&mut next.0))
+        Some(std::mem::take(&mut pending.batch))
     }
 }
 
@@ -178,13 +188,13 @@ mod tests {
         for _ in 0..1000 {
             invalidations.add(&inodes(0..100));
         }
-        assert_eq!(invalidations.0.next.lock().0.outdated.len(), 100);
+        assert_eq!(invalidations.0.pending.lock().batch.stale.len(), 100);
         for from in 0..100 {
             invalidations.add(&inodes(from * 10_000..(from + 1) * 10_000));
         }
-        let waiting = invalidations.0.next.lock().0.outdated.len();
+        let waiting = invalidations.0.pending.lock().batch.stale.len();
         assert!((10_000..=MOST_INODES).contains(&waiting), "{waiting}");
-        assert_eq!(queue.next().unwrap().outdated.len(), waiting);
+        assert_eq!(queue.next().unwrap().stale.len(), waiting);
         drop(invalidations);
         assert!(queue.next().is_none());
     }

@@ -31,7 +31,7 @@ use admission::Admission;
 use dispatcher::ENTRIES;
 use failures::Failures;
 
-/// The file system behind any transport.
+/// Serves the file system, whatever the transport.
 #[derive(Debug)]
 pub(crate) struct Server {
     fs: Arc<FileSystem>,
@@ -64,10 +64,10 @@ impl Server {
         contained(|| self.fs.forget(inode, lookups));
     }
 
-    /// The end of the file system: lets those go that look on, and tells how many failures were not told.
+    /// The end of the file system: ends the watchdog and the workers, and logs how many failures were not.
     pub(crate) fn end(&self) {
         self.admission.end();
-        self.failures.tell_rest();
+        self.failures.log_rest();
     }
 
     /// The time, as requests begin at it.
@@ -77,6 +77,6 @@ impl Server {
 
     /// Counts and logs a failure, once and here.
     fn fail(&self, request: &Request, error: &Error) -> nix::errno::Errno {
-        self.failures.tell(&self.fs, request, error)
+        self.failures.log(&self.fs, request, error)
     }
 }

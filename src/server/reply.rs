@@ -66,8 +66,9 @@ pub(super) struct OneShot<R>(Arc<Inner<R>>);
 struct Inner<R> {
     /// When the request came, by the clock of the server.
     begun: Duration,
-    /// `None` once it was given.
+    /// `None` once it was given. The lock is held to take it alone: it is given outside, and nothing is locked inside.
     reply: Mutex<Option<R>>,
+    /// Whether something did not answer.
     missed: AtomicBool,
 }
 

@@ -62,7 +62,7 @@ pub(crate) enum Operation {
         /// Whether the data are whole pages of somebody's `mmap`.
         is_mapped: bool,
     },
-    /// `None` for a place before the start or something else to be looked for.
+    /// `whence` is `None` where neither data nor a hole is asked for.
     /// Answered with [`Reply::Offset`](super::Reply::Offset).
     Seek {
         inode: Inode,

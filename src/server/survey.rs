@@ -1,4 +1,4 @@
-//! Requests that look at all processes.
+//! Requests that survey all processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Request, Respond, Server};
 use crate::common::error::Error;
 use crate::files::{Found, Pass};
 
-/// A request that looks at all processes, for one thread after another: each goes on where the one
+/// A request that surveys all processes, for one thread after another: each goes on where the one
 /// before it waits.
 struct Surveying {
     server: Arc<Server>,
@@ -21,7 +21,7 @@ struct Surveying {
 }
 
 impl Server {
-    /// Answers a request that looks at all processes, without those that do not answer.
+    /// Answers a request that surveys all processes, without those that do not answer.
     pub(super) fn survey<R: Respond>(self: &Arc<Self>, request: Request, one_shot: &OneShot<R>) {
         let survey = Surveying {
             server: Arc::clone(self),

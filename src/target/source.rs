@@ -32,7 +32,7 @@ pub trait ProcessSource: Debug + Send + Sync {
         self.describe(pid)
     }
 
-    /// Whether `identity` still runs, as far as a look at its number tells; costs less than [`describe`](Self::describe).
+    /// Whether `identity` still runs, as far as its number alone tells; costs less than [`describe`](Self::describe).
     fn is_current(&self, identity: &ProcessIdentity) -> bool;
 
     /// Memory that the process holds, in bytes. Does not wait for it.

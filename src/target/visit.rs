@@ -1,13 +1,13 @@
-//! Looking at many processes one after another, without waiting for any.
+//! Visiting many processes one after another, without waiting for any.
 
 use std::fmt::Debug;
 
 use crate::common::pid::ProcessId;
 
-/// Whether to look at a process.
+/// What to do with the next process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visit {
-    /// Look at it.
+    /// Visit it.
     Enter,
     /// Pass over it: somebody waits for that one already, or there is no time left.
     Skip,
@@ -15,13 +15,13 @@ pub(crate) enum Visit {
     Stop,
 }
 
-/// Says where to look, and is told in that way what is looked at.
+/// Decides which processes are visited, and so knows which one a visitor may be waiting for.
 pub(crate) trait Visits: Debug {
-    /// Whether to look at `process` now.
+    /// What to do with `process`, which comes next.
     fn visit(&self, process: ProcessId) -> Visit;
 }
 
-/// Looks everywhere, however long that takes.
+/// Visits every process, however long that takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Everywhere;
 

@@ -210,7 +210,7 @@ const COUNTED_AT_ONCE: usize = 1024;
 /// asked for. A gap between mappings is a hole; `None` where all of the rest is.
 ///
 /// After very many extents ([`PASSED_OVER`]) it says the next place that passes for one: zeros for data, and
-/// the seam of two extents of data for a hole of no length. Whoever goes on from there finds the rest.
+/// the border of two extents of data for a hole of no length. Whoever goes on from there finds the rest.
 ///
 /// # Errors
 /// Whatever the memory says.

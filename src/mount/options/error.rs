@@ -10,7 +10,7 @@ pub enum OptionError {
     Unknown {
         /// The option.
         name: String,
-        /// One that looks like it.
+        /// One that is spelt much like it.
         suggestion: Option<&'static str>,
     },
     /// A value is missing or is not of its kind.

@@ -49,12 +49,12 @@ pub struct MountConfig {
     pub rw: bool,
 }
 
-/// What may be changed through a mount.
+/// What may be written through a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// No memory (neither `write` nor `ro` is given).
+    /// Memory cannot be written (neither `write` nor `ro` is given).
     #[default]
-    Look,
+    NoWrite,
     /// Memory can be written (`write`).
     Write,
     /// Nothing at all (`ro`).
@@ -94,7 +94,7 @@ const OWN: &[&str] = &[
 ];
 
 impl MountConfig {
-    /// Reads the values of all `-o`, each a comma-separated list; a later option holds against an earlier one.
+    /// Reads the values of all `-o`, each a comma-separated list; a later option overrides an earlier one.
     ///
     /// # Errors
     /// The first option that cannot be taken.
@@ -114,7 +114,7 @@ impl MountConfig {
             (true, true) => return Err(OptionError::WriteAndReadOnly),
             (true, false) => Mode::Write,
             (false, true) => Mode::ReadOnly,
-            (false, false) => Mode::Look,
+            (false, false) => Mode::NoWrite,
         };
         if config.force && config.mode != Mode::Write {
             return Err(OptionError::ForceWithoutWrite);

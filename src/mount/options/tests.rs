@@ -11,7 +11,7 @@ fn parse(list: &str) -> Result<MountConfig, OptionError> {
 #[test]
 fn nothing_given_is_the_documented_default() {
     let config = parse("").unwrap();
-    assert_eq!(config.mode, Mode::Look);
+    assert_eq!(config.mode, Mode::NoWrite);
     assert_eq!(config.cache_ttl, Duration::from_millis(100));
     assert_eq!(config.cache_size, 64 << 20);
     assert_eq!(config.faults, FaultPolicy::Error);
@@ -44,15 +44,15 @@ fn options_are_read() {
 #[test]
 fn rw_means_nothing_and_the_later_of_ro_and_rw_holds() {
     let table = [
-        (vec!["rw"], Mode::Look),
+        (vec!["rw"], Mode::NoWrite),
         (vec!["rw,write"], Mode::Write),
         (vec!["write", "rw"], Mode::Write),
         (vec!["write,write"], Mode::Write),
         (vec!["ro"], Mode::ReadOnly),
         (vec!["rw,ro"], Mode::ReadOnly),
-        (vec!["ro", "rw"], Mode::Look),
+        (vec!["ro", "rw"], Mode::NoWrite),
         (vec!["ro,rw,write"], Mode::Write),
-        (vec!["defaults,nofail"], Mode::Look),
+        (vec!["defaults,nofail"], Mode::NoWrite),
     ];
     for (lists, mode) in table {
         let config = MountConfig::parse(lists.iter().copied()).unwrap();
@@ -72,7 +72,7 @@ fn options_that_come_along_are_taken() {
         "rw,relatime,x-gvfs-show,comment=mine,uhelper=udisks2,helper=x,X-mount.mkdir=0755",
         "rw,nosymfollow,silent,lazytime",
     ] {
-        assert_eq!(parse(list).unwrap().mode, Mode::Look, "{list}");
+        assert_eq!(parse(list).unwrap().mode, Mode::NoWrite, "{list}");
     }
 }
 

@@ -16,7 +16,7 @@ struct Backoff {
 
 /// The shorter deadlines of processes that did not answer.
 ///
-/// One begins where a request waited for its full time in vain, and a request that waits for less does
+/// One begins where a request waited for its full time without an answer, and a request that waits for less does
 /// not prolong it: else a process that needs more than that would never be given it again. Each answer
 /// that comes in time doubles the deadline, until it is the full one again: one page of a process may be
 /// there while the next one is not. An answer that comes late shows that it answers at all.

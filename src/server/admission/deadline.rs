@@ -11,13 +11,13 @@ const CONFIRMATION: Duration = Duration::from_millis(100);
 ///
 /// A deadline that has passed does not show that a target does not answer: the host may be busy, or
 /// have slept, or the daemon was stopped. What shows it is a thread that waits, and that has not run
-/// for one moment between two looks at it. So the watchdog looks once before the deadline, and again
+/// for one moment between two checks of it. So the watchdog checks once before the deadline, and again
 /// when it has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     pub(super) due: Duration,
     confirmation: Duration,
-    /// How often the thread had been scheduled when it was looked at last.
+    /// How often the thread had been scheduled when it was checked last; `None` before the first check.
     seen: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ impl Deadline {
         }
     }
 
-    /// When to look at the call.
+    /// When to check the call.
     pub(super) fn next_check(&self) -> Duration {
         match self.seen {
             None => self.due - self.confirmation,
@@ -61,7 +61,7 @@ impl Deadline {
         now >= self.due
     }
 
-    /// Whether a call is to be given up that is not made yet. One that nobody has looked at although it is
+    /// Whether a call is to be given up that is not made yet. One that was not checked although it is
     /// long overdue has waited for this host, and gets another moment.
     pub(super) fn is_missed_in_queue(&mut self, now: Duration) -> bool {
         if self.seen.replace(0).is_none() && now > self.due {
@@ -79,7 +79,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Looks at a call that was begun at 0, after so many milliseconds.
+    /// Checks a call that was begun at 0, after so many milliseconds.
     fn check(deadline: &mut Deadline, after: u64, is_running: bool, scheduled: u64) -> bool {
         let activity = Activity {
             is_running,

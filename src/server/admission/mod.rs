@@ -2,16 +2,16 @@
 //!
 //! A call into a target can wait for whatever the target waits for: a file server, a `userfaultfd`
 //! handler, a lock that an exec holds, or this very mount. Whoever serves a request that may do
-//! so takes a *permit* first. There is a permit less than there are serving threads, so one thread is
+//! so takes a *permit* first. There is one permit less than there are serving threads, so one thread is
 //! always left for everything else. A call that has not returned by its deadline is answered by the
-//! *watchdog* and left behind; it keeps its permit until it does return. While a process does not
+//! *watchdog* and goes on without a deadline; it keeps its permit until it does return. While a process does not
 //! answer, further requests to it get a shorter deadline (*backoff*), and none once too many wait in it.
 //!
 //! Requests that get no permit wait in a bounded queue. Each call that returns works it off, and so do
 //! *workers*: threads that are started, up to a limit, where nobody returns.
 //!
-//! A listing looks at every process, and must not wait for any of them: it is a *survey*, one call
-//! that says which process it looks at. Where that stalls it is taken over by another thread, which
+//! A listing visits every process, and must not wait for any of them: it is a *survey*, one call
+//! that says which process it visits. Where that stalls it is taken over by another thread, which
 //! passes over that process ([`Survey`]).
 
 mod backoff;
@@ -53,9 +53,9 @@ pub(crate) struct Limits {
     pub longest: Duration,
     /// How long a request may take whose thread waits, and runs now and then.
     pub longest_waiting: Duration,
-    /// How long a survey may look at one process.
+    /// How long a survey may wait for one process.
     pub stall: Duration,
-    /// How long a survey looks at processes at all; those that are left then are passed over.
+    /// How long a survey visits processes at all; those that are left then are passed over.
     pub survey: Duration,
     /// How long a request waits for a permit before a worker is started for it.
     pub handover: Duration,
@@ -191,10 +191,13 @@ pub(crate) struct Admission {
     clock: Arc<dyn Clock>,
     tasks: Arc<dyn Tasks>,
     limits: Limits,
+    /// Guards which calls there are. It is given back while a job or an `expire` runs, while a thread is started, and
+    /// while `/proc` is read: each can wait. Inside it only `watchdog` is locked.
     state: Mutex<State>,
     /// Wakes workers that linger.
     work: Condvar,
-    /// Whom to wake when a deadline comes up that is earlier than the one it sleeps for.
+    /// The thread to wake when a deadline comes up that is earlier than the one it sleeps for. The lock is taken
+    /// inside that of `state`, and nothing inside it.
     watchdog: Mutex<Option<Thread>>,
 }
 

@@ -62,19 +62,23 @@ pub(super) enum Capacity {
 #[derive(Default)]
 pub(super) struct State {
     next: u64,
+    /// Calls that a thread makes, by the numbers of their permits.
     pub(super) inside: HashMap<u64, Call>,
     /// Serving threads among those inside, and those that work the queue off.
     pub(super) serving: usize,
-    /// Workers there are, and those among them that have nothing to do.
+    /// Workers there are, and how many of them have nothing to do.
     pub(super) workers: usize,
     pub(super) idle_workers: usize,
+    /// Calls in the queue, the oldest first: no thread makes one of them.
     pub(super) waiting: VecDeque<Waiting>,
+    /// The bytes of all that wait.
     pub(super) queued_bytes: usize,
     pub(super) backoffs: Backoffs,
     /// Until when the watchdog sleeps; `None` while it is at work.
     pub(super) asleep_until: Option<Duration>,
-    /// When to look for what has not been used for long.
+    /// When to close what has not been used for long; `None` where nothing is kept.
     pub(super) sweep_due: Option<Duration>,
+    /// Threads that close what has not been used.
     pub(super) sweepers: usize,
     pub(super) ended: bool,
 }
@@ -176,6 +180,7 @@ impl State {
             .find(|index| self.has_room(&self.waiting[*index].call, limits))?;
         let waiting = self.waiting.remove(index)?;
         self.queued_bytes -= waiting.bytes;
+        self.check();
         Some(waiting)
     }
 
@@ -187,6 +192,22 @@ impl State {
         self.waiting = kept;
         let answered: Vec<Waiting> = Vec::from(answered);
         self.queued_bytes -= answered.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        self.check();
         answered
+    }
+
+    /// Whether all is counted; debug builds check it.
+    fn check(&self) {
+        let mut waiting = self.waiting.iter();
+        debug_assert!(
+            waiting.all(|waiting| waiting.call.thread.is_none()),
+            "nobody makes a call that waits"
+        );
+        debug_assert_eq!(
+            self.queued_bytes,
+            self.waiting.iter().map(|waiting| waiting.bytes).sum(),
+            "the bytes of all that wait"
+        );
+        debug_assert!(self.idle_workers <= self.workers, "workers all");
     }
 }

@@ -1,4 +1,4 @@
-//! Looking at every process without waiting for any.
+//! Visiting every process without waiting for any.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::{Admission, Admitted, Kind, Permit, Target};
 use crate::common::pid::ProcessId;
 use crate::target::visit::{Visit, Visits};
 
-/// A call that looks at one process after another.
+/// A call that visits one process after another.
 ///
 /// Each [`visit`](Visits::visit) begins a new deadline, which is short. What happens at its end is
-/// what happens at any call's: `expire`, which is to have the survey made by another thread. The call
-/// that waits stays behind, and as long as it does, other surveys pass over that process.
+/// what happens at any call's: `expire`, which is to have the survey made by another thread. As long as
+/// the first call waits, other surveys pass over that process.
 #[derive(Debug)]
 pub(crate) struct Survey<'a> {
     admission: &'a Admission,

@@ -132,7 +132,7 @@ impl Bench {
             .queue(target, Kind::Probe, bytes, self.counter(), job);
     }
 
-    /// A call that waits in vain for its whole time, and goes on to wait.
+    /// A call that is not answered within its deadline, and goes on to wait.
     #[track_caller]
     fn stuck(&self, number: u32) -> Permit {
         let permit = self.permit(number);

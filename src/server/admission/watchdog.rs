@@ -11,7 +11,7 @@ use super::{Activity, Admission, Expire, Kind, Target};
 use crate::common::contained::contained;
 use crate::common::recent::{KEPT_UNUSED, sooner};
 
-/// How often the watchdog looks whether the mount is still there while a call has not returned: it
+/// How often the watchdog checks whether the mount is still there while a call has not returned: it
 /// alone can see that then, where the thread that would be told is the one that waits.
 const PRESENCE: Duration = Duration::from_millis(200);
 
@@ -74,7 +74,7 @@ impl Admission {
         self.wake_watchdog(&mut state, Duration::ZERO);
     }
 
-    /// Sees to it that the watchdog looks at the time that is due.
+    /// Wakes the watchdog where it sleeps past the time that is due.
     pub(super) fn wake_watchdog(&self, state: &mut MutexGuard<'_, State>, due: Duration) {
         if state.asleep_until.is_some_and(|until| due < until) {
             state.asleep_until = None;
@@ -93,7 +93,7 @@ impl Admission {
         }
     }
 
-    /// When to look again; `None` while there is nobody to look for.
+    /// When to check again; `None` while there is nothing to check.
     fn next_check(&self, state: &State, is_connected: bool) -> Option<Duration> {
         let inside = state.inside.values();
         let waiting = state.waiting.iter().map(|waiting| &waiting.call);
@@ -113,7 +113,7 @@ impl Admission {
         sooner(sooner(expiry, handover), sooner(sweep, presence))
     }
 
-    /// Whether a call has taken for so long that a look at the mount is worth it.
+    /// Whether a call takes so long that the mount may be gone.
     fn has_slow_call(&self) -> bool {
         let now = self.clock.now();
         let state = self.state.lock();

@@ -52,6 +52,7 @@ struct State {
 /// A process with pages, a text of `maps`, and a record of what was asked of it.
 #[derive(Clone, Debug)]
 pub struct FakeProcess {
+    /// Guards all that the process has. Nothing else is locked while it is held.
     state: Arc<Mutex<State>>,
     goes_on: Arc<Condvar>,
 }

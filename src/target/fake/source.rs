@@ -68,6 +68,7 @@ impl Process for PinnedFake {
 /// A system of fake processes.
 #[derive(Clone, Debug, Default)]
 pub struct FakeSource {
+    /// By number. No process is locked while this is held.
     processes: Arc<Mutex<BTreeMap<u32, FakeProcess>>>,
 }
 

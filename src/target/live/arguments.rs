@@ -97,7 +97,7 @@ fn read(memory: &dyn ProcessMemory, maps: &Maps, from: u64, to: u64) -> Result<V
     Ok(bytes)
 }
 
-/// The mapping as far as a look at its address tells.
+/// The mapping, without what only its line in `maps` tells.
 fn mapping(vma: &Vma) -> Mapping {
     let protection = Protection {
         read: vma.readable,

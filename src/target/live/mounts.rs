@@ -67,18 +67,19 @@ pub(super) fn mounts_in(
 /// # Errors
 /// Where there is no such path.
 pub(crate) fn device_at(path: &Path) -> io::Result<Device> {
-    Ok(device_of(&look(path, StatxFlags::empty())?))
+    Ok(device_of(&statx_at(path, StatxFlags::empty())?))
 }
 
 /// The number of the mount at `path` that no other mount ever gets; `None` before Linux 6.8.
 pub(crate) fn unique_id(path: &Path) -> Option<u64> {
     const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
 
-    let status = look(path, UNIQUE).ok()?;
+    let status = statx_at(path, UNIQUE).ok()?;
     (status.stx_mask & UNIQUE.bits() != 0).then_some(status.stx_mnt_id)
 }
 
-fn look(path: &Path, wanted: StatxFlags) -> io::Result<Statx> {
+/// `statx` that does not ask the file system.
+fn statx_at(path: &Path, wanted: StatxFlags) -> io::Result<Statx> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(statx(CWD, path, flags, wanted)?)
 }
@@ -97,7 +98,7 @@ pub(super) fn device_of(status: &Statx) -> Device {
 /// # Errors
 /// Where there is no such path, and as [`mounts`].
 pub(crate) fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
-    let status = look(path, StatxFlags::MNT_ID)?;
+    let status = statx_at(path, StatxFlags::MNT_ID)?;
     let device = device_of(&status);
     let has_id = status.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     let mut found = mounts(|mount| match has_id {

@@ -21,7 +21,7 @@ use crate::common::address::Address;
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessId, ProcessIdentity};
 
-/// An offset of `/proc/PID/pagemap` between two entries: the kernel looks whether the address
+/// An offset of `/proc/PID/pagemap` between two entries: the kernel checks whether the address
 /// space is there before it refuses that, and takes no lock for it (`pagemap_read` in
 /// `fs/proc/task_mmu.c`). A read of `mem` takes the target's own, and at times to write.
 const NOT_AN_ENTRY: u64 = 1;
@@ -46,7 +46,8 @@ const MOST: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Pinned {
     identity: ProcessIdentity,
-    /// The thread that is asked; another one once that has ended.
+    /// The thread that is asked; another one once that has ended. The lock guards which one it is: it is
+    /// held to copy or to replace that, and nothing is locked or read inside it.
     task: RwLock<Arc<Task>>,
     mem: File,
     pagemap: Arc<File>,
@@ -247,7 +248,9 @@ impl Pinned {
         let (task, state) = found.filter(|_| lives()).ok_or(Error::Ended(pid))?;
         let is_same = task.is_of(&state, &self.identity);
         if is_same {
-            *self.task.write() = Arc::new(task);
+            let former = std::mem::replace(&mut *self.task.write(), Arc::new(task));
+            // Outside the lock: this closes descriptors.
+            drop(former);
         }
         Ok(is_same)
     }

@@ -94,6 +94,7 @@ fn range_of(line: &[u8]) -> Option<AddressRange> {
 #[derive(Debug)]
 pub(super) struct RecentSmaps {
     clock: Arc<dyn Clock>,
+    /// Guards what was read last. It is not held while `smaps` is read, and nothing is locked inside it.
     recent: Mutex<Option<Aged<Smaps>>>,
 }
 

@@ -38,7 +38,7 @@ pub struct SourceOptions {
 const LONGEST_EXEC: Duration = Duration::from_millis(1000);
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
-/// Looks at a process that runs a new program while it is looked at: an exec lays code and stack
+/// How often a process is read again that runs a new program meanwhile: an exec lays code and stack
 /// out step by step, and each step makes it another one.
 const MOST_TRIES: u32 = 64;
 

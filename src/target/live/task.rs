@@ -21,7 +21,7 @@ const EXITING: u64 = PF_EXITING as u64;
 /// The process still runs the program of the one that it was forked from.
 const FORKED: u64 = PF_FORKNOEXEC as u64;
 
-/// Generations that are looked at for the last exec.
+/// Ancestors that are asked for the last exec.
 const MOST_ANCESTORS: usize = 64;
 
 /// A thread of a pinned process that has its memory.

@@ -69,7 +69,7 @@ pub(super) fn access(mask: AccessFlags) -> Access {
     }
 }
 
-/// What `lseek` looks for: the kernel sends these two only.
+/// What `lseek` is asked for: the kernel sends these two only.
 pub(super) fn whence(whence: i32) -> Option<Seek> {
     /// `SEEK_DATA` and `SEEK_HOLE` of `include/uapi/linux/fs.h`.
     const DATA: i32 = 3;

@@ -26,7 +26,7 @@ pub use negotiate::{MAX_REQUEST, negotiate};
 
 use reply::XattrReply;
 
-/// A [`Server`] behind `/dev/fuse`.
+/// Serves `/dev/fuse` with a [`Server`].
 #[derive(Debug)]
 pub(crate) struct Adapter(Arc<Server>);
 
@@ -179,7 +179,7 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Nothing is ever held back; the kernel does not ask again after this.
+        // Every write is done when it is answered; the kernel does not ask again after this.
         reply.error(Errno::ENOSYS);
     }
 

@@ -24,12 +24,12 @@ pub fn negotiate(config: &mut KernelConfig) {
     }
     // Each of these says the nearest value that it takes instead.
     if let Err(nearest) = config.set_max_write(MAX_REQUEST) {
-        log::debug!("requests hold {nearest} bytes at the most");
+        log::debug!("requests hold at most {nearest} bytes");
     }
     if let Err(nearest) = config.set_max_readahead(MAX_REQUEST) {
-        log::debug!("readahead is {nearest} bytes at the most");
+        log::debug!("readahead is at most {nearest} bytes");
     }
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
-        log::debug!("{nearest} requests may wait at the most");
+        log::debug!("at most {nearest} requests may wait");
     }
 }

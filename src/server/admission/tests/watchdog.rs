@@ -65,7 +65,7 @@ fn the_watchdog_wakes_for_a_deadline_earlier_than_the_one_it_sleeps_for() {
     watch.sleeps_until(bench.clock_now() + millis(200));
     let _short = bench.permit(7);
     for _ in 0..2 {
-        // It looks twice.
+        // It checks twice.
         watch.sleeps_until(bench.clock_now() + millis(25));
         bench.advance(25);
     }
@@ -77,14 +77,14 @@ impl Bench {
         self.admission.now()
     }
 
-    /// Waits until the watchdog has looked at what is there.
+    /// Waits until the watchdog has checked what is there.
     fn duties_at_rest(&self, watch: &Watch) {
         watch.sleeps_until(self.clock_now() + millis(200));
     }
 }
 
 #[test]
-fn what_is_not_used_is_looked_for_once_and_then_nobody_wakes() {
+fn what_is_not_used_is_closed_once_and_then_nobody_wakes() {
     let bench = Bench::new(4, 2);
     let watch = bench.watch();
     watch.sleeps_until(Duration::MAX);

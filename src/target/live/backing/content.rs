@@ -78,7 +78,7 @@ fn file_ends_in_page(file: &File, offset: u64) -> bool {
 pub(super) enum Holes {
     /// By `SEEK_DATA` and `SEEK_HOLE`, which move the file's offset: it must be nobody else's.
     Seek,
-    /// By a look at each huge page of hugetlbfs.
+    /// By a probe of each huge page of hugetlbfs.
     Probe,
     /// All of it is one where nothing of the file is allocated.
     Blocks,

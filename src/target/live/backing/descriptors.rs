@@ -26,7 +26,7 @@ use crate::target::mapping::Device;
 const LIFETIME: Duration = Duration::from_millis(100);
 /// Making a list may take a tenth of the time.
 const COST_FACTOR: u32 = 10;
-/// Descriptors that are looked at, of a process that may have a million of them.
+/// Descriptors that are listed, of a process that may have a million of them.
 const MOST: usize = 4096;
 
 /// The descriptors of one process, by the file that they are on.
@@ -34,7 +34,8 @@ const MOST: usize = 4096;
 pub(super) struct Descriptors {
     clock: Arc<dyn Clock>,
     kernel: Arc<Kernel>,
-    /// Held while it is made, so that this is done once.
+    /// Guards the last list. It is held while the next one is read from `/proc`, so that this is done once;
+    /// inside it only the thread to ask is locked ([`Pinned::task`]).
     list: Mutex<Option<Aged<List>>>,
 }
 
@@ -65,7 +66,7 @@ impl Descriptors {
             return None;
         }
         let mut list = self.list.lock();
-        let list = self.recent(&mut list, pinned);
+        let list = self.recent_list(&mut list, pinned);
         let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();
         numbers.into_iter().find_map(|number| {
             let copy = pidfd_getfd(pinned.pidfd(), number, PidfdGetfdFlags::empty()).ok()?;
@@ -80,19 +81,19 @@ impl Descriptors {
     }
 
     /// The list of a moment ago, or one of now.
-    fn recent<'a>(&self, list: &'a mut Option<Aged<List>>, pinned: &Pinned) -> &'a mut List {
+    fn recent_list<'a>(&self, list: &'a mut Option<Aged<List>>, pinned: &Pinned) -> &'a mut List {
         let now = self.clock.now();
         let is_old = |list: &Aged<List>| !list.is_within(now, LIFETIME, COST_FACTOR);
         if list.as_ref().is_some_and(is_old) {
             *list = None;
         }
-        let list = list.get_or_insert_with(|| Aged::find(&*self.clock, || List::of(pinned)));
+        let list = list.get_or_insert_with(|| Aged::find(&*self.clock, || List::read(pinned)));
         list.value_mut()
     }
 }
 
 impl List {
-    fn of(pinned: &Pinned) -> Self {
+    fn read(pinned: &Pinned) -> Self {
         let mut list = Self::default();
         let Ok(directory) = pinned.open_directory("fd") else {
             return list;

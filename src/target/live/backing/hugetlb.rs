@@ -25,7 +25,7 @@ mod ioctl {
     nix::ioctl_readwrite!(proceed, UFFDIO, _UFFDIO_CONTINUE, uffdio_continue);
 }
 
-/// Bytes of a file that are looked at together: 131,072 pages of 2 MiB, in some 30 milliseconds.
+/// Bytes of a file that are probed together: 131,072 pages of 2 MiB, in some 30 milliseconds.
 const WINDOW: u64 = 256 << 30;
 
 /// Finds the pages of a file that are allocated, and allocates none.
@@ -44,7 +44,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Looks at the file from `offset` on, up to `end` at most; `None` where the kernel does not do that.
+    /// Probes the file from `offset` on, up to `end` at most; `None` where the kernel does not do that.
     pub(super) fn new(file: &File, offset: u64, end: u64) -> Option<Self> {
         let page = u64::try_from(fstatfs(file).ok()?.f_bsize).ok()?;
         let offset = offset / page * page;
@@ -75,7 +75,7 @@ impl Probe {
         Some(probe)
     }
 
-    /// How far it looks.
+    /// How far it reaches.
     pub(super) fn end(&self) -> u64 {
         self.offset + self.len.get() as u64
     }
@@ -101,7 +101,7 @@ impl Probe {
         };
         // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
         match unsafe { ioctl::proceed(self.userfault.as_raw_fd(), &raw mut proceed) } {
-            // It was mapped by an earlier look of ours.
+            // It was mapped by an earlier probe of ours.
             Ok(_) | Err(Errno::EEXIST) => Ok(true),
             Err(Errno::EFAULT) => Ok(false),
             Err(errno) => Err(errno),

@@ -27,7 +27,8 @@ type Files = Vec<(Device, u64)>;
 #[derive(Debug)]
 pub(in crate::target::live) struct Leases {
     clock: Arc<dyn Clock>,
-    /// Held while they are read, so that this is done once.
+    /// Guards what was read last. It is held while they are read again, so that this is done once; nothing is
+    /// locked inside it.
     recent: Mutex<Option<Aged<Files>>>,
 }
 
@@ -56,12 +57,12 @@ impl Leases {
         {
             *recent = None;
         }
-        let leases = recent.get_or_insert_with(|| Aged::find(&*self.clock, read));
+        let leases = recent.get_or_insert_with(|| Aged::find(&*self.clock, read_leases));
         leases.value().iter().any(is_it)
     }
 }
 
-fn read() -> Files {
+fn read_leases() -> Files {
     let Ok(locks) = File::open("/proc/locks") else {
         return Vec::new();
     };
@@ -73,7 +74,7 @@ fn read() -> Files {
 /// The file of a line of `/proc/locks`, if that is a lease that a reader breaks.
 ///
 /// The kernel writes `NUMBER: LEASE STATE TYPE PID MAJOR:MINOR:INODE START END` (`lock_get_status` in
-/// `fs/locks.c`). A lease for reading bears with readers, unless it is what is left of a broken one.
+/// `fs/locks.c`). A lease for reading lets others read, unless it is what is left of a broken one.
 fn lease(line: &[u8]) -> Option<(Device, u64)> {
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line

@@ -82,6 +82,8 @@ pub(super) struct OpenFile {
 pub(super) struct BackingFiles {
     /// Requests that use them. With the last one they are closed.
     users: AtomicUsize,
+    /// Guards which files are open, and since when. Nothing is locked inside it, and no file is opened or
+    /// closed: either can wait for a file system.
     open: Mutex<LruCache<Key, (Backing, Duration)>>,
     descriptors: Descriptors,
     leases: Arc<Leases>,
@@ -105,7 +107,7 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// Where to look for the file of a mapping.
+/// Where to find the file of a mapping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) pinned: &'a Pinned,

@@ -70,7 +70,7 @@ fn proc_device() -> u64 {
     std::fs::metadata("/proc").map_or(0, |proc| proc.dev())
 }
 
-/// Looks whether `/proc` is of this process's own PID namespace.
+/// Checks that `/proc` is of this process's own PID namespace.
 ///
 /// # Errors
 /// See [`ProcFault`].

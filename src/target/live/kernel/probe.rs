@@ -1,4 +1,4 @@
-//! One probe for each feature. None of them looks at another process.
+//! One probe for each feature. None of them asks for another process.
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -72,7 +72,7 @@ fn own(name: &str) -> Option<File> {
 }
 
 /// A kernel or a seccomp filter that refuses this refuses it for every process (`__ptrace_may_access` in
-/// `kernel/ptrace.c` always lets a process look at itself).
+/// `kernel/ptrace.c` always lets a process access itself).
 fn copies_own_memory() -> bool {
     let (byte, mut copy) = (0x5a_u8, [0_u8]);
     let remote = RemoteIoVec {
