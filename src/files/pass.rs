@@ -9,8 +9,8 @@ use crate::common::error::{Error, Result};
 use crate::target::visit::{Everywhere, Visit, Visits};
 use crate::target::{ProcessId, ProcessInfo, ProcessSource};
 
-/// How long a pass waits at its end for processes that it met in the middle of an exec, for all of
-/// them together: an exec takes far less, unless it waits for something that does not answer.
+/// How long a pass waits at its end for processes that it met in the middle of an exec, and that do nothing, for all of
+/// them together: an exec takes far less, unless it waits for something that does not answer, or for a processor.
 const EXECS: Duration = Duration::from_millis(30);
 
 /// What one pass has found so far, lowest number first: whoever takes it over goes on from there.

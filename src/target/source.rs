@@ -23,7 +23,8 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// `NoProcess`, `ProcessDenied`; `TimedOut` where an exec takes very long.
     fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
 
-    /// As [`describe`](Self::describe), and waits at most until `timeout` has passed for an exec to end.
+    /// As [`describe`](Self::describe), and waits for an exec that does nothing at most until `timeout` has passed; not at
+    /// all where that is zero. An exec that gets on is waited for as by `describe`.
     ///
     /// # Errors
     /// As [`describe`](Self::describe).

@@ -197,25 +197,18 @@ struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
-    /// Waits until something is so, which the watchdog's thread is to bring about.
-    #[track_caller]
-    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-        for _ in 0..20_000 {
-            if is_so() {
-                return;
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        panic!("never: {what}");
+/// Waits until something is so, which another thread is to bring about, however long that has no processor: where it
+/// never is so, the test that does not end is named.
+fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::sleep(Duration::from_micros(500));
     }
+}
 
+impl Watch {
     /// Waits until the watchdog sleeps until then.
-    #[track_caller]
     fn sleeps_until(&self, time: Duration) {
-        Self::until("asleep", || {
-            self.admission.state.lock().asleep_until == Some(time)
-        });
+        until(|| self.admission.state.lock().asleep_until == Some(time));
         // The state says so a moment before the thread does it; where it is woken in between it does not sleep.
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -382,10 +375,10 @@ fn workers_serve_where_nobody_returns() {
     for number in 8..=20 {
         bench.queue(number, 0);
     }
-    Watch::until("all are served", || bench.counts() == (1, 13));
+    until(|| bench.counts() == (1, 13));
     assert!(bench.admission.state.lock().workers <= 2);
     bench.queue(7, 0);
-    Watch::until("a second call is made", || bench.counts().1 == 14);
+    until(|| bench.counts().1 == 14);
 }
 
 #[test]

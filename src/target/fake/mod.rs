@@ -45,6 +45,7 @@ struct State {
     in_exec: bool,
     /// Whether whoever asks for it waits.
     stalled: bool,
+    waiting: usize,
     calls: Vec<Call>,
     maps_reads: usize,
 }
@@ -87,6 +88,7 @@ impl FakeProcess {
                 denied: false,
                 in_exec: false,
                 stalled: false,
+                waiting: 0,
                 calls: Vec::new(),
                 maps_reads: 0,
             })),
@@ -160,11 +162,18 @@ impl FakeProcess {
         self.goes_on.notify_all();
     }
 
+    /// How many wait for it.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
     fn wait(&self) {
         let mut state = self.state.lock();
+        state.waiting += 1;
         while state.stalled {
             self.goes_on.wait(&mut state);
         }
+        state.waiting -= 1;
     }
 
     /// Which program of which process it is now.

@@ -11,7 +11,7 @@ use super::backing::Leases;
 use super::kernel::{Feature, Kernel, ProcFault, boot_time};
 use super::pinned::{Pinned, read_whole};
 use super::process::{LiveProcess, Shared};
-use super::task::{Task, resident};
+use super::task::{Activity, Task, activity, resident};
 use super::{from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
@@ -34,13 +34,49 @@ pub struct SourceOptions {
     pub without: Vec<Feature>,
 }
 
-/// How long an exec is waited for: less than a request may take at all.
+/// How long an exec is waited for at most: less than a request may take at all.
 const LONGEST_EXEC: Duration = Duration::from_millis(1000);
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
 /// How often a process is read again that runs a new program meanwhile: an exec lays code and stack
 /// out step by step, and each step makes it another one.
 const MOST_TRIES: u32 = 64;
+
+/// How long a process in an exec is waited for.
+///
+/// One that runs, or would if it had a processor, comes to its end: on a busy machine it may only be late. One that
+/// does not run from one look to the next waits for something, perhaps for ever.
+#[derive(Debug)]
+struct Patience {
+    begun: Duration,
+    /// What is left for pauses in which the process did nothing. They count as what they were meant to
+    /// take: where they took longer, we had no processor, and the process may have had none either.
+    left: Duration,
+    seen: Option<Activity>,
+}
+
+impl Patience {
+    fn new(begun: Duration, timeout: Duration) -> Self {
+        Self {
+            begun,
+            left: timeout,
+            seen: None,
+        }
+    }
+
+    fn is_left(&self, now: Duration) -> bool {
+        !self.left.is_zero() && now.saturating_sub(self.begun) < LONGEST_EXEC
+    }
+
+    /// Takes in what the process does after a pause.
+    fn paused(&mut self, activity: Option<Activity>) {
+        let gets_on = activity.is_some_and(|now| now.is_running || self.seen != Some(now));
+        if !gets_on {
+            self.left = self.left.saturating_sub(EXEC_PAUSE);
+        }
+        self.seen = activity;
+    }
+}
 
 /// The processes that `/proc` shows.
 #[derive(Debug)]
@@ -150,7 +186,7 @@ impl ProcessSource for LiveSource {
     }
 
     fn describe_within(&self, pid: ProcessId, timeout: Duration) -> Result<ProcessInfo> {
-        let begun = self.shared.clock.now();
+        let mut patience = Patience::new(self.shared.clock.now(), timeout);
         let mut tries = 1;
         loop {
             match self.describe_once(pid) {
@@ -163,11 +199,10 @@ impl ProcessSource for LiveSource {
                         .and(Err(Error::NoProcess(pid)));
                 }
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
-                Err(Error::Replaced(_))
-                    if self.shared.clock.now().saturating_sub(begun) < timeout =>
-                {
+                Err(Error::Replaced(_)) if patience.is_left(self.shared.clock.now()) => {
                     // It takes its time: whoever waits in the kernel for it holds a thread for as long.
                     std::thread::sleep(EXEC_PAUSE);
+                    patience.paused(self.directory(pid).ok().and_then(|of| activity(&of)));
                 }
                 Err(Error::Replaced(_)) => return Err(Error::TimedOut(pid)),
                 answer => return answer,
@@ -224,6 +259,37 @@ pub(super) fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// SEMANTICS: a directory for each process, also while it runs a new program.
+    #[test]
+    fn an_exec_that_gets_on_is_waited_for_and_one_that_waits_is_not() {
+        let activity = |is_running, switches| {
+            Some(Activity {
+                is_running,
+                switches,
+            })
+        };
+        let looks = |of: &dyn Fn(u64) -> Option<Activity>| {
+            let mut patience = Patience::new(Duration::ZERO, EXEC_PAUSE * 3);
+            let mut looks = 0;
+            while looks < 100 && patience.is_left(Duration::ZERO) {
+                looks += 1;
+                patience.paused(of(looks));
+            }
+            looks
+        };
+        assert_eq!(looks(&|_| activity(true, 5)), 100, "it has no processor");
+        assert_eq!(
+            looks(&|look| activity(false, look)),
+            100,
+            "it waits briefly"
+        );
+        assert_eq!(looks(&|_| activity(false, 5)), 4, "it hangs");
+        assert_eq!(looks(&|_| None), 3, "nothing is known");
+        let patience = Patience::new(EXEC_PAUSE, EXEC_PAUSE);
+        assert!(!patience.is_left(EXEC_PAUSE + LONGEST_EXEC), "not for ever");
+        assert!(!Patience::new(EXEC_PAUSE, Duration::ZERO).is_left(EXEC_PAUSE));
+    }
 
     /// Its clocks and `/proc/stat` tell the same, but for what `/proc/stat` rounds.
     #[test]

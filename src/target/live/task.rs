@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::libc::{PF_EXITING, PF_FORKNOEXEC};
 use procfs::process::Process;
 
+use super::pinned::read_whole;
+use super::source::field;
 use super::{from_io, from_proc};
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessId, ProcessIdentity};
@@ -150,6 +152,25 @@ impl State {
 /// included (`exec_update_lock`): without an end, where the exec waits for a file system that does not answer.
 pub(super) fn is_in_exec(directory: &Process) -> bool {
     statm(directory).is_some_and(|[size, code]| size > 0 && code == 0)
+}
+
+/// What the first thread of a process does, as far as the scheduler knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Activity {
+    /// Whether it runs, or would if it had a processor.
+    pub(super) is_running: bool,
+    /// How often it has begun to wait or has lost its processor.
+    pub(super) switches: u64,
+}
+
+/// As `status` says, which waits for no exec.
+pub(super) fn activity(directory: &Process) -> Option<Activity> {
+    let status = read_whole(&mut directory.open_relative("status").ok()?).ok()?;
+    let number = |name: &[u8]| field(&status, name)?.parse::<u64>().ok();
+    Some(Activity {
+        is_running: field(&status, b"State:")?.starts_with('R'),
+        switches: number(b"voluntary_ctxt_switches:")? + number(b"nonvoluntary_ctxt_switches:")?,
+    })
 }
 
 /// Pages that a process has mapped, and pages of its code.
@@ -293,6 +314,24 @@ mod tests {
             assert_eq!(expected.start_time, 4711);
             assert_eq!(state(&text), Some(expected), "{command}");
         }
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_told_from_one_that_runs() {
+        let asleep = std::process::Command::new("sleep").arg("600").spawn();
+        let mut asleep = asleep.unwrap();
+        let directory = Process::new(asleep.id().cast_signed()).unwrap();
+        let mut seen = activity(&directory);
+        // Until it sleeps: from then on nothing of it changes.
+        while seen.is_none_or(|seen| seen.is_running) || activity(&directory) != seen {
+            seen = activity(&directory);
+        }
+        asleep.kill().unwrap();
+        asleep.wait().unwrap();
+        assert_eq!(activity(&directory), None, "it is gone");
+        // The first thread may sleep while this one works.
+        let own = Process::new(nix::unistd::gettid().as_raw()).unwrap();
+        assert!(activity(&own).unwrap().is_running);
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn the_watchdog_wakes_for_a_deadline_earlier_than_the_one_it_sleeps_for() {
         watch.sleeps_until(bench.clock_now() + millis(25));
         bench.advance(25);
     }
-    Watch::until("it is answered", || bench.counts().0 == 2);
+    until(|| bench.counts().0 == 2);
 }
 
 impl Bench {
@@ -92,7 +92,7 @@ fn what_is_not_used_is_closed_once_and_then_nobody_wakes() {
     watch.sleeps_until(millis(1000));
     bench.advance(1000);
     let swept = || watch.duties.sweeps.load(Ordering::SeqCst);
-    Watch::until("swept", || swept() == 1);
+    until(|| swept() == 1);
     watch.sleeps_until(Duration::MAX);
     bench.advance(3_600_000);
     watch.sleeps_until(Duration::MAX);
@@ -108,7 +108,7 @@ fn the_end_of_the_mount_is_seen_while_a_call_waits() {
     watch.duties.gone.store(true, Ordering::SeqCst);
     bench.advance(200);
     let ends = || watch.duties.ends.load(Ordering::SeqCst);
-    Watch::until("ended", || ends() == 1);
+    until(|| ends() == 1);
     for _ in 0..10 {
         bench.advance(200);
     }
