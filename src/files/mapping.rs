@@ -108,7 +108,7 @@ impl Mapping {
             .of(&**process.memory()?, self.mapping.range())
     }
 
-    /// Memory that it holds, in blocks; `None` where that cannot be known.
+    /// Its memory usage, in blocks; `None` where that cannot be known.
     ///
     /// A file of no block at all is archived as one large hole by `tar -S`, which does not open it. So one that may
     /// have bytes elsewhere shows at least one block.
@@ -118,8 +118,8 @@ impl Mapping {
         if shown.is_empty() {
             return Some(0);
         }
-        let held = match counted.of(shown) {
-            Some(held) => held,
+        let usage = match counted.of(shown) {
+            Some(usage) => usage,
             None => {
                 let process = context.open_process(&self.info)?;
                 context.usages.of(&**process.memory().ok()?, shown).ok()?
@@ -127,10 +127,10 @@ impl Mapping {
         };
         // Tools ask for holes only where blocks are missing, so what is there and cannot be read shows none.
         let is_own = self.info.identity.pid.get() == std::process::id();
-        if held.total() >= shown.len() && (is_own || self.mapping.is_of_own_mount()) {
+        if usage.total() >= shown.len() && (is_own || self.mapping.is_of_own_mount()) {
             return Some(0);
         }
-        Some((held.total() / BLOCK).max(u64::from(hidden)))
+        Some((usage.total() / BLOCK).max(u64::from(hidden)))
     }
 }
 

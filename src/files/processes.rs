@@ -21,7 +21,7 @@ use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
 /// Mappings of all of them together: those of four processes that have as many as the kernel
-/// allows by default (`vm.max_map_count`), about 23 MB where nobody else holds them. The address space that was read last is always kept.
+/// allows by default (`vm.max_map_count`), about 23 MB where nobody else keeps them. The address space that was read last is always kept.
 const KEPT_MAPPINGS: usize = 4 << 16;
 
 /// What was read may be as old as its reading took, times this: then a walk
@@ -37,7 +37,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// What was the same in an `earlier` one is held together with it.
+    /// What was the same in an `earlier` one is shared with it.
     fn new(space: AddressSpace, earlier: Option<&Self>) -> Self {
         let position = |wanted: Option<&Mapping>| {
             wanted.and_then(|wanted| {
@@ -86,7 +86,7 @@ impl Snapshot {
     }
 }
 
-/// The mappings of `space`, and what was the same in an earlier list is held together with that.
+/// The mappings of `space`; those that were the same in an earlier list are shared with that.
 fn shared(space: AddressSpace, earlier: &Arc<[Arc<Mapping>]>) -> Arc<[Arc<Mapping>]> {
     if space
         .mappings()
@@ -287,7 +287,7 @@ impl ProcessTable {
     /// What the source says.
     pub(super) fn fresh_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         match self.recent_address_space(&info.identity) {
-            // Bytes hang on this: the bound holds, whatever it costs.
+            // Bytes depend on this: it is never older than the bound, whatever that costs.
             Some(recent) if recent.age(self.clock.now()) < self.bound => {
                 Ok(Arc::clone(recent.value()))
             }

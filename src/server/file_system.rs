@@ -264,7 +264,7 @@ impl FileSystem {
         if let Some(process) = open.file.process()
             && !self.handles.uses(process)
         {
-            process.rest();
+            process.drop_caches();
         }
     }
 

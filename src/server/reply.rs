@@ -104,7 +104,7 @@ impl<R> OneShot<R> {
         self.0.missed.load(Ordering::Relaxed)
     }
 
-    /// The same reply for another one to give; whoever has this can give it no more. `None` where it was given.
+    /// The same reply for another thread to give: nobody can give this one any more. `None` where it was given.
     pub(super) fn hand_over(&self) -> Option<Self> {
         let reply = self.take()?;
         Some(Self::new(reply, self.begun()))

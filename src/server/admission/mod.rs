@@ -306,8 +306,8 @@ impl Admission {
         self.state.lock().stuck(|_| true)
     }
 
-    /// The room there is for one more call in `target`. Where there is less than there could be it is
-    /// made sure that this is due to the same process, without the lock.
+    /// The room there is for one more call in `target`. Where others take some of it, it is
+    /// made sure, without the lock, that they wait for the same process.
     fn capacity(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Capacity) {
         loop {
             let state = self.state.lock();

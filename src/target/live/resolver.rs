@@ -71,7 +71,7 @@ pub(super) struct Resolver {
     pub(super) smaps: RecentSmaps,
     pub(super) files: BackingFiles,
     pub(super) own_device: Option<Device>,
-    /// Devices of other mounts of this kind, for who may fault pages in.
+    /// Devices of other mounts of this kind; listed only where reads may fault pages in.
     pub(super) other_mounts: Vec<Device>,
 }
 

@@ -99,7 +99,7 @@ fn link_name(range: AddressRange) -> String {
     format!("{:x}-{:x}", range.start().get(), range.end().get())
 }
 
-/// `map_files` of a process, for who asks for many links of it: each is one step then, and not four.
+/// `map_files` of a process, to ask for many links of it: each is one step then, and not four.
 #[derive(Debug)]
 pub(in crate::target::live) struct MapFiles(Option<File>);
 
