@@ -287,7 +287,6 @@ pub(super) enum WellKnown {
 impl WellKnown {
     pub(super) const ALL: [Self; 2] = [Self::Heap, Self::Stack];
 
-    /// The link's name.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Heap => "heap",

@@ -109,7 +109,6 @@ nodes! {
 }
 
 impl Node {
-    /// The mount point.
     pub(crate) const ROOT: Self = Self::Root(Root);
 }
 
@@ -336,7 +335,6 @@ pub(crate) struct Services {
     pub(crate) cache: Arc<PageCache>,
     /// How old data may be.
     pub(crate) freshness: Arc<Freshness>,
-    /// The counters.
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -406,7 +404,6 @@ impl Context {
         self.services.freshness.clock()
     }
 
-    /// The counters.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.services.metrics
     }

@@ -42,7 +42,6 @@ impl OpenProcess {
         }
     }
 
-    /// Which one it is.
     pub(crate) fn identity(&self) -> &ProcessIdentity {
         self.process.identity()
     }

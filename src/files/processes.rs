@@ -75,7 +75,6 @@ impl Snapshot {
         (mapping.file_name() == name).then_some(mapping)
     }
 
-    /// The heap.
     pub(super) fn heap(&self) -> Option<&Arc<Mapping>> {
         self.heap.map(|index| &self.mappings[index])
     }

@@ -25,7 +25,6 @@ pub(crate) struct Entry {
 /// A file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
-    /// The handle's number.
     pub(crate) handle: u64,
     /// Whether the kernel must keep none of its pages.
     pub(crate) direct: bool,

@@ -12,7 +12,6 @@ use super::inodes::Inode;
 use crate::common::error::Error;
 use crate::files::Kind;
 
-/// An answer.
 pub(crate) enum Reply<'a> {
     Done,
     /// The name may be kept as long as this, the rest as long as its attributes hold.
@@ -87,7 +86,6 @@ impl<R> OneShot<R> {
         }))
     }
 
-    /// When the request came.
     pub(super) fn begun(&self) -> Duration {
         self.0.begun
     }

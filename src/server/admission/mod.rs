@@ -163,7 +163,6 @@ pub(crate) enum Kind {
     Other,
     /// A call that closes what was opened of a process. Nobody waits for it, so it has the time it takes.
     Closing,
-    /// A survey.
     Survey,
 }
 
@@ -385,7 +384,7 @@ impl Admission {
         }
     }
 
-    /// A worker's life.
+    /// Does what a worker does, until it has lingered without work or the file system ends.
     fn work(&self) {
         let mut state = self.state.lock();
         loop {

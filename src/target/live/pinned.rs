@@ -128,7 +128,6 @@ impl Pinned {
         Arc::clone(&self.task.read())
     }
 
-    /// Its pidfd.
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }

@@ -23,7 +23,6 @@ pub(super) enum PageSource {
     Memory,
     /// Its swap, by way of the process.
     Swap,
-    /// Zeros.
     Zeros,
     /// The file of the mapping.
     File(Arc<OpenFile>, FileShift),

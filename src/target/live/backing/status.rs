@@ -88,7 +88,6 @@ pub(in crate::target::live) fn file_type(status: &Statx) -> FileType {
     FileType::from_raw_mode(u32::from(status.stx_mode))
 }
 
-/// Whether it is `/dev/zero`.
 pub(in crate::target::live) fn is_dev_zero(status: &Statx) -> bool {
     (status.stx_rdev_major, status.stx_rdev_minor) == DEV_ZERO
 }
