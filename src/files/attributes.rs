@@ -128,7 +128,11 @@ impl Context {
             .collect();
         // Where that fails each is asked for alone.
         of.and_then(|info| self.open_process(info))
-            .and_then(|process| self.usages.of_all(&**process.memory().ok()?, ranges).ok())
+            .and_then(|process| {
+                self.usages
+                    .usages_of(&**process.memory().ok()?, ranges)
+                    .ok()
+            })
             .unwrap_or_default()
     }
 }

@@ -105,7 +105,7 @@ impl Mapping {
         let process = context.opened.open(&self.info.identity)?;
         context
             .usages
-            .of(&**process.memory()?, self.mapping.range())
+            .usage_of(&**process.memory()?, self.mapping.range())
     }
 
     /// Its memory usage, in blocks; `None` where that cannot be known.
@@ -122,7 +122,10 @@ impl Mapping {
             Some(usage) => usage,
             None => {
                 let process = context.open_process(&self.info)?;
-                context.usages.of(&**process.memory().ok()?, shown).ok()?
+                context
+                    .usages
+                    .usage_of(&**process.memory().ok()?, shown)
+                    .ok()?
             }
         };
         // Tools ask for holes only where blocks are missing, so what is there and cannot be read shows none.

@@ -59,7 +59,7 @@ impl MemoryUsages {
     ///
     /// # Errors
     /// Whatever the memory says.
-    pub(super) fn of(
+    pub(super) fn usage_of(
         &self,
         memory: &dyn ProcessMemory,
         range: AddressRange,
@@ -70,12 +70,12 @@ impl MemoryUsages {
         }
     }
 
-    /// As [`of`](Self::of) for many `ranges`, in order and not overlapping: they are counted
+    /// As [`usage_of`](Self::usage_of) for many `ranges`, in order and not overlapping: they are counted
     /// together, which takes far fewer system calls.
     ///
     /// # Errors
     /// Whatever the memory says.
-    pub(super) fn of_all(
+    pub(super) fn usages_of(
         &self,
         memory: &dyn ProcessMemory,
         ranges: Vec<AddressRange>,
@@ -158,7 +158,7 @@ mod tests {
         let memory = process.open();
         let count = || {
             counter
-                .of(&*memory, range(0x1000, 0x9000))
+                .usage_of(&*memory, range(0x1000, 0x9000))
                 .unwrap()
                 .resident
                 / PAGE_SIZE
@@ -179,9 +179,9 @@ mod tests {
             range(0x3000, 0x4000),
             range(0x4000, 0x9000),
         ];
-        counter.of(&*memory, ranges[1]).unwrap();
+        counter.usage_of(&*memory, ranges[1]).unwrap();
         process.take_calls();
-        let counted = counter.of_all(&*memory, ranges.to_vec()).unwrap();
+        let counted = counter.usages_of(&*memory, ranges.to_vec()).unwrap();
         let usages = ranges.map(|range| counted.of(range).unwrap().resident);
         assert_eq!(usages, [0, PAGE_SIZE, 0]);
         assert_eq!(

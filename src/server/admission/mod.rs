@@ -377,7 +377,7 @@ impl Admission {
         let admission = Arc::clone(self);
         let started = std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || admission.work());
+            .spawn(move || admission.run_worker());
         if let Err(error) = started {
             log::warn!("no thread for requests that wait: {error}");
             self.state.lock().workers -= 1;
@@ -385,7 +385,7 @@ impl Admission {
     }
 
     /// Does what a worker does, until it has lingered without work or the file system ends.
-    fn work(&self) {
+    fn run_worker(&self) {
         let mut state = self.state.lock();
         loop {
             self.run_queued(&mut state);

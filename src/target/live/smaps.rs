@@ -110,7 +110,11 @@ impl RecentSmaps {
     ///
     /// # Errors
     /// As [`Smaps::read`].
-    pub(super) fn of(&self, pinned: &Pinned, range: AddressRange) -> Result<Option<VmaDetails>> {
+    pub(super) fn details(
+        &self,
+        pinned: &Pinned,
+        range: AddressRange,
+    ) -> Result<Option<VmaDetails>> {
         let taken = self.clock.now();
         let recent = self.recent.lock().clone();
         if let Some(recent) = recent.filter(|smaps| smaps.is_within(taken, Duration::ZERO, COST_FACTOR))
