@@ -25,7 +25,6 @@ impl<T> Aged<T> {
         Self::new(value, taken, clock.now().saturating_sub(taken))
     }
 
-    /// The value.
     pub(crate) fn value(&self) -> &T {
         &self.value
     }

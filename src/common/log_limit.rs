@@ -55,8 +55,8 @@ impl<K: Eq + Hash> LogLimit<K> {
         Some(LeftOut(std::mem::take(&mut told.left_out)))
     }
 
-    /// The kinds of which some were left out, and how many.
-    pub(crate) fn rest(&self) -> Vec<(K, u64)> {
+    /// Takes the kinds of which some were left out, and how many: all begin anew.
+    pub(crate) fn take_left_out(&self) -> Vec<(K, u64)> {
         let kinds = std::mem::take(&mut *self.kinds.lock());
         let rest = kinds.into_iter().map(|(kind, told)| (kind, told.left_out));
         rest.filter(|(_, left_out)| *left_out > 0).collect()
@@ -97,8 +97,8 @@ mod tests {
         assert_eq!(limit.admit("a"), None);
         clock.advance(WINDOW);
         assert_eq!(limit.admit("b"), Some(LeftOut(0)));
-        assert_eq!(limit.rest(), [("a", 1)]);
-        assert_eq!(limit.rest(), []);
+        assert_eq!(limit.take_left_out(), [("a", 1)]);
+        assert_eq!(limit.take_left_out(), []);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) enum Kind {
     Link,
 }
 
-/// What `stat` shows of a file, and how long it holds.
+/// What `stat` shows of a file, and how long that may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) kind: Kind,
@@ -23,7 +23,7 @@ pub(crate) struct Attributes {
     pub(crate) mode: u16,
     /// Length in bytes.
     pub(crate) size: u64,
-    /// Memory held, in units of 512 bytes.
+    /// Memory in use, in units of 512 bytes.
     pub(crate) blocks: u64,
     /// When the content may have changed.
     pub(crate) modified: SystemTime,
@@ -73,7 +73,7 @@ impl Attributes {
 }
 
 impl Context {
-    /// The attributes of a node; `counted` is what is known already of the memory that files hold.
+    /// The attributes of a node; `counted` is the memory usage that is known already.
     pub(crate) fn attributes(&self, node: &Node, counted: &CountedUsage) -> Attributes {
         let plain = self.plain(node.kind());
         let plain = match node.process() {
@@ -115,7 +115,7 @@ impl Context {
         }
     }
 
-    /// Counts the memory that the nodes of one listing hold, all of it together.
+    /// Counts the memory usage of the nodes of one listing, all of them together.
     pub(crate) fn count<'a>(&self, nodes: impl IntoIterator<Item = &'a Node>) -> CountedUsage {
         // The mappings of a listing are all of one process, lowest address first.
         let mut of = None;
@@ -128,7 +128,11 @@ impl Context {
             .collect();
         // Where that fails each is asked for alone.
         of.and_then(|info| self.open_process(info))
-            .and_then(|process| self.usages.of_all(&**process.memory().ok()?, ranges).ok())
+            .and_then(|process| {
+                self.usages
+                    .usages_of(&**process.memory().ok()?, ranges)
+                    .ok()
+            })
             .unwrap_or_default()
     }
 }

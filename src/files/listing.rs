@@ -30,7 +30,6 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Adds an entry.
     pub(crate) fn add(&mut self, name: impl Into<String>, node: impl Into<Node>) {
         self.entries.push(DirectoryEntry {
             name: name.into(),

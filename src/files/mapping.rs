@@ -105,10 +105,10 @@ impl Mapping {
         let process = context.opened.open(&self.info.identity)?;
         context
             .usages
-            .of(&**process.memory()?, self.mapping.range())
+            .usage_of(&**process.memory()?, self.mapping.range())
     }
 
-    /// Memory that it holds, in blocks; `None` where that cannot be known.
+    /// Its memory usage, in blocks; `None` where that cannot be known.
     ///
     /// A file of no block at all is archived as one large hole by `tar -S`, which does not open it. So one that may
     /// have bytes elsewhere shows at least one block.
@@ -118,19 +118,22 @@ impl Mapping {
         if shown.is_empty() {
             return Some(0);
         }
-        let held = match counted.of(shown) {
-            Some(held) => held,
+        let usage = match counted.of(shown) {
+            Some(usage) => usage,
             None => {
                 let process = context.open_process(&self.info)?;
-                context.usages.of(&**process.memory().ok()?, shown).ok()?
+                context
+                    .usages
+                    .usage_of(&**process.memory().ok()?, shown)
+                    .ok()?
             }
         };
         // Tools ask for holes only where blocks are missing, so what is there and cannot be read shows none.
         let is_own = || self.info.identity.pid.get() == std::process::id();
-        if held.total() >= shown.len() && (self.mapping.is_of_own_mount() || is_own()) {
+        if usage.total() >= shown.len() && (self.mapping.is_of_own_mount() || is_own()) {
             return Some(0);
         }
-        Some((held.total() / BLOCK).max(u64::from(hidden)))
+        Some((usage.total() / BLOCK).max(u64::from(hidden)))
     }
 }
 
@@ -281,7 +284,6 @@ pub(super) enum WellKnown {
 impl WellKnown {
     pub(super) const ALL: [Self; 2] = [Self::Heap, Self::Stack];
 
-    /// The link's name.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Heap => "heap",

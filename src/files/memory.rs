@@ -68,7 +68,7 @@ impl Context {
         }
     }
 
-    /// The time of last modification of memory, and how long it holds: while the
+    /// The time of last modification of memory, and how long it may be kept: while the
     /// process is open they move with the epoch of what was read, and never without it.
     pub(super) fn modified(&self, info: &ProcessInfo) -> (SystemTime, Duration) {
         let freshness = &self.services.freshness;

@@ -1,8 +1,7 @@
 //! The files of the mount: what each kind of them is, and the one place that tells the kinds apart.
 //!
-//! A kind of file is a type with a file of its own here, a line in `nodes!`, and nothing else: whoever
-//! works with a [`Node`] sees the trait [`File`], and whoever reads one that is open sees [`OpenFile`]. Numbers of
-//! inodes and handles belong to the server.
+//! A kind of file is a type with a file of its own here, a line in `nodes!`, and nothing else: a [`Node`] is used by
+//! the trait [`File`], and one that is open by [`OpenFile`]. Numbers of inodes and handles belong to the server.
 
 mod attributes;
 mod by_name;
@@ -170,8 +169,8 @@ pub(crate) trait File: Debug {
         None
     }
 
-    /// Its attributes: those that are `plain`, and what is its own. `counted` is what is known already of the
-    /// memory that files hold.
+    /// Its attributes: those that are `plain`, and what is its own. `counted` is the memory usage that
+    /// is known already.
     fn attributes(
         &self,
         context: &Context,
@@ -335,7 +334,6 @@ pub(crate) struct Services {
     pub(crate) cache: Arc<PageCache>,
     /// How old data may be.
     pub(crate) freshness: Arc<Freshness>,
-    /// The counters.
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -405,7 +403,6 @@ impl Context {
         self.services.freshness.clock()
     }
 
-    /// The counters.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.services.metrics
     }

@@ -42,7 +42,6 @@ impl OpenProcess {
         }
     }
 
-    /// Which one it is.
     pub(crate) fn identity(&self) -> &ProcessIdentity {
         self.process.identity()
     }
@@ -76,10 +75,10 @@ impl OpenProcess {
         Ok(Arc::new(CachedMemory::new(memory, cache, freshness, epoch)))
     }
 
-    /// Lets go of what is held for speed alone: nobody has its memory open for now.
-    pub(crate) fn rest(&self) {
+    /// Drops what is kept for speed alone: nobody has its memory open for now.
+    pub(crate) fn drop_caches(&self) {
         if let Some(memory) = self.memory.get() {
-            memory.rest();
+            memory.drop_caches();
         }
     }
 }

@@ -20,7 +20,7 @@ const EXECS: Duration = Duration::from_millis(30);
 pub(crate) struct Found(Mutex<Vec<(ProcessId, Option<Arc<ProcessInfo>>)>>);
 
 impl Found {
-    fn of(&self, pid: ProcessId) -> Option<Option<Arc<ProcessInfo>>> {
+    fn get(&self, pid: ProcessId) -> Option<Option<Arc<ProcessInfo>>> {
         let found = self.0.lock();
         let index = found.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
         Some(found[index].1.clone())
@@ -61,7 +61,7 @@ impl<'a> Pass<'a> {
     pub(super) fn over(&self, source: &dyn ProcessSource) -> Result<Arc<[Arc<ProcessInfo>]>> {
         let mut in_exec = Vec::new();
         for pid in source.numbers()? {
-            if self.found.of(pid).is_some() {
+            if self.found.get(pid).is_some() {
                 continue;
             }
             if !self.may_enter(pid)? {

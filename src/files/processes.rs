@@ -20,7 +20,7 @@ use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 
 /// Mappings of all of them together: those of four processes that have as many as the kernel
-/// allows by default (`vm.max_map_count`), about 23 MB where nobody else holds them. The address space that was read last is always kept.
+/// allows by default (`vm.max_map_count`), about 23 MB where nobody else keeps them. The address space that was read last is always kept.
 const KEPT_MAPPINGS: usize = 4 << 16;
 
 /// What was read may be as old as its reading took, times this: then a walk
@@ -204,7 +204,7 @@ impl ProcessTable {
     /// What the source says.
     pub(super) fn fresh_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
         match self.recent_address_space(&info.identity) {
-            // Bytes hang on this: the bound holds, whatever it costs.
+            // Bytes depend on this: it is never older than the bound, whatever that costs.
             Some(recent) if recent.age(self.clock.now()) < self.bound => {
                 Ok(Arc::clone(recent.value()))
             }

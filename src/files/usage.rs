@@ -1,4 +1,4 @@
-//! How much memory files hold, as `st_blocks` shows it.
+//! Memory usage of files, as `st_blocks` shows it.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,18 +31,18 @@ pub(super) struct MemoryUsages {
     known: Mutex<LruCache<(ProcessIdentity, AddressRange), Aged<MemoryUsage>>>,
 }
 
-/// What many ranges of one process hold, lowest address first.
+/// The memory usage of many ranges of one process, lowest address first.
 #[derive(Debug, Default)]
 pub(crate) struct CountedUsage(Vec<(AddressRange, MemoryUsage)>);
 
 impl CountedUsage {
-    /// Memory that `range` holds; `None` where just that was not counted.
+    /// That of `range`; `None` where just that was not counted.
     pub(super) fn of(&self, range: AddressRange) -> Option<MemoryUsage> {
         let at = self
             .0
             .binary_search_by_key(&range.start(), |(range, _)| range.start());
-        let (counted, held) = self.0[at.ok()?];
-        (counted == range).then_some(held)
+        let (counted, usage) = self.0[at.ok()?];
+        (counted == range).then_some(usage)
     }
 }
 
@@ -55,27 +55,27 @@ impl MemoryUsages {
         }
     }
 
-    /// Memory that a range holds, now or a moment ago.
+    /// The memory usage of a range, now or a moment ago.
     ///
     /// # Errors
     /// Whatever the memory says.
-    pub(super) fn of(
+    pub(super) fn usage_of(
         &self,
         memory: &dyn ProcessMemory,
         range: AddressRange,
     ) -> Result<MemoryUsage> {
         match self.known_usage(memory, range) {
-            Some(held) => Ok(held),
+            Some(usage) => Ok(usage),
             None => Ok(self.count(memory, &[range])?[0]),
         }
     }
 
-    /// As [`of`](Self::of) for many `ranges`, in order and not overlapping: they are counted
+    /// As [`usage_of`](Self::usage_of) for many `ranges`, in order and not overlapping: they are counted
     /// together, which takes far fewer system calls.
     ///
     /// # Errors
     /// Whatever the memory says.
-    pub(super) fn of_all(
+    pub(super) fn usages_of(
         &self,
         memory: &dyn ProcessMemory,
         ranges: Vec<AddressRange>,
@@ -91,10 +91,10 @@ impl MemoryUsages {
             .map(|(range, _)| *range)
             .collect();
         let mut counted = self.count(memory, &unknown)?.into_iter();
-        let held = known
+        let usages = known
             .into_iter()
             .map(|known| known.or_else(|| counted.next()).unwrap_or_default());
-        Ok(CountedUsage(ranges.into_iter().zip(held).collect()))
+        Ok(CountedUsage(ranges.into_iter().zip(usages).collect()))
     }
 
     fn known_usage(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<MemoryUsage> {
@@ -118,12 +118,12 @@ impl MemoryUsages {
         let taken = self.clock.now();
         let counted = memory.memory_usage(ranges)?;
         let whole = self.clock.now().saturating_sub(taken);
-        let found: u64 = counted.iter().map(|held| held.total()).sum();
+        let found: u64 = counted.iter().map(|usage| usage.total()).sum();
         let mut all = self.known.lock();
-        for (range, held) in ranges.iter().zip(&counted) {
+        for (range, usage) in ranges.iter().zip(&counted) {
             // Its share: what is small is not believed for longer because it lies beside something large.
-            let cost = whole.mul_f64(held.total() as f64 / found.max(1) as f64);
-            let known = Aged::new(*held, taken, cost);
+            let cost = whole.mul_f64(usage.total() as f64 / found.max(1) as f64);
+            let known = Aged::new(*usage, taken, cost);
             all.put((*memory.identity(), *range), known);
         }
         Ok(counted)
@@ -158,7 +158,7 @@ mod tests {
         let memory = process.open();
         let count = || {
             counter
-                .of(&*memory, range(0x1000, 0x9000))
+                .usage_of(&*memory, range(0x1000, 0x9000))
                 .unwrap()
                 .resident
                 / PAGE_SIZE
@@ -179,11 +179,11 @@ mod tests {
             range(0x3000, 0x4000),
             range(0x4000, 0x9000),
         ];
-        counter.of(&*memory, ranges[1]).unwrap();
+        counter.usage_of(&*memory, ranges[1]).unwrap();
         process.take_calls();
-        let counted = counter.of_all(&*memory, ranges.to_vec()).unwrap();
-        let held = ranges.map(|range| counted.of(range).unwrap().resident);
-        assert_eq!(held, [0, PAGE_SIZE, 0]);
+        let counted = counter.usages_of(&*memory, ranges.to_vec()).unwrap();
+        let usages = ranges.map(|range| counted.of(range).unwrap().resident);
+        assert_eq!(usages, [0, PAGE_SIZE, 0]);
         assert_eq!(
             process.take_calls(),
             [Call::MemoryUsage(2)],

@@ -200,7 +200,7 @@ impl Mount {
     }
 }
 
-/// What the watchdog sees to.
+/// The watchdog's duties.
 #[derive(Debug)]
 struct Upkeep {
     fs: Arc<FileSystem>,

@@ -61,7 +61,7 @@ impl Server {
     }
 
     fn time_out<R: Respond>(&self, request: &Request, pid: ProcessId, one_shot: &OneShot<R>) {
-        if let Some(reply) = self.take(request, one_shot) {
+        if let Some(reply) = self.take_reply(request, one_shot) {
             reply.respond(Err(self.fail(request, &Error::TimedOut(pid))));
         }
     }
@@ -82,13 +82,13 @@ impl Server {
         pass: &Pass<'_>,
     ) {
         let is_done = contained(|| self.dispatch(request, data, one_shot, pass));
-        if !is_done && let Some(reply) = self.take(request, one_shot) {
+        if !is_done && let Some(reply) = self.take_reply(request, one_shot) {
             reply.respond(Err(Errno::EIO));
         }
     }
 
     /// Takes the reply to a request, unless somebody else has, and counts the time that it took.
-    pub(super) fn take<R>(&self, request: &Request, one_shot: &OneShot<R>) -> Option<R> {
+    pub(super) fn take_reply<R>(&self, request: &Request, one_shot: &OneShot<R>) -> Option<R> {
         let reply = one_shot.take()?;
         let time = self.now().saturating_sub(one_shot.begun());
         let operation = request.operation.counted();

@@ -39,7 +39,6 @@ impl OpenDirectory {
         }
     }
 
-    /// The directory.
     pub(super) fn node(&self) -> &Node {
         &self.node
     }

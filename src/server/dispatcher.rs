@@ -161,7 +161,7 @@ impl Server {
         if let Err(error) = &outcome {
             one_shot.note(error);
         }
-        let Some(reply) = self.take(request, one_shot) else {
+        let Some(reply) = self.take_reply(request, one_shot) else {
             return false;
         };
         reply.respond(outcome.map_err(|error| self.fail(request, error)));
@@ -195,7 +195,7 @@ impl Server {
                 return;
             }
         };
-        let Some(reply) = self.take(request, one_shot) else {
+        let Some(reply) = self.take_reply(request, one_shot) else {
             // Too late for the writer, but the bytes are there.
             return self.invalidations.add(&written.stale);
         };
@@ -257,7 +257,7 @@ impl Server {
                 }
             })
             .collect();
-        let taken = match self.take(request, one_shot) {
+        let taken = match self.take_reply(request, one_shot) {
             Some(reply) => reply.respond(Ok(Reply::Entries(&entries))),
             None => 0,
         };

@@ -51,7 +51,7 @@ impl Failures {
 
     /// Logs at the end how many were not.
     pub(super) fn log_rest(&self) {
-        for ((operation, errno), count) in self.0.rest() {
+        for ((operation, errno), count) in self.0.take_left_out() {
             log::info!(
                 "failures of {} with {:?} that were not logged: {count}",
                 operation.name(),

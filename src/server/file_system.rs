@@ -25,7 +25,6 @@ pub(crate) struct Entry {
 /// A file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
-    /// The handle's number.
     pub(crate) handle: u64,
     /// Whether the kernel must keep none of its pages.
     pub(crate) direct: bool,
@@ -264,7 +263,7 @@ impl FileSystem {
         if let Some(process) = open.file.process()
             && !self.handles.uses(process)
         {
-            process.rest();
+            process.drop_caches();
         }
     }
 

@@ -64,7 +64,8 @@ impl Batch {
         true
     }
 
-    fn work(self, kernel: &impl Invalidate) {
+    /// Tells the kernel what is stale, and answers the writers.
+    fn invalidate(self, kernel: &impl Invalidate) {
         for inode in self.stale {
             if let Err(error) = kernel.invalidate_attributes(inode) {
                 log::debug!("inode {inode} is not in the kernel's cache: {error}");
@@ -155,7 +156,7 @@ impl InvalidationQueue {
             .name("invalidation".to_owned())
             .spawn(move || {
                 while let Some(batch) = self.next() {
-                    contained(|| batch.work(&kernel));
+                    contained(|| batch.invalidate(&kernel));
                 }
             })
             .map(drop)
@@ -224,7 +225,7 @@ mod tests {
         invalidations.answer(&inodes([6]), answer());
         assert_eq!(answers.lock().len(), 1);
         let kernel = Kernel::default();
-        queue.next().unwrap().work(&kernel);
+        queue.next().unwrap().invalidate(&kernel);
         assert_eq!(*kernel.0.lock(), [Inode(5), Inode(6)]);
         assert_eq!(*answers.lock(), [true; 3]);
         let most = MOST_INODES as u64;

@@ -12,7 +12,6 @@ use super::inodes::Inode;
 use crate::common::error::Error;
 use crate::files::Kind;
 
-/// An answer.
 pub(crate) enum Reply<'a> {
     Done,
     /// The name may be kept as long as this, the rest as long as its attributes hold.
@@ -87,7 +86,6 @@ impl<R> OneShot<R> {
         }))
     }
 
-    /// When the request came.
     pub(super) fn begun(&self) -> Duration {
         self.0.begun
     }
@@ -104,7 +102,7 @@ impl<R> OneShot<R> {
         self.0.missed.load(Ordering::Relaxed)
     }
 
-    /// The same reply for another one to give; whoever has this can give it no more. `None` where it was given.
+    /// The same reply for another thread to give: nobody can give this one any more. `None` where it was given.
     pub(super) fn hand_over(&self) -> Option<Self> {
         let reply = self.take()?;
         Some(Self::new(reply, self.begun()))

@@ -40,7 +40,7 @@ impl Surveying {
         let expire = Arc::clone(&self).expiry(one_shot.clone());
         match admission.enter_survey(Some(self.begun), expire) {
             Admitted::Now(permit) => {
-                self.make(one_shot, &permit);
+                self.run(one_shot, &permit);
                 admission.leave(permit, true);
             }
             Admitted::Later | Admitted::Refused => self.queue(one_shot),
@@ -52,7 +52,7 @@ impl Surveying {
         let expire = Arc::clone(&self).expiry(one_shot.clone());
         let begun = Some(self.begun);
         let (survey, queued) = (Arc::clone(&self), one_shot.clone());
-        let job = move |permit: &Permit| survey.make(&queued, permit);
+        let job = move |permit: &Permit| survey.run(&queued, permit);
         // Not tried again: the queue would be as full.
         if !admission.queue_survey(begun, expire, job) {
             self.give_up(one_shot);
@@ -63,19 +63,19 @@ impl Surveying {
         let Self {
             server, request, ..
         } = self;
-        if let Some(reply) = server.take(request, one_shot) {
+        if let Some(reply) = server.take_reply(request, one_shot) {
             let error = Error::system("listing the processes", Errno::ETIMEDOUT);
             reply.respond(Err(server.fail(request, &error)));
         }
     }
 
-    fn make<R: Respond>(&self, one_shot: &OneShot<R>, permit: &Permit) {
+    fn run<R: Respond>(&self, one_shot: &OneShot<R>, permit: &Permit) {
         let survey = Survey::new(&self.server.admission, permit);
         let pass = Pass::new(&survey, &self.found);
         self.server.answer_on(&self.request, &[], one_shot, &pass);
     }
 
-    /// What is done where the thread that makes the survey waits: another one takes the reply, and
+    /// What is done where the thread that runs the survey waits: another one takes the reply, and
     /// goes on.
     fn expiry<R: Respond>(self: Arc<Self>, one_shot: OneShot<R>) -> impl FnOnce() + Send + 'static {
         move || {

@@ -65,8 +65,8 @@ pub trait ProcessMemory: Debug + Send + Sync {
         at_most: usize,
     ) -> Result<Vec<Extent>>;
 
-    /// Lets go of what is held for speed alone: nobody has the memory open for now.
-    fn rest(&self) {}
+    /// Drops what is kept for speed alone: nobody has the memory open for now.
+    fn drop_caches(&self) {}
 
     /// How much memory each of `ranges` takes, which lie in order and do not overlap.
     ///

@@ -49,7 +49,7 @@ pub trait Process: Debug + Send + Sync {
     /// As [`address_space`](Self::address_space).
     fn state(&self) -> Result<u8>;
 
-    /// Memory that it holds, in bytes.
+    /// Its resident memory, in bytes.
     ///
     /// # Errors
     /// As [`address_space`](Self::address_space).

@@ -36,7 +36,7 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// Whether `identity` still runs, as far as its number alone tells; costs less than [`describe`](Self::describe).
     fn is_current(&self, identity: &ProcessIdentity) -> bool;
 
-    /// Memory that the process holds, in bytes. Does not wait for it.
+    /// Resident memory of the process, in bytes. Does not wait for it.
     ///
     /// # Errors
     /// `NoProcess`.

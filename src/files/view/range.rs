@@ -16,8 +16,10 @@ pub(super) type Mappings = [Arc<Mapping>];
 pub(super) fn covering(mappings: &Mappings, address: Address) -> Option<(&Arc<Mapping>, Address)> {
     let index = mappings.partition_point(|mapping| mapping.range().end() <= address);
     let mapping = mappings.get(index)?;
-    let held = mapping.range().truncated(mapping.size());
-    held.contains(address).then_some((mapping, held.end()))
+    let accessible = mapping.range().truncated(mapping.size());
+    accessible
+        .contains(address)
+        .then_some((mapping, accessible.end()))
 }
 
 /// The start of the first byte at or after `address` that can be accessed.
@@ -209,7 +211,7 @@ const COUNTED_AT_ONCE: usize = 1024;
 /// The first address at or after `start` and before `end` that holds what is
 /// asked for. A gap between mappings is a hole; `None` where all of the rest is.
 ///
-/// After very many extents ([`PASSED_OVER`]) it says the next place that passes for one: zeros for data, and
+/// After very many extents ([`PASSED_OVER`]) it gives the next place that can pass for one: zeros for data, and
 /// the border of two extents of data for a hole of no length. Whoever goes on from there finds the rest.
 ///
 /// # Errors

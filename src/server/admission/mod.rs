@@ -163,7 +163,6 @@ pub(crate) enum Kind {
     Other,
     /// A call that closes what was opened of a process. Nobody waits for it, so it has the time it takes.
     Closing,
-    /// A survey.
     Survey,
 }
 
@@ -306,8 +305,8 @@ impl Admission {
         self.state.lock().stuck(|_| true)
     }
 
-    /// The room there is for one more call in `target`. Where there is less than there could be it is
-    /// made sure that this is due to the same process, without the lock.
+    /// The room there is for one more call in `target`. Where others take some of it, it is
+    /// made sure, without the lock, that they wait for the same process.
     fn capacity(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Capacity) {
         loop {
             let state = self.state.lock();
@@ -378,15 +377,15 @@ impl Admission {
         let admission = Arc::clone(self);
         let started = std::thread::Builder::new()
             .name("worker".to_owned())
-            .spawn(move || admission.work());
+            .spawn(move || admission.run_worker());
         if let Err(error) = started {
             log::warn!("no thread for requests that wait: {error}");
             self.state.lock().workers -= 1;
         }
     }
 
-    /// A worker's life.
-    fn work(&self) {
+    /// Does what a worker does, until it has lingered without work or the file system ends.
+    fn run_worker(&self) {
         let mut state = self.state.lock();
         loop {
             self.run_queued(&mut state);

@@ -1,4 +1,4 @@
-//! The watchdog: answers what is overdue, and sees to what is left to do where nobody asks any more.
+//! The watchdog: answers what is overdue, and does what is left to do where nobody asks any more.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const PRESENCE: Duration = Duration::from_millis(200);
 /// Threads that may wait in closing something at a time.
 const SWEEPERS: usize = 4;
 
-/// What the watchdog sees to beside calls.
+/// What the watchdog does beside calls.
 pub(crate) trait Duties: Debug + Send + Sync {
     /// Closes what was kept for speed and has not been used for long. Returns how long it is until
     /// there is more to close; `None` where nothing is kept. May wait.
@@ -41,7 +41,7 @@ struct Overdue {
 
 impl Admission {
     /// Answers calls that are overdue, starts workers for those that get no permit, and
-    /// sees to `duties`, until [`end`](Self::end). Sleeps while there is nothing to do.
+    /// does its `duties`, until [`end`](Self::end). Sleeps while there is nothing to do.
     pub(crate) fn run_watchdog(self: &Arc<Self>, duties: &Arc<dyn Duties>) {
         *self.watchdog.lock() = Some(std::thread::current());
         let mut is_connected = true;

@@ -46,8 +46,8 @@ impl ProcessMemory for DeniedMemory {
         Ok(vec![Extent { range, state }])
     }
 
-    fn rest(&self) {
-        self.0.rest();
+    fn drop_caches(&self) {
+        self.0.drop_caches();
     }
 
     fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {

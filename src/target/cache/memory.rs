@@ -125,9 +125,9 @@ impl ProcessMemory for CachedMemory {
             .extents(&*self.inner, epoch, mapping, range, at_most)
     }
 
-    fn rest(&self) {
+    fn drop_caches(&self) {
         self.page_states.clear();
-        self.inner.rest();
+        self.inner.drop_caches();
     }
 
     fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {

@@ -103,7 +103,7 @@ fn is_suspect(mapping: &Mapping, file: Option<&Statx>) -> bool {
 fn exclude_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[AddressRange]) {
     let smaps = Smaps::read(pinned);
     let is_device = |range: AddressRange| match &smaps {
-        // Who is not there any more has no bytes to give.
+        // What is not there any more has no bytes.
         Ok(smaps) => smaps.at(range.start()).is_none_or(|vma| vma.is_device),
         Err(_) => true,
     };

@@ -245,7 +245,7 @@ impl LiveMemory {
         })
     }
 
-    /// Fills the segments in order; returns the bytes before the first that cannot be had, and why it cannot.
+    /// Fills the segments in order; returns the bytes before the first that cannot be read, and why.
     fn fill(
         &self,
         segments: &mut [ReadSegment<'_>],
@@ -302,7 +302,7 @@ impl LiveMemory {
     }
 }
 
-/// Bytes between two segments that are rather scanned than asked for apart.
+/// Segments no further apart, in bytes, are scanned together.
 const NEAR: u64 = 16 << 20;
 
 fn are_near(one: &ReadSegment<'_>, next: &ReadSegment<'_>) -> bool {

@@ -41,7 +41,7 @@ pub(crate) fn check_page_size() -> Result<(), u64> {
     }
 }
 
-/// Raises the limit of open descriptors to what may be had: each open process holds a few of them.
+/// Raises the limit of open descriptors as far as this user may: each open process holds a few of them.
 pub(crate) fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

@@ -128,7 +128,6 @@ impl Pinned {
         Arc::clone(&self.task.read())
     }
 
-    /// Its pidfd.
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
@@ -255,7 +254,7 @@ impl Pinned {
         Ok(is_same)
     }
 
-    /// As [`check_program`](Self::check_program), for who has only just found the process: what has
+    /// As [`check_program`](Self::check_program), for a process that was only just found: what has
     /// ended is not there.
     ///
     /// # Errors

@@ -23,7 +23,6 @@ pub(super) enum PageSource {
     Memory,
     /// Its swap, by way of the process.
     Swap,
-    /// Zeros.
     Zeros,
     /// The file of the mapping.
     File(Arc<OpenFile>, FileShift),
@@ -71,7 +70,7 @@ pub(super) struct Resolver {
     pub(super) smaps: RecentSmaps,
     pub(super) files: BackingFiles,
     pub(super) own_device: Option<Device>,
-    /// Devices of other mounts of this kind, for who may fault pages in.
+    /// Devices of other mounts of this kind; listed only where reads may fault pages in.
     pub(super) other_mounts: Vec<Device>,
 }
 
@@ -254,7 +253,7 @@ impl Resolver {
     fn is_lazy(&self, vma: &Vma) -> bool {
         // Files of disks are never filled in so (`vma_can_userfault` in `include/linux/userfaultfd_k.h`).
         vma.device.major == 0
-            && match self.smaps.of(&self.pinned, vma.range) {
+            && match self.smaps.details(&self.pinned, vma.range) {
                 // What is gone since was plain absent memory a moment ago, as far as anybody can tell.
                 Ok(details) => details.is_some_and(|details| details.is_lazy),
                 Err(_) => true,
@@ -265,7 +264,7 @@ impl Resolver {
     fn may_be_swapped(&self, vma: &Vma) -> bool {
         // What shared memory has in swap is not in the page table of a process.
         !vma.shared
-            && match self.smaps.of(&self.pinned, vma.range) {
+            && match self.smaps.details(&self.pinned, vma.range) {
                 Ok(details) => details.is_none_or(|details| details.swapped > 0),
                 Err(_) => true,
             }
@@ -410,7 +409,7 @@ impl Resolution<'_> {
         if vma.is_anonymous() {
             return PageSource::Zeros;
         }
-        let backing = resolver.files.of(Place {
+        let backing = resolver.files.backing(Place {
             pinned: &resolver.pinned,
             pagemap: &resolver.pagemap,
             vma,

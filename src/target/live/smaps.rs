@@ -95,7 +95,7 @@ fn range_of(line: &[u8]) -> Option<AddressRange> {
 pub(super) struct RecentSmaps {
     clock: Arc<dyn Clock>,
     /// Guards what was read last. It is not held while `smaps` is read, and nothing is locked inside it.
-    recent: Mutex<Option<Aged<Smaps>>>,
+    recent: Mutex<Option<Aged<Arc<Smaps>>>>,
 }
 
 impl RecentSmaps {
@@ -110,21 +110,25 @@ impl RecentSmaps {
     ///
     /// # Errors
     /// As [`Smaps::read`].
-    pub(super) fn of(&self, pinned: &Pinned, range: AddressRange) -> Result<Option<VmaDetails>> {
-        let now = self.clock.now();
-        if let Some(recent) = &*self.recent.lock()
-            && recent.is_within(now, Duration::ZERO, COST_FACTOR)
+    pub(super) fn details(
+        &self,
+        pinned: &Pinned,
+        range: AddressRange,
+    ) -> Result<Option<VmaDetails>> {
+        let taken = self.clock.now();
+        let recent = self.recent.lock().clone();
+        if let Some(recent) = recent.filter(|smaps| smaps.is_within(taken, Duration::ZERO, COST_FACTOR))
             && let Some(found) = recent.value().at(range.start())
             // Else it may be another one by now.
             && found.range == range
         {
             return Ok(Some(*found));
         }
-        let smaps = Smaps::read(pinned)?;
+        let smaps = Arc::new(Smaps::read(pinned)?);
         // It may have grown meanwhile.
         let found = smaps.at(range.start()).copied();
-        let cost = self.clock.now().saturating_sub(now);
-        *self.recent.lock() = Some(Aged::new(smaps, now, cost));
+        let cost = self.clock.now().saturating_sub(taken);
+        *self.recent.lock() = Some(Aged::new(smaps, taken, cost));
         Ok(found)
     }
 }

@@ -137,7 +137,7 @@ impl BackingFiles {
     }
 
     /// What `place.vma`, which was asked for just now, maps.
-    pub(super) fn of(&self, place: Place<'_>) -> Backing {
+    pub(super) fn backing(&self, place: Place<'_>) -> Backing {
         let vma = place.vma;
         let key = (
             vma.range.start().get(),

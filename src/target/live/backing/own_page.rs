@@ -29,7 +29,7 @@ impl OwnPage {
         Some(Self { start, len })
     }
 
-    /// Its page frame, for who has `CAP_SYS_ADMIN`.
+    /// Its page frame; `None` without `CAP_SYS_ADMIN`.
     pub(super) fn frame(&self) -> Option<u64> {
         Pagemap::frame_in(&File::open("/proc/self/pagemap").ok()?, self.address())
     }

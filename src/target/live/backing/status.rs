@@ -88,7 +88,6 @@ pub(in crate::target::live) fn file_type(status: &Statx) -> FileType {
     FileType::from_raw_mode(u32::from(status.stx_mode))
 }
 
-/// Whether it is `/dev/zero`.
 pub(in crate::target::live) fn is_dev_zero(status: &Statx) -> bool {
     (status.stx_rdev_major, status.stx_rdev_minor) == DEV_ZERO
 }
@@ -99,7 +98,7 @@ fn link_name(range: AddressRange) -> String {
     format!("{:x}-{:x}", range.start().get(), range.end().get())
 }
 
-/// `map_files` of a process, for who asks for many links of it: each is one step then, and not four.
+/// `map_files` of a process, to ask for many links of it: each is one step then, and not four.
 #[derive(Debug)]
 pub(in crate::target::live) struct MapFiles(Option<File>);
 

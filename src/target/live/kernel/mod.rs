@@ -97,7 +97,7 @@ impl Kernel {
         }
     }
 
-    /// Whether the memory of a page frame is broken, for who may know.
+    /// Whether the memory of a page frame is broken; `false` where this user may not know.
     pub(super) fn is_poisoned(&self, frame: u64) -> bool {
         if !self.has(Feature::PageFlags) {
             return false;

@@ -93,8 +93,8 @@ fn check_proc() -> std::result::Result<(), ProcFault> {
     }
 }
 
-/// Whether `status` of this process shows it as one that is nowhere deeper than in the namespace of
-/// `/proc`: with one number only, from there down to its own namespace.
+/// Whether `status` of this process shows that its namespace is that of `/proc`: it has one number only, and none in a
+/// namespace below.
 fn is_own(status: &[u8], own: u32) -> bool {
     let numbers = |name: &str| numbers(status, name);
     match numbers("NSpid:") {

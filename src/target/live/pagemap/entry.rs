@@ -15,7 +15,7 @@ const NOT_PRESENT: u64 = 1 << 62;
 const GUARD: u64 = 1 << 58;
 /// `userfaultfd` write protection.
 const WRITE_PROTECTED: u64 = 1 << 57;
-/// The page frame number; of an entry that is not present its type and offset. Zeros for who lacks `CAP_SYS_ADMIN`.
+/// The page frame number; of an entry that is not present its type and offset. Zeros without `CAP_SYS_ADMIN`.
 const FRAME: u64 = (1 << 55) - 1;
 
 /// Bits of the type of an entry that is not present (`MAX_SWAPFILES_SHIFT`).

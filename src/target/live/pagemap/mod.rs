@@ -247,7 +247,7 @@ impl Pagemap {
         Ok(pages)
     }
 
-    /// The frame of a page that is in memory; `None` where it is not, and for who lacks `CAP_SYS_ADMIN`.
+    /// The frame of a page that is in memory; `None` where it is not, and without `CAP_SYS_ADMIN`.
     pub(super) fn frame(&self, page: Address) -> Option<u64> {
         Self::frame_in(&self.file, page)
     }
