@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::getxattr;
+use rustix::io::Errno;
 
 use crate::support::{
-    Footprint, Mount, Program, Region, Target, assert_bytes, measured, run, tests,
+    Footprint, Mount, Program, Region, Target, assert_bytes, eventually, measured, run, tests,
 };
 
 tests![
@@ -54,8 +55,10 @@ fn a_command_line_of_untouched_memory_is_left_untouched() {
         target.write(region.start + 100, b"here");
         let mut expected = vec![0; MOST];
         expected[100..104].copy_from_slice(b"here");
-        std::thread::sleep(Duration::from_millis(150));
-        assert_bytes("cmdline", &command_line(&mount, target.pid()), &expected);
+        // What was asked for a moment ago is believed for the longer the longer it took.
+        eventually("the command line as it is now", || {
+            (command_line(&mount, target.pid()) == expected).then_some(())
+        });
     }
 }
 
@@ -68,11 +71,12 @@ fn a_command_line_that_a_userfaultfd_holds_back_is_given_at_once() {
     let mut value = vec![0xa5; MOST];
     let path = mount.process(target.pid());
     // What is absent there may be zeros or unknown, and never what the caller had there.
-    if let Ok(len) = getxattr(&path, "user.procmemfs.cmdline", &mut value[..]) {
-        assert!(value[..len].iter().all(|byte| *byte == 0), "zeros only");
+    match getxattr(&path, "user.procmemfs.cmdline", &mut value[..]) {
+        Ok(len) => assert!(value[..len].iter().all(|byte| *byte == 0), "zeros only"),
+        // Nobody ever brings them: who waits for them is given up.
+        Err(errno) => assert_ne!(errno, Errno::TIMEDOUT, "it waited"),
     }
     measured("cmdline below a userfaultfd", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(2), "it waited");
 }
 
 /// A title that a process wrote over its arguments, shorter than they were and longer, is what
