@@ -26,7 +26,7 @@ Options (-o):
 Examples:
   procmemfs /mnt                        show all processes below /mnt
   ls -l /mnt/1234                       the mappings of process 1234
-  grep -c secret /mnt/1234/heap         look for a string in its heap
+  grep -c secret /mnt/1234/heap         search its heap for a string
   dd if=/mnt/1234/stack bs=4K count=1 | xxd
   procmemfs -o write,pid=1234 /mnt      one process only, to be written
   umount /mnt                           (or: fusermount3 -u /mnt)";
