@@ -1,7 +1,7 @@
 //! A process held by descriptors, never by its number alone.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::kernel::check_pidfd;
 use super::task::{Task, is_in_exec, statm};
+use super::text::read_whole;
 use super::{errno_of, from_io, from_proc};
 use crate::common::address::Address;
 use crate::common::error::{Error, Result};
@@ -25,13 +26,6 @@ use crate::target::{ProcessId, ProcessIdentity};
 /// space is there before it refuses that, and takes no lock for it (`pagemap_read` in
 /// `fs/proc/task_mmu.c`). A read of `mem` takes the target's own, and at times to write.
 const NOT_AN_ENTRY: u64 = 1;
-
-/// Bytes that one read of a file of `/proc` may give.
-const CHUNK: usize = 4096;
-
-/// Bytes of one file of `/proc` that are read into memory. None that is read so comes near: `status`
-/// has 700 KiB where a process is in all the groups that it can be in.
-const MOST: usize = 1 << 20;
 
 /// Descriptors of one program of one process.
 ///
@@ -168,7 +162,7 @@ impl Pinned {
         path.into_os_string().into_vec()
     }
 
-    /// The whole of a file below `/proc/PID` that has no more than [`MOST`] bytes.
+    /// The whole of a file below `/proc/PID` that has no more bytes than [`read_whole`] reads.
     ///
     /// # Errors
     /// As [`open_file`](Self::open_file).
@@ -358,52 +352,5 @@ pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
             "pidfd_open",
             Errno::from_raw(errno.raw_os_error()),
         )),
-    }
-}
-
-/// All of a file of `/proc`, or the first [`MOST`] bytes.
-///
-/// The kernel gives a page at a time (`seq_file`), and none of these files says how long it is:
-/// `read_to_end` would ask for that, and begin with 32 bytes.
-///
-/// # Errors
-/// The kernel's refusal.
-pub(super) fn read_whole(file: &mut File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut len = 0;
-    while len < MOST {
-        if bytes.len() - len < CHUNK {
-            bytes.resize((len + 2 * CHUNK).min(MOST), 0);
-        }
-        match file.read(&mut bytes[len..]) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => (),
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(len);
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Seek, Write};
-
-    use super::*;
-
-    #[test]
-    fn files_of_any_length_are_read_whole() {
-        for len in [0, 1, CHUNK, 2 * CHUNK, 20 * CHUNK + 7] {
-            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&bytes).unwrap();
-            file.rewind().unwrap();
-            assert!(read_whole(&mut file).unwrap() == bytes, "{len} bytes");
-        }
-        // A terabyte that takes no room.
-        let mut endless = tempfile::tempfile().unwrap();
-        endless.set_len(1 << 40).unwrap();
-        assert_eq!(read_whole(&mut endless).unwrap().len(), MOST);
     }
 }

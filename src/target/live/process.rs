@@ -8,14 +8,14 @@ use procfs::process::Stat;
 
 use super::arguments::arguments;
 use super::backing::{BackingFiles, Leases};
-use super::kernel::Kernel;
+use super::kernel::{Feature, Kernel};
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::pagemap::Pagemap;
 use super::pinned::Pinned;
 use super::resolver::Resolver;
 use super::smaps::RecentSmaps;
-use super::source::{SourceOptions, field};
+use super::text::field;
 use super::vma::Maps;
 use super::{accessible, errno_of, from_proc};
 use crate::common::address::PAGE_SIZE;
@@ -54,6 +54,19 @@ impl Lines {
         self.left = left.ok_or(Error::TooManyMappings(self.pid, self.most))?;
         Ok(())
     }
+}
+
+/// How live processes are to be seen.
+#[derive(Clone, Debug, Default)]
+pub struct SourceOptions {
+    /// Whether memory will be written.
+    pub writable: bool,
+    /// The only processes to show; all of them where it is empty.
+    pub only: Vec<ProcessId>,
+    /// Whether reads may fault absent pages in.
+    pub touch: bool,
+    /// What to do without although the kernel has it, as on an older one.
+    pub without: Vec<Feature>,
 }
 
 /// What all processes of one source share.

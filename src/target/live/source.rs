@@ -8,10 +8,11 @@ use nix::errno::Errno;
 use procfs::process::{Process as Directory, all_processes};
 
 use super::backing::Leases;
-use super::kernel::{Feature, Kernel, ProcFault, boot_time};
-use super::pinned::{Pinned, read_whole};
-use super::process::{LiveProcess, Shared};
+use super::kernel::{Kernel, ProcFault, boot_time};
+use super::pinned::Pinned;
+use super::process::{LiveProcess, Shared, SourceOptions};
 use super::task::{Activity, Task, activity, resident};
+use super::text::{field, read_whole};
 use super::{from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
@@ -20,19 +21,6 @@ use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
 use crate::target::{Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
-
-/// How live processes are to be seen.
-#[derive(Clone, Debug, Default)]
-pub struct SourceOptions {
-    /// Whether memory will be written.
-    pub writable: bool,
-    /// The only processes to show; all of them where it is empty.
-    pub only: Vec<ProcessId>,
-    /// Whether reads may fault absent pages in.
-    pub touch: bool,
-    /// What to do without although the kernel has it, as on an older one.
-    pub without: Vec<Feature>,
-}
 
 /// How long an exec is waited for at most: less than a request may take at all.
 const LONGEST_EXEC: Duration = Duration::from_millis(1000);
@@ -47,7 +35,7 @@ const MOST_TRIES: u32 = 64;
 /// One that runs, or would if it had a processor, comes to its end: on a busy machine it may only be late. One that
 /// does not run from one look to the next waits for something, perhaps for ever.
 #[derive(Debug)]
-struct Patience {
+struct ExecWait {
     begun: Duration,
     /// What is left for pauses in which the process did nothing. They count as what they were meant to
     /// take: where they took longer, we had no processor, and the process may have had none either.
@@ -55,7 +43,7 @@ struct Patience {
     seen: Option<Activity>,
 }
 
-impl Patience {
+impl ExecWait {
     fn new(begun: Duration, timeout: Duration) -> Self {
         Self {
             begun,
@@ -186,7 +174,7 @@ impl ProcessSource for LiveSource {
     }
 
     fn describe_within(&self, pid: ProcessId, timeout: Duration) -> Result<ProcessInfo> {
-        let mut patience = Patience::new(self.shared.clock.now(), timeout);
+        let mut wait = ExecWait::new(self.shared.clock.now(), timeout);
         let mut tries = 1;
         loop {
             match self.describe_once(pid) {
@@ -199,10 +187,10 @@ impl ProcessSource for LiveSource {
                         .and(Err(Error::NoProcess(pid)));
                 }
                 Err(Error::Replaced(_)) if tries < MOST_TRIES => (),
-                Err(Error::Replaced(_)) if patience.is_left(self.shared.clock.now()) => {
+                Err(Error::Replaced(_)) if wait.is_left(self.shared.clock.now()) => {
                     // It takes its time: whoever waits in the kernel for it holds a thread for as long.
                     std::thread::sleep(EXEC_PAUSE);
-                    patience.paused(self.directory(pid).ok().and_then(|of| activity(&of)));
+                    wait.paused(self.directory(pid).ok().and_then(|of| activity(&of)));
                 }
                 Err(Error::Replaced(_)) => return Err(Error::TimedOut(pid)),
                 answer => return answer,
@@ -248,14 +236,6 @@ impl ProcessSource for LiveSource {
     }
 }
 
-/// A field of `/proc/PID/status`, without the white space around it.
-pub(super) fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a str> {
-    status
-        .split(|byte| *byte == b'\n')
-        .find_map(|line| line.strip_prefix(name))
-        .and_then(|field| std::str::from_utf8(field.trim_ascii()).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,11 +250,11 @@ mod tests {
             })
         };
         let looks = |of: &dyn Fn(u64) -> Option<Activity>| {
-            let mut patience = Patience::new(Duration::ZERO, EXEC_PAUSE * 3);
+            let mut wait = ExecWait::new(Duration::ZERO, EXEC_PAUSE * 3);
             let mut looks = 0;
-            while looks < 100 && patience.is_left(Duration::ZERO) {
+            while looks < 100 && wait.is_left(Duration::ZERO) {
                 looks += 1;
-                patience.paused(of(looks));
+                wait.paused(of(looks));
             }
             looks
         };
@@ -286,9 +266,9 @@ mod tests {
         );
         assert_eq!(looks(&|_| activity(false, 5)), 4, "it hangs");
         assert_eq!(looks(&|_| None), 3, "nothing is known");
-        let patience = Patience::new(EXEC_PAUSE, EXEC_PAUSE);
-        assert!(!patience.is_left(EXEC_PAUSE + LONGEST_EXEC), "not for ever");
-        assert!(!Patience::new(EXEC_PAUSE, Duration::ZERO).is_left(EXEC_PAUSE));
+        let wait = ExecWait::new(EXEC_PAUSE, EXEC_PAUSE);
+        assert!(!wait.is_left(EXEC_PAUSE + LONGEST_EXEC), "not for ever");
+        assert!(!ExecWait::new(EXEC_PAUSE, Duration::ZERO).is_left(EXEC_PAUSE));
     }
 
     /// Its clocks and `/proc/stat` tell the same, but for what `/proc/stat` rounds.

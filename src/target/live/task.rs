@@ -12,8 +12,7 @@ use std::time::Duration;
 use nix::libc::{PF_EXITING, PF_FORKNOEXEC};
 use procfs::process::Process;
 
-use super::pinned::read_whole;
-use super::source::field;
+use super::text::{field, read_whole};
 use super::{from_io, from_proc};
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessId, ProcessIdentity};

@@ -1,8 +1,8 @@
 //! What this kernel has and says as a whole, so that single processes need not be asked.
 
 mod feature;
+mod files;
 mod namespace;
-mod probe;
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,11 +14,14 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::common::error::Result;
 
 use namespace::ProcMount;
-use probe::Files;
 
 pub use feature::Feature;
+pub(super) use files::Files;
 pub use namespace::ProcFault;
 pub(super) use namespace::check_pidfd;
+
+/// Finds out whether a feature is there.
+type Probe = fn(Feature, &Files) -> bool;
 
 /// What this kernel has, found out once for all processes.
 #[derive(Debug)]
@@ -27,14 +30,18 @@ pub struct Kernel {
     features: AtomicU32,
     files: Files,
     proc_mount: ProcMount,
+    is_there: Probe,
 }
 
 impl Kernel {
-    /// Probes each feature, but for those that are to be done `without`, as on an older kernel.
+    /// What `is_there` says of each feature, but for those that are to be done `without`.
     ///
     /// # Errors
     /// Where `/proc` does not show the processes that the system calls speak of.
-    pub fn probe(without: &[Feature]) -> std::result::Result<Self, ProcFault> {
+    pub(super) fn new(
+        without: &[Feature],
+        is_there: Probe,
+    ) -> std::result::Result<Self, ProcFault> {
         let proc_mount = ProcMount::check()?;
         let files = Files::open();
         let mut features = 0;
@@ -42,7 +49,7 @@ impl Kernel {
             if without.contains(&feature) {
                 continue;
             }
-            if probe::is_there(feature, &files) {
+            if is_there(feature, &files) {
                 features |= feature.bit();
             } else {
                 log_absent(feature);
@@ -52,6 +59,7 @@ impl Kernel {
             features: AtomicU32::new(features),
             files,
             proc_mount,
+            is_there,
         })
     }
 
@@ -69,7 +77,7 @@ impl Kernel {
 
     /// Probes a feature again that was refused for one process: a seccomp filter refuses it for all.
     pub(super) fn still_has(&self, feature: Feature) -> bool {
-        let is_there = self.has(feature) && probe::is_there(feature, &self.files);
+        let is_there = self.has(feature) && (self.is_there)(feature, &self.files);
         if !is_there {
             self.lose(feature);
         }
@@ -188,6 +196,7 @@ mod tests {
             features: AtomicU32::new(u32::MAX),
             files,
             proc_mount: ProcMount::check().unwrap(),
+            is_there: |_, _| true,
         }
     }
 

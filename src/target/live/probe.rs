@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use linux_raw_sys::general::PID_FS_MAGIC;
 use nix::errno::Errno;
@@ -13,51 +12,33 @@ use nix::unistd::Pid;
 use rustix::fs::{FsWord, fstatfs};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::Feature;
+use super::backing::can_probe_huge_pages;
+use super::kernel::{Feature, Files, Kernel, ProcFault};
+use super::mounts::unique_id;
+use super::pagemap::{Pagemap, try_scan};
+use super::vma;
 use crate::common::address::{Address, PAGE_SIZE};
-use crate::target::live::backing::can_probe_huge_pages;
-use crate::target::live::mounts::unique_id;
-use crate::target::live::pagemap::{Pagemap, try_scan};
-use crate::target::live::vma;
 
-/// Files whose presence is a feature.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    /// The slabs that hold every `userfaultfd` of the system.
-    pub(super) userfault_slabs: Option<File>,
-    /// A word for each page frame (`Documentation/admin-guide/mm/pagemap.rst`); opened when the first frame is asked
-    /// for, which few systems ever come to.
-    pub(super) page_flags: OnceLock<Option<File>>,
-}
-
-impl Files {
-    pub(super) fn open() -> Self {
-        Self {
-            // From `fs/userfaultfd.c`. This cache has a constructor, so it is never merged with another one.
-            userfault_slabs: File::open("/sys/kernel/slab/userfaultfd_ctx_cache/slabs").ok(),
-            page_flags: OnceLock::new(),
-        }
+impl Kernel {
+    /// Probes each feature, but for those that are to be done `without`, as on an older kernel.
+    ///
+    /// # Errors
+    /// Where `/proc` does not show the processes that the system calls speak of.
+    pub fn probe(without: &[Feature]) -> Result<Self, ProcFault> {
+        Self::new(without, is_there)
     }
-
-    pub(super) fn page_flags(&self) -> Option<&File> {
-        self.page_flags.get_or_init(open_page_flags).as_ref()
-    }
-}
-
-fn open_page_flags() -> Option<File> {
-    File::open("/proc/kpageflags").ok()
 }
 
 /// Whether the feature is there, as far as this process can tell by itself.
-pub(super) fn is_there(feature: Feature, files: &Files) -> bool {
+fn is_there(feature: Feature, files: &Files) -> bool {
     match feature {
         Feature::ProcessVm => copies_own_memory(),
         Feature::PagemapScan => own("pagemap").is_none_or(|file| has_scan(&file)),
         Feature::ScannedGuards => own("pagemap").is_none_or(|file| has_scanned_guards(&file)),
         Feature::ProcmapQuery => own("maps").is_none_or(|file| has_query(&file)),
         Feature::PageFrames => own("pagemap").is_some_and(|file| shows_frames(&file)),
-        Feature::PageFlags => open_page_flags().is_some(),
-        Feature::UserfaultSlabs => files.userfault_slabs.is_some(),
+        Feature::PageFlags => Files::has_page_flags(),
+        Feature::UserfaultSlabs => files.has_userfault_slabs(),
         Feature::MinorFaults => can_probe_huge_pages(),
         Feature::PidfdGetfd => copies_own_descriptor(),
         Feature::PidfdInodes => {
@@ -168,10 +149,7 @@ mod tests {
             assert!(first.is_some());
         }
         assert_eq!(has(Feature::PageFlags), files.page_flags().is_some());
-        assert_eq!(
-            has(Feature::UserfaultSlabs),
-            files.userfault_slabs.is_some()
-        );
+        assert_eq!(has(Feature::UserfaultSlabs), files.has_userfault_slabs());
         assert_eq!(
             has(Feature::UniqueMounts),
             unique_id(Path::new("/")).is_some()
