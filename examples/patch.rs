@@ -13,7 +13,7 @@
 //! 55d0c0a00000-55d0c0a21000.rw-p.heap at 0x2a0 (55d0c0a002a0): patched
 //! ```
 //!
-//! Shared memory is left alone: behind it may be a file, which would be changed
+//! Shared memory is left alone: there may be a file, which would be changed
 //! on disk. Exits with 1 where OLD is nowhere, or where a patch did not hold.
 
 use std::fs::{File, OpenOptions};

@@ -288,7 +288,7 @@ fn sparse_copies_by_a_plain_user_are_complete() {
     assert_bytes(what, &output.stdout, &expected.repeat(4));
 }
 
-/// Pages that the target has mapped, and pages that are in the object behind the mapping alone, by
+/// Pages that the target has mapped, and pages that are in the object of the mapping alone, by
 /// turns, more of them than one `lseek` passes over: no page is lost.
 fn data_in_very_many_stretches_is_copied() {
     const PAGES: usize = 4000;

@@ -221,9 +221,9 @@ fn mounts_line(point: &Path) -> String {
 }
 
 /// `procmemfs SOURCE MOUNTPOINT` works like `procmemfs MOUNTPOINT`, options
-/// before or behind; the type is `fuse.procmemfs`.
+/// before or after; the type is `fuse.procmemfs`.
 fn source_and_mount_point() {
-    for (before, behind) in [
+    for (before, after) in [
         (&["none"][..], &[][..]),
         (&["-o", "cache_ttl=0", "none"], &[]),
         (&["none"], &["-o", "cache_ttl=0"]),
@@ -231,7 +231,7 @@ fn source_and_mount_point() {
     ] {
         let point = MountPoint::new();
         let mut command = procmemfs();
-        command.args(before).arg(point.path()).args(behind);
+        command.args(before).arg(point.path()).args(after);
         run(&mut command).success().quiet();
         assert!(point.path().join("self").exists());
         let line = mounts_line(point.path());
@@ -253,7 +253,7 @@ fn unmount(point: &Path) {
 
 /// `procmemfs mount` takes what the bare form takes, and does the same; options may stand before it.
 fn mount_is_a_command() {
-    for (before, behind) in [
+    for (before, after) in [
         (&["mount"][..], &[][..]),
         (&["mount", "none"], &[]),
         (&["mount", "mount"], &[]),
@@ -263,7 +263,7 @@ fn mount_is_a_command() {
     ] {
         let point = MountPoint::new();
         let mut command = procmemfs();
-        command.args(before).arg(point.path()).args(behind);
+        command.args(before).arg(point.path()).args(after);
         run(&mut command).success().quiet();
         assert!(point.path().join("self").exists());
         unmount(point.path());

@@ -59,7 +59,7 @@ fn exercise(options: &str, seed: u32) {
     run(&mut command).success();
     let expected = target.bytes("scratch");
     let rest = pread_all(&open(&path), LENGTH, expected.len() - LENGTH);
-    assert_bytes("behind fsx's part", &rest, &expected[LENGTH..]);
+    assert_bytes("past fsx's part", &rest, &expected[LENGTH..]);
 }
 
 /// Seed 1 with the default options.

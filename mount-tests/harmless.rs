@@ -30,7 +30,7 @@ tests![
 const GIB: usize = 1 << 30;
 const MODES: [&str; 2] = ["", "cache_ttl=0"];
 
-/// The object behind a mapping, which has a size and blocks of its own.
+/// The object of a mapping, which has a size and blocks of its own.
 fn object(pid: u32, region: &Region) -> PathBuf {
     let Region { start, end } = region;
     format!("/proc/{pid}/map_files/{start:x}-{end:x}").into()

@@ -342,7 +342,7 @@ fn a_file_whose_file_system_does_not_answer() {
     }
 }
 
-/// A file behind a mapping is read, and closing it waits.
+/// The file of a mapping is read, and closing it waits.
 fn closing_a_file_that_does_not_close() {
     let other = Target::of_generation(2);
     for options in ["", "threads=1"] {

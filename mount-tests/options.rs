@@ -86,25 +86,25 @@ fn memory_is_written_only_where_write_is_given_to_mount() {
 
 /// Whoever types `-o rw` and not `write` is told, in one line, what writes; others are told nothing.
 fn rw_alone_is_answered_with_a_hint() {
-    let mounted = |before: &[&str], behind: &[&str]| {
+    let mounted = |before: &[&str], after: &[&str]| {
         let point = MountPoint::new();
         let mut command = Command::new(daemon_binary());
-        let output = run(command.args(before).arg(point.path()).args(behind)).success();
+        let output = run(command.args(before).arg(point.path()).args(after)).success();
         assert!(is_mounted(point.path()));
         let path = quote(point.path());
         sh(&format!("fusermount3 -u {path} || umount {path}")).success();
         output
     };
-    for (before, behind) in [
+    for (before, after) in [
         (&["-o", "rw"][..], &[][..]),
         (&["-o", "cache_ttl=0,rw"], &[]),
         (&["-o", "cache_ttl=0", "-o", "rw"], &[]),
         (&[], &["-o", "rw"]),
         (&["-o", "rw", "none"], &[]),
     ] {
-        mounted(before, behind).one_line(&["hint", "rw", "-o write"]);
+        mounted(before, after).one_line(&["hint", "rw", "-o write"]);
     }
-    for (before, behind) in [
+    for (before, after) in [
         (&[][..], &[][..]),
         (&["-o", "rw,write"], &[]),
         (&["-o", "rw,ro"], &[]),
@@ -112,7 +112,7 @@ fn rw_alone_is_answered_with_a_hint() {
         // As mount(8) calls it.
         (&["none"], &["-o", "rw,dev,suid"]),
     ] {
-        mounted(before, behind).quiet();
+        mounted(before, after).quiet();
     }
 }
 

@@ -70,7 +70,7 @@ fn every_tool_ends_soon(what: &str, program: &Program) {
 }
 
 /// A copy has every file with its size, and takes up no more than the files
-/// themselves hold or the files behind them.
+/// themselves hold or their files.
 fn same_files(dir: &std::path::Path, copy: &std::path::Path) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let name = entry.unwrap().file_name();

@@ -169,7 +169,7 @@ fn looking_for_data_finds_what_the_mappings_hold() {
 }
 
 /// Reading a gap between two mappings is `EIO`; a read that comes to one later
-/// ends there; nothing is there behind the last mapping.
+/// ends there; nothing is there after the last mapping.
 fn gaps_are_errors() {
     let target = Target::new();
     let region = target.region("private");

@@ -24,7 +24,7 @@ tests![
     du_shows_what_is_held_and_ls_what_is_reserved: [Need::Tool("du"), Need::Tool("ls")],
     reading_a_hole_costs_the_target_nothing,
     seeking_in_alternating_pages,
-    seeking_at_and_behind_the_end,
+    seeking_at_and_past_the_end,
     what_is_written_into_a_hole_becomes_data,
 ];
 
@@ -128,7 +128,7 @@ fn copied_with_cp(how: &str) {
     tebibyte.is_unharmed();
 }
 
-/// `cp --sparse=always` takes two seconds at the most for a tebibyte of which
+/// `cp --sparse=always` takes two seconds at most for a tebibyte of which
 /// ten mebibytes are there, and changes nothing in the target.
 fn cp_sparse_always_of_a_tebibyte() {
     copied_with_cp("always");
@@ -329,9 +329,9 @@ fn seeking_in_alternating_pages() {
     }
 }
 
-/// `lseek` at and behind the end is `ENXIO`, and so is looking for data where
+/// `lseek` at and past the end is `ENXIO`, and so is looking for data where
 /// only a hole is left; the end itself counts as a hole.
-fn seeking_at_and_behind_the_end() {
+fn seeking_at_and_past_the_end() {
     let mut target = Target::new();
     let len = 16 * PAGE;
     let region = Region::parse(&target.ask(&format!("reserve {len} 0"))).unwrap();

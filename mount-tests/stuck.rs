@@ -22,7 +22,7 @@ tests![
     writers_do_not_wait_for_stuck_readers: [Need::Root],
     a_daemon_killed_after_a_write_leaves_no_reader_behind: [Need::Root],
     stuck_calls_are_bounded_and_end_with_their_target: [Need::Root],
-    many_stuck_targets_are_borne: [Need::Root],
+    many_stuck_targets_are_bounded: [Need::Root],
 ];
 
 /// How long a read waits for its answer, as promised.
@@ -243,8 +243,8 @@ fn stuck_calls_are_bounded_and_end_with_their_target() {
 }
 
 /// Several targets that do not answer hold nobody up either; many of them are
-/// borne with a limited number of threads, and with their end all is well.
-fn many_stuck_targets_are_borne() {
+/// served with a limited number of threads, and with their end all is well.
+fn many_stuck_targets_are_bounded() {
     let mount = Mount::new("touch,threads=2");
     let other = Target::of_generation(2);
     let expected = other.bytes("private");

@@ -49,14 +49,14 @@ fn a_direct_read_gives_the_bytes_before_the_hole_and_then_eio() {
         let result = pread(&file, offset, PAGE);
         expect_errno(&format!("read at {offset}"), result, libc::EIO);
     }
-    let behind = pread(&file, HOLE.end, 3 * PAGE).unwrap();
+    let after = pread(&file, HOLE.end, 3 * PAGE).unwrap();
     let end = HOLE.end + 3 * PAGE;
-    assert_bytes("behind the hole", &behind, &expected[HOLE.end..end]);
+    assert_bytes("after the hole", &after, &expected[HOLE.end..end]);
     let errors = Stats::of(&mount).since(&before, "errors_total{errno=\"EIO\"}");
     assert_eq!(errors, 3, "errors that the counters name");
 }
 
-/// Through the kernel's page cache every readable page arrives, also behind
+/// Through the kernel's page cache every readable page arrives, also after
 /// the hole, and the size does not shrink; the unreadable ones give `EIO`.
 fn a_buffered_read_fails_on_the_hole_alone() {
     let mount = Mount::new("");

@@ -269,7 +269,7 @@ fn writes_to_a_hole_fail_and_write_nothing_else() {
         let said = target.read(region.start, 6 * PAGE);
         assert_bytes("before the hole", &said, &expected[..6 * PAGE]);
         let said = target.read(region.start + 9 * PAGE, 7 * PAGE);
-        assert_bytes("behind the hole", &said, &expected[9 * PAGE..]);
+        assert_bytes("after the hole", &said, &expected[9 * PAGE..]);
     }
 }
 

@@ -46,7 +46,7 @@ const PRESENT: u64 = 1 << 3;
 /// More than any target here has stretches of resident pages, so that one call walks the whole range.
 const MOST_STRETCHES: usize = 1 << 16;
 
-/// Ranges that one `process_vm_readv` takes at the most (`UIO_MAXIOV`).
+/// Ranges that one `process_vm_readv` takes at most (`UIO_MAXIOV`).
 const BATCH: usize = 1024;
 
 /// Copies what is resident of `len` bytes from `start` on, and tells how many
@@ -77,7 +77,7 @@ fn resident(pagemap: &File, start: u64, end: u64) -> Vec<RemoteIoVec> {
         ..PmScanArg::default()
     };
     // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
-    // size, and its vector is `vec_len` regions long and lives until behind the call.
+    // size, and its vector is `vec_len` regions long and lives until after the call.
     let found = unsafe { ioctl::pagemap_scan(pagemap.as_raw_fd(), &raw mut argument) };
     let found = found.expect("PAGEMAP_SCAN (Linux 6.7)") as usize;
     // Not by `walk_end`: where the last of several rounds inside the kernel meets the

@@ -67,7 +67,7 @@ impl Drop for HugePages {
     }
 }
 
-/// The number behind `name` at the start of a line.
+/// The number after `name` at the start of a line.
 #[track_caller]
 fn number(path: &str, name: &str) -> usize {
     let text = std::fs::read_to_string(path).unwrap();

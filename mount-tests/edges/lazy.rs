@@ -10,7 +10,7 @@ tests![
     memory_beside_it_is_known: [Need::Root],
 ];
 
-/// What is absent is neither zeros nor what the object behind it holds: it is an error and a hole.
+/// What is absent is neither zeros nor what its object holds: it is an error and a hole.
 fn absent_pages_under_a_userfaultfd_are_unknown() {
     let shapes = [
         ("missing", "reserve"),

@@ -41,7 +41,7 @@ impl Footprint {
     }
 }
 
-/// The number behind `name` in a file of `/proc`.
+/// The number after `name` in a file of `/proc`.
 #[track_caller]
 fn field(path: &str, name: &str) -> u64 {
     let text = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -217,7 +217,7 @@ impl Target {
                 bytes[PAGE..512 * PAGE].fill(0);
                 bytes[513 * PAGE..].fill(0);
             }
-            // The file ends in its second page; the pages behind it are none.
+            // The file ends in its second page; the pages after it are none.
             "past_end" => {
                 bytes[6000..].fill(0);
                 bytes.truncate(2 * PAGE);

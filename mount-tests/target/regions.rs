@@ -20,7 +20,7 @@ const STEP: usize = 0x1000_0000;
 pub(crate) const PAGE: usize = 4096;
 /// Length of an ordinary region.
 const SMALL: usize = 16 * PAGE;
-/// Length of the file behind `past_end`: ends in the middle of its second page.
+/// Length of the file of `past_end`: ends in the middle of its second page.
 pub(crate) const PAST_END_FILE: usize = 6000;
 
 /// `PR_SET_VMA` of `prctl`, which older headers do not have.

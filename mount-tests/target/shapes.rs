@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use crate::regions::check;
 use crate::{address, number, pattern, protection, scatter};
 
-/// Where the first of them lies, behind all regions that are always there.
+/// Where the first of them lies, after all regions that are always there.
 const BASE: usize = 0x2000_0000_0000;
 /// Distance between the starts of two of them.
 const STEP: usize = 0x200_0000_0000;

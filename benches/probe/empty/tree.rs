@@ -53,7 +53,7 @@ impl Tree {
         let numbers = self.files.len() + 1;
         match (number / numbers, number % numbers) {
             (directory, 0) => Node::Directory(directory),
-            (directory, behind) => Node::File(directory, behind - 1),
+            (directory, next) => Node::File(directory, next - 1),
         }
     }
 
@@ -73,7 +73,7 @@ impl Tree {
         Some(in_directory(parent, index.ok()?))
     }
 
-    /// The entries of a directory from a position on, each with the position behind it.
+    /// The entries of a directory from a position on, each with the position after it.
     pub(super) fn entries(
         &self,
         parent: Node,
