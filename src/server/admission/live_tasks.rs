@@ -1,5 +1,7 @@
 //! Threads of this process, and what tells a process from the next one of its number.
 
+use std::io;
+
 use procfs::process::Process;
 
 use super::{Activity, Tasks};
@@ -41,6 +43,11 @@ impl Tasks for LiveTasks {
 
     fn instance(&self, process: ProcessId) -> Option<u64> {
         instance(process)
+    }
+
+    fn start(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(work).map(drop)
     }
 }
 

@@ -22,6 +22,7 @@ mod survey;
 mod watchdog;
 
 use std::fmt::{self, Debug};
+use std::io;
 use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::common::clock::Clock;
+use crate::common::log_limit::LogLimit;
 use crate::common::pid::ProcessId;
 
 pub(crate) use live_tasks::LiveTasks;
@@ -37,6 +39,9 @@ pub(crate) use watchdog::Duties;
 
 use deadline::Deadline;
 use state::{Call, Capacity, Job, State, Waiting};
+
+/// How long no thread is started after the system had none left.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is admitted, and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +124,12 @@ pub(crate) trait Tasks: Debug + Send + Sync {
     /// What tells the process that has this number now from others that had it, if there is one. Waits
     /// for nobody.
     fn instance(&self, process: ProcessId) -> Option<u64>;
+
+    /// Starts a thread of this name.
+    ///
+    /// # Errors
+    /// Where the system has none left.
+    fn start(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
 /// What a thread does.
@@ -198,6 +209,7 @@ pub(crate) struct Admission {
     /// The thread to wake when a deadline comes up that is earlier than the one it sleeps for. The lock is taken
     /// inside that of `state`, and nothing inside it.
     watchdog: Mutex<Option<Thread>>,
+    warnings: LogLimit<&'static str>,
 }
 
 impl Debug for Admission {
@@ -214,6 +226,7 @@ impl Debug for Admission {
 impl Admission {
     /// Nobody is admitted yet.
     pub(crate) fn new(clock: Arc<dyn Clock>, tasks: Arc<dyn Tasks>, limits: Limits) -> Self {
+        let warnings = LogLimit::new(Arc::clone(&clock));
         Self {
             clock,
             tasks,
@@ -221,6 +234,7 @@ impl Admission {
             state: Mutex::new(State::default()),
             work: Condvar::new(),
             watchdog: Mutex::new(None),
+            warnings,
         }
     }
 
@@ -365,7 +379,7 @@ impl Admission {
         state.waiting.push_back(Waiting { call, job, bytes });
         if state.idle_workers > 0 {
             self.work.notify_one();
-        } else if state.nobody_returns() && state.wants_worker(&self.limits) {
+        } else if state.nobody_returns() && state.wants_worker(self.clock.now(), &self.limits) {
             state.workers += 1;
             MutexGuard::unlocked(state, || self.start_worker());
         }
@@ -375,13 +389,16 @@ impl Admission {
 
     fn start_worker(self: &Arc<Self>) {
         let admission = Arc::clone(self);
-        let started = std::thread::Builder::new()
-            .name("worker".to_owned())
-            .spawn(move || admission.run_worker());
-        if let Err(error) = started {
-            log::warn!("no thread for requests that wait: {error}");
-            self.state.lock().workers -= 1;
+        let work = Box::new(move || admission.run_worker());
+        let Err(error) = self.tasks.start("worker", work) else {
+            return;
+        };
+        if let Some(left_out) = self.warnings.admit("worker") {
+            log::warn!("no thread for requests that wait: {error}{left_out}");
         }
+        let mut state = self.state.lock();
+        state.workers -= 1;
+        state.no_worker_until = self.clock.now() + RETRY;
     }
 
     /// Does what a worker does, until it has lingered without work or the file system ends.

@@ -69,6 +69,8 @@ pub(super) struct State {
     /// Workers there are, and how many of them have nothing to do.
     pub(super) workers: usize,
     pub(super) idle_workers: usize,
+    /// Until when none is started, since the system had no thread left.
+    pub(super) no_worker_until: Duration,
     /// Calls in the queue, the oldest first: no thread makes one of them.
     pub(super) waiting: VecDeque<Waiting>,
     /// The bytes of all that wait.
@@ -171,8 +173,14 @@ impl State {
         waiting.any(|waiting| self.has_room(&waiting.call, limits))
     }
 
-    pub(super) fn wants_worker(&self, limits: &Limits) -> bool {
+    /// Whether another worker would find work.
+    pub(super) fn can_use_worker(&self, limits: &Limits) -> bool {
         self.workers < limits.workers && self.has_work(limits)
+    }
+
+    /// Whether another worker is to be started `now`.
+    pub(super) fn wants_worker(&self, now: Duration, limits: &Limits) -> bool {
+        now >= self.no_worker_until && self.can_use_worker(limits)
     }
 
     pub(super) fn next_with_room(&mut self, limits: &Limits) -> Option<Waiting> {

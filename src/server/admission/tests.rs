@@ -15,6 +15,9 @@ use crate::target::visit::{Visit, Visits};
 pub(crate) struct FakeTasks {
     running: AtomicBool,
     renewed: AtomicUsize,
+    /// Whether the system has no thread left.
+    exhausted: AtomicBool,
+    started: AtomicUsize,
 }
 
 impl Tasks for FakeTasks {
@@ -35,6 +38,14 @@ impl Tasks for FakeTasks {
 
     fn instance(&self, _process: ProcessId) -> Option<u64> {
         Some(self.renewed.load(Ordering::SeqCst) as u64)
+    }
+
+    fn start(&self, _name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        if self.exhausted.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        std::thread::Builder::new().spawn(work).map(drop)
     }
 }
 

@@ -103,10 +103,10 @@ impl Admission {
             .filter(|call| call.thread.is_some() || call.kind != Kind::Closing)
             .map(|call| call.deadline.next_check())
             .min();
-        let handover = (state.idle_workers == 0 && state.wants_worker(&self.limits))
+        let handover = (state.idle_workers == 0 && state.can_use_worker(&self.limits))
             .then(|| state.waiting.iter().map(|of| of.call.begun).min())
             .flatten()
-            .map(|begun| begun + self.limits.handover);
+            .map(|begun| (begun + self.limits.handover).max(state.no_worker_until));
         let sweep = state.sweep_due.filter(|_| state.sweepers < SWEEPERS);
         let is_anybody_inside = is_connected && !state.inside.is_empty();
         let presence = is_anybody_inside.then(|| self.clock.now() + PRESENCE);
@@ -158,7 +158,7 @@ impl Admission {
         let is_late = |call: &Call| now >= call.begun + self.limits.handover;
         let wants_worker = state.waiting.iter().any(|waiting| is_late(&waiting.call))
             && state.idle_workers == 0
-            && state.wants_worker(&self.limits);
+            && state.wants_worker(now, &self.limits);
         state.workers += usize::from(wants_worker);
         drop(state);
         for Overdue { thread, target, .. } in given_up {
@@ -230,15 +230,15 @@ impl Admission {
         drop(state);
         // Closing can wait for a file system, which the watchdog must not.
         let (admission, duties) = (Arc::clone(self), Arc::clone(duties));
-        let started = std::thread::Builder::new()
-            .name("sweep".to_owned())
-            .spawn(move || {
-                let mut next = None;
-                contained(|| next = duties.sweep());
-                admission.swept(next);
-            });
-        if let Err(error) = started {
-            log::warn!("no thread to close what is not used: {error}");
+        let sweep = Box::new(move || {
+            let mut next = None;
+            contained(|| next = duties.sweep());
+            admission.swept(next);
+        });
+        if let Err(error) = self.tasks.start("sweep", sweep) {
+            if let Some(left_out) = self.warnings.admit("sweep") {
+                log::warn!("no thread to close what is not used: {error}{left_out}");
+            }
             self.swept(Some(KEPT_UNUSED));
         }
     }

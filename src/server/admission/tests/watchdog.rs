@@ -122,3 +122,27 @@ fn the_watchdog_ends_when_it_is_told() {
     bench.admission.leave(bench.permit(7), true);
     drop(watch);
 }
+
+/// SEMANTICS: where the system has no thread left, that is no reason to be busy.
+#[test]
+fn where_no_thread_can_be_started_it_is_tried_again_after_a_pause() {
+    let limits = Limits {
+        permits: 0,
+        workers: 2,
+        // So that the request still waits when a thread is there.
+        deadline: millis(60_000),
+        ..Limits::for_threads(2)
+    };
+    let bench = Bench::with(limits);
+    bench.tasks.exhausted.store(true, Ordering::SeqCst);
+    bench.queue(7, 0);
+    let started = || bench.tasks.started.load(Ordering::SeqCst);
+    bench.pass(999);
+    assert_eq!(started(), 1, "as it was queued");
+    bench.pass(1000);
+    assert_eq!((started(), bench.waiting()), (2, 1));
+    bench.tasks.exhausted.store(false, Ordering::SeqCst);
+    bench.pass(1000);
+    until(|| bench.counts() == (0, 1));
+    assert_eq!(started(), 3);
+}
