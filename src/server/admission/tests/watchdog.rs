@@ -144,5 +144,5 @@ fn where_no_thread_can_be_started_it_is_tried_again_after_a_pause() {
     bench.tasks.exhausted.store(false, Ordering::SeqCst);
     bench.pass(1000);
     until(|| bench.counts() == (0, 1));
-    assert_eq!(started(), 3);
+    assert!(started() >= 3);
 }
