@@ -9,7 +9,8 @@ use rustix::fs::getxattr;
 use rustix::io::Errno;
 
 use crate::support::{
-    Footprint, Mount, Program, Region, Target, assert_bytes, eventually, measured, run, tests,
+    Footprint, Mount, Program, Region, Target, assert_bytes, daemon_binary, eventually, measured,
+    run, tests,
 };
 
 tests![
@@ -17,6 +18,7 @@ tests![
     a_command_line_that_a_userfaultfd_holds_back_is_given_at_once,
     a_title_is_what_proc_shows,
     long_values_are_cut_at_64_kib: [Need::Tool("getfattr"), Need::Tool("tar")],
+    where_no_descriptor_is_left_that_is_an_error: [Need::Tool("prlimit")],
 ];
 
 /// What an extended attribute holds at most.
@@ -135,4 +137,41 @@ fn long_values_are_cut_at_64_kib() {
 
 fn is_longer(path: &Path, len: u64) -> bool {
     File::open(path).unwrap().metadata().unwrap().len() > len
+}
+
+/// Where the daemon has no descriptor left that is an error to whoever asks, and a list is whole or an error;
+/// once there are some again all is as before.
+fn where_no_descriptor_is_left_that_is_an_error() {
+    let targets: Vec<Target> = (0..12).map(Target::of_generation).collect();
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=40:40").arg(daemon_binary());
+    let mount = Mount::start(command);
+    let stack = |target: &Target| File::open(mount.process(target.pid()).join("stack"));
+    let listed = || -> std::io::Result<usize> {
+        let mut listed = 0;
+        for entry in std::fs::read_dir(mount.point())? {
+            let pid = entry?.file_name().into_string().unwrap().parse();
+            listed += usize::from(targets.iter().any(|target| Ok(target.pid()) == pid));
+        }
+        Ok(listed)
+    };
+    let mut open = Vec::new();
+    let refused = targets.iter().find_map(|target| match stack(target) {
+        Ok(file) => {
+            open.push(file);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let is_exhausted = |error: &std::io::Error| error.raw_os_error() == Some(libc::EMFILE);
+    assert!(refused.as_ref().is_some_and(is_exhausted), "{refused:?}");
+    match listed() {
+        Ok(listed) => assert_eq!(listed, targets.len()),
+        Err(error) => assert!(is_exhausted(&error), "{error}"),
+    }
+    drop(open);
+    eventually("all is as before", || {
+        let all_open = targets.iter().all(|target| stack(target).is_ok());
+        (all_open && listed().is_ok_and(|listed| listed == targets.len())).then_some(())
+    });
 }

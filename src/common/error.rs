@@ -136,6 +136,11 @@ impl Error {
         matches!(self, Self::Unreachable(_) | Self::Unknown(..))
     }
 
+    /// Whether it is this daemon that lacks something, a descriptor or memory: it says nothing of a process.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+    }
+
     /// The errno that the caller sees, as `docs/SEMANTICS.md` lists them.
     pub fn errno(&self) -> Errno {
         match self {

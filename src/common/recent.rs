@@ -39,6 +39,15 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.0.pop(key).map(|(value, _)| value)
     }
 
+    /// Takes all.
+    pub(crate) fn take_all(&mut self) -> Vec<V> {
+        let mut all = Vec::with_capacity(self.0.len());
+        while let Some((_, (value, _))) = self.0.pop_lru() {
+            all.push(value);
+        }
+        all
+    }
+
     /// Takes what nobody has used for [`KEPT_UNUSED`], and says how long it is until there is more
     /// to take; `None` where nothing is left.
     pub(crate) fn take_unused(&mut self, now: Duration) -> (Vec<V>, Option<Duration>) {

@@ -30,7 +30,7 @@ impl OpenMemory {
         write: Option<WriteMode>,
     ) -> Result<Self> {
         let process = context.opened.open(&info.identity)?;
-        process.memory()?;
+        context.opened.retry(|| process.memory().map(drop))?;
         let freshness = &context.services.freshness;
         freshness.renew(&process.epoch);
         // Whole pages that come back from the kernel's cache would revert what the

@@ -129,7 +129,7 @@ impl OpenProcesses {
             }
             return Ok(known);
         }
-        let process = self.services.source.open(identity)?;
+        let process = self.retry(|| self.services.source.open(identity))?;
         let fresh = Arc::new(OpenProcess::new(process, &self.services));
         let mut state = self.state.lock();
         // Somebody else may have pinned it meanwhile: theirs counts.
@@ -148,6 +148,28 @@ impl OpenProcesses {
         // Outside the lock: this may close descriptors and empty a cache.
         drop(over);
         Ok(process)
+    }
+
+    /// What `ask` says, asked again where it lacked descriptors or memory, after what is kept for speed alone was
+    /// given up for it.
+    ///
+    /// # Errors
+    /// What `ask` says.
+    pub(super) fn retry<T>(&self, ask: impl Fn() -> Result<T>) -> Result<T> {
+        match ask() {
+            Err(error) if error.is_shortage() && self.close_kept() => ask(),
+            answer => answer,
+        }
+    }
+
+    /// Closes what is kept for speed alone; returns whether that was anything.
+    fn close_kept(&self) -> bool {
+        let mut state = self.state.lock();
+        let mut kept = std::mem::take(&mut state.closing);
+        kept.extend(state.recent.take_all());
+        drop(state);
+        // Outside the lock: this closes descriptors.
+        !kept.is_empty()
     }
 
     /// Closes what nobody has used for long; returns how long it is until there is more to close.
@@ -196,9 +218,11 @@ impl OpenProcesses {
     pub(super) fn ask<T>(
         &self,
         identity: &ProcessIdentity,
-        ask: impl FnOnce(&dyn Process) -> Result<T>,
+        ask: impl Fn(&dyn Process) -> Result<T>,
     ) -> Result<T> {
-        let answer = self.open(identity).and_then(|open| ask(&*open.process));
+        let answer = self
+            .open(identity)
+            .and_then(|open| self.retry(|| ask(&*open.process)));
         answer.map_err(|error| match error {
             Error::Ended(pid) => Error::NoProcess(pid),
             error => error,

@@ -71,7 +71,7 @@ impl<'a> Pass<'a> {
                 Err(Error::TimedOut(_)) => in_exec.push(pid),
                 // None of them can be told: an empty list would be a lie.
                 Err(Error::WrongProc) => return Err(Error::WrongProc),
-                answer => self.found.add(pid, listed(pid, answer)),
+                answer => self.found.add(pid, listed(pid, answer)?),
             }
         }
         let mut timeout = EXECS;
@@ -84,7 +84,7 @@ impl<'a> Pass<'a> {
                 // They had the same time to end.
                 timeout = Duration::ZERO;
             }
-            self.found.add(pid, listed(pid, answer));
+            self.found.add(pid, listed(pid, answer)?);
         }
         Ok(self.found.all())
     }
@@ -99,19 +99,26 @@ impl<'a> Pass<'a> {
     }
 }
 
-fn listed(pid: ProcessId, answer: Result<ProcessInfo>) -> Option<Arc<ProcessInfo>> {
+/// What a listing has of a process.
+///
+/// # Errors
+/// What this daemon lacks: a list without the processes that it could not ask for would be a lie.
+fn listed(pid: ProcessId, answer: Result<ProcessInfo>) -> Result<Option<Arc<ProcessInfo>>> {
     match answer {
-        Ok(info) => Some(Arc::new(info)),
-        Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => None,
+        Ok(info) => Ok(Some(Arc::new(info))),
+        Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => Ok(None),
+        Err(error) if error.is_shortage() => Err(error),
         Err(error) => {
             log::debug!("process {pid} is left out of the listing: {error}");
-            None
+            Ok(None)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
     use crate::target::fake::{FakeProcess, FakeSource};
 
@@ -175,5 +182,22 @@ mod tests {
         let found = Found::default();
         let all = Pass::everywhere(&found).over(&source).unwrap();
         assert_eq!(pids(&all), [1, 2, 3, 4, 5]);
+    }
+
+    /// SEMANTICS: where the daemon lacks descriptors or memory, that is an error, and no list with gaps.
+    #[test]
+    fn a_list_is_whole_or_an_error() {
+        let pid = ProcessId::new(7).unwrap();
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            let answer = listed(pid, Err(Error::system("open of stat", errno)));
+            assert_eq!(answer.unwrap_err().errno(), errno);
+        }
+        for of_the_process in [
+            Error::NoProcess(pid),
+            Error::ProcessDenied(pid),
+            Error::system("reading stat", Errno::EIO),
+        ] {
+            assert_eq!(listed(pid, Err(of_the_process)), Ok(None));
+        }
     }
 }

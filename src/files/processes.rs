@@ -126,7 +126,7 @@ impl ProcessTable {
     /// What the source says; `TimedOut` where `pass` was taken over.
     pub(super) fn read_list(&self, pass: &Pass<'_>) -> Result<List> {
         let taken = self.clock.now();
-        let processes = pass.over(&*self.source)?;
+        let processes = self.opened.retry(|| pass.over(&*self.source))?;
         let cost = self.clock.now().saturating_sub(taken);
         *self.list.lock() = Some(Aged::new(Arc::clone(&processes), taken, cost));
         Ok(processes)
@@ -173,7 +173,8 @@ impl ProcessTable {
         {
             return Ok(Arc::clone(&listed[index]));
         }
-        self.source.describe(pid).map(Arc::new)
+        let described = self.opened.retry(|| self.source.describe(pid));
+        described.map(Arc::new)
     }
 
     /// What `find` picks, from a recent address space, or from a new one where that has none.
@@ -245,8 +246,11 @@ impl ProcessTable {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
     use crate::common::clock::ManualClock;
+    use crate::common::error::Error;
     use crate::target::fake::{FakeProcess, FakeSource};
 
     const BOUND: Duration = Duration::from_millis(100);
@@ -380,5 +384,26 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
         let snapshot = table.read_address_space(&info).unwrap();
         assert!(snapshot.heap().unwrap().is_heap());
         assert!(snapshot.stack().unwrap().is_stack());
+    }
+
+    #[test]
+    fn what_is_kept_gives_way_where_descriptors_are_short() {
+        let (_, _process, info, table) = table();
+        fn short<T>() -> Result<T> {
+            Err(Error::system("open", Errno::EMFILE))
+        }
+        let is_kept = || table.opened.known(&info.identity).is_some();
+        assert_eq!(table.opened.retry(short::<()>), short(), "nothing is kept");
+        table.read_address_space(&info).unwrap();
+        assert!(is_kept());
+        let answer = table.opened.retry(|| match is_kept() {
+            true => short(),
+            false => Ok(5),
+        });
+        assert_eq!(answer, Ok(5));
+        let other = || Err::<(), _>(Error::NoProcess(info.identity.pid));
+        table.read_address_space(&info).unwrap();
+        assert_eq!(table.opened.retry(other), other());
+        assert!(is_kept(), "that was no shortage");
     }
 }

@@ -67,6 +67,16 @@ fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
     }
 }
 
+/// The errno of an error of the `procfs` crate.
+fn errno_of_proc(error: &ProcError) -> Errno {
+    match error {
+        ProcError::PermissionDenied(_) => Errno::EACCES,
+        ProcError::NotFound(_) => Errno::ENOENT,
+        ProcError::Io(error, _) => errno_of(error),
+        ProcError::Incomplete(_) | ProcError::Other(_) | ProcError::InternalError(_) => Errno::EIO,
+    }
+}
+
 /// The errno of an error of the system's.
 fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)

@@ -4,7 +4,6 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use procfs::process::{Process as Directory, all_processes};
 
 use super::backing::Leases;
@@ -13,7 +12,7 @@ use super::pinned::Pinned;
 use super::process::{LiveProcess, Shared, SourceOptions};
 use super::task::{Activity, Task, activity, resident};
 use super::text::{field, read_whole};
-use super::{from_io, from_proc};
+use super::{errno_of_proc, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
@@ -158,7 +157,7 @@ impl ProcessSource for LiveSource {
         self.shared.kernel.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.shared.options.only.is_empty() {
             all_processes()
-                .map_err(|_| Error::system("listing /proc", Errno::EIO))?
+                .map_err(|error| Error::system("listing /proc", errno_of_proc(&error)))?
                 .filter_map(|process| ProcessId::new(process.ok()?.pid().cast_unsigned()))
                 .collect()
         } else {
