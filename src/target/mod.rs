@@ -1,4 +1,4 @@
-//! Processes, and the two traits through which everybody else sees them.
+//! Processes, and the traits through which everybody else sees them.
 
 pub mod cache;
 #[cfg(any(test, feature = "fake"))]
