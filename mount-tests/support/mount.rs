@@ -132,7 +132,7 @@ pub(crate) struct Mount {
 }
 
 /// How long a mount may exist before its test is taken to hang.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(900);
 
 /// Kills the daemon once it is older than any test, so that whoever waits for
 /// it gets an error. Ends when the sender is dropped.
