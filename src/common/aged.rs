@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clock::Clock;
+use super::error::Result;
 
 /// A value, when it was found out, and how long that took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,20 @@ impl<T> Aged<T> {
         let taken = clock.now();
         let value = find();
         Self::new(value, taken, clock.now().saturating_sub(taken))
+    }
+
+    /// As [`find`](Self::find), where that can fail.
+    ///
+    /// # Errors
+    /// What `find` says.
+    pub(crate) fn try_find(clock: &dyn Clock, find: impl FnOnce() -> Result<T>) -> Result<Self> {
+        let found = Aged::find(clock, find);
+        Ok(Self::new(found.value?, found.taken, found.cost))
+    }
+
+    /// What is made of the value, as old as that.
+    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Aged<U> {
+        Aged::new(make(self.value), self.taken, self.cost)
     }
 
     pub(crate) fn value(&self) -> &T {

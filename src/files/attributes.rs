@@ -50,8 +50,8 @@ pub(crate) struct Change {
 pub(super) const BLOCK: u64 = 512;
 
 impl Attributes {
-    /// Those of a link, whose size is that of its target.
-    pub(super) fn of_link(self, link: &dyn File, context: &Context) -> Self {
+    /// Those of a link, whose size is that of its target; 0 where that depends on who asks, as in `/proc`.
+    fn of_link(self, link: &dyn File, context: &Context) -> Self {
         let target = link.target(context, &Caller::default());
         Self {
             size: target.map_or(0, |target| target.len() as u64),
@@ -79,6 +79,10 @@ impl Context {
         let plain = match node.process() {
             Some(info) => plain.owned_by(info),
             None => plain,
+        };
+        let plain = match plain.kind {
+            Kind::Link => plain.of_link(&**node, self),
+            Kind::Directory | Kind::File => plain,
         };
         let shown = node.attributes(self, plain, counted);
         if shown.kind != Kind::Directory {

@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{
-    Attributes, Caller, Context, CountedUsage, File, Kind, Listing, Node, Pass, WaitsFor,
-    process_named_waits_for,
-};
+use super::{Caller, Context, File, Kind, Listing, Node, Pass, WaitsFor, process_named_waits_for};
 use crate::common::error::{Error, Result};
 use crate::target::ProcessId;
 use crate::target::mapping::sanitized;
@@ -122,15 +119,6 @@ impl File for CommandLink {
 
     fn path(&self) -> String {
         format!("by-name/*/{}", self.0)
-    }
-
-    fn attributes(
-        &self,
-        context: &Context,
-        plain: Attributes,
-        _counted: &CountedUsage,
-    ) -> Attributes {
-        plain.of_link(self, context)
     }
 
     fn target(&self, _context: &Context, _caller: &Caller) -> Result<String> {

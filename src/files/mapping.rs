@@ -329,15 +329,6 @@ impl File for MappingLink {
         self.process.process()
     }
 
-    fn attributes(
-        &self,
-        context: &Context,
-        plain: Attributes,
-        _counted: &CountedUsage,
-    ) -> Attributes {
-        plain.of_link(self, context)
-    }
-
     fn target(&self, context: &Context, _caller: &Caller) -> Result<String> {
         let name = |snapshot: &Snapshot| self.which.of(snapshot).map(|found| found.file_name());
         let found = context.processes.find(&self.process.0, name)?;

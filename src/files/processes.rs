@@ -125,10 +125,11 @@ impl ProcessTable {
     /// # Errors
     /// What the source says; `TimedOut` where `pass` was taken over.
     pub(super) fn read_list(&self, pass: &Pass<'_>) -> Result<List> {
-        let taken = self.clock.now();
-        let processes = self.opened.retry(|| pass.over(&*self.source))?;
-        let cost = self.clock.now().saturating_sub(taken);
-        *self.list.lock() = Some(Aged::new(Arc::clone(&processes), taken, cost));
+        let found = Aged::try_find(&*self.clock, || {
+            self.opened.retry(|| pass.over(&*self.source))
+        })?;
+        let processes = Arc::clone(found.value());
+        *self.list.lock() = Some(found);
         Ok(processes)
     }
 
@@ -225,15 +226,14 @@ impl ProcessTable {
     /// # Errors
     /// What the source says.
     pub(super) fn read_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
-        let taken = self.clock.now();
-        let space = self
-            .opened
-            .ask(&info.identity, |process| process.address_space())?;
-        let cost = self.clock.now().saturating_sub(taken);
+        let space = Aged::try_find(&*self.clock, || {
+            self.opened
+                .ask(&info.identity, |process| process.address_space())
+        })?;
         let earlier = self.snapshots.lock().get(&info.identity);
         let earlier = earlier.as_ref().map(|earlier| &**earlier.value());
-        let snapshot = Arc::new(Snapshot::new(space, earlier));
-        let kept = Aged::new(Arc::clone(&snapshot), taken, cost);
+        let kept = space.map(|space| Arc::new(Snapshot::new(space, earlier)));
+        let snapshot = Arc::clone(kept.value());
         let out = self.snapshots.lock().put(info.identity, kept);
         drop(out);
         Ok(snapshot)

@@ -38,7 +38,7 @@ impl Surveying {
     fn begin<R: Respond>(self: Arc<Self>, one_shot: &OneShot<R>) {
         let admission = Arc::clone(&self.server.admission);
         let expire = Arc::clone(&self).expiry(one_shot.clone());
-        match admission.enter_survey(Some(self.begun), expire) {
+        match admission.enter_survey(self.begun, expire) {
             Admitted::Now(permit) => {
                 self.run(one_shot, &permit);
                 admission.leave(permit, true);
@@ -50,11 +50,10 @@ impl Surveying {
     fn queue<R: Respond>(self: Arc<Self>, one_shot: &OneShot<R>) {
         let admission = Arc::clone(&self.server.admission);
         let expire = Arc::clone(&self).expiry(one_shot.clone());
-        let begun = Some(self.begun);
         let (survey, queued) = (Arc::clone(&self), one_shot.clone());
         let job = move |permit: &Permit| survey.run(&queued, permit);
         // Not tried again: the queue would be as full.
-        if !admission.queue_survey(begun, expire, job) {
+        if !admission.queue_survey(self.begun, expire, job) {
             self.give_up(one_shot);
         }
     }
@@ -80,7 +79,7 @@ impl Surveying {
     fn expiry<R: Respond>(self: Arc<Self>, one_shot: OneShot<R>) -> impl FnOnce() + Send + 'static {
         move || {
             let admission = &self.server.admission;
-            if admission.now() >= self.begun + admission.deadline() {
+            if self.server.now() >= self.begun + admission.deadline() {
                 return self.give_up(&one_shot);
             }
             // The thread that waits must not answer any more.

@@ -1,5 +1,6 @@
 //! Processes, and the traits through which everybody else sees them.
 
+mod activity;
 pub mod cache;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -12,6 +13,7 @@ mod process;
 mod source;
 pub(crate) mod visit;
 
+pub(crate) use activity::Activity;
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
 pub use process::Process;

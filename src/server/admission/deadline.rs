@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Activity, Limits};
+use super::Limits;
+use crate::target::Activity;
 
 /// For how long a thread must be seen to do nothing at all before its call is given up.
 const CONFIRMATION: Duration = Duration::from_millis(100);

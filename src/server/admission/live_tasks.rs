@@ -2,11 +2,9 @@
 
 use std::io;
 
-use procfs::process::Process;
-
-use super::{Activity, Tasks};
-use crate::target::ProcessId;
-use crate::target::live::instance;
+use super::Tasks;
+use crate::target::live::{instance, own_activity};
+use crate::target::{Activity, ProcessId};
 
 /// Tasks as the kernel schedules them.
 #[derive(Debug)]
@@ -21,18 +19,7 @@ impl Tasks for LiveTasks {
     }
 
     fn activity(&self, thread: i32) -> Activity {
-        let task = Process::myself().and_then(|process| process.task_from_tid(thread));
-        let Ok((stat, status)) = task.and_then(|task| Ok((task.stat()?, task.status()?))) else {
-            return Activity::default();
-        };
-        let switches = [
-            status.voluntary_ctxt_switches,
-            status.nonvoluntary_ctxt_switches,
-        ];
-        Activity {
-            is_running: stat.state == 'R',
-            scheduled: switches.into_iter().flatten().sum(),
-        }
+        own_activity(thread).unwrap_or_default()
     }
 
     /// As `/proc/TID/wchan` has it (proc_pid_wchan(5)).

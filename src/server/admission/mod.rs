@@ -31,7 +31,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::common::clock::Clock;
 use crate::common::log_limit::LogLimit;
-use crate::common::pid::ProcessId;
+use crate::target::{Activity, ProcessId};
 
 pub(crate) use live_tasks::LiveTasks;
 pub(crate) use survey::Survey;
@@ -130,15 +130,6 @@ pub(crate) trait Tasks: Debug + Send + Sync {
     /// # Errors
     /// Where the system has none left.
     fn start(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
-}
-
-/// What a thread does.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Activity {
-    /// Whether it is running, or would be if it had a processor: then it does not wait for a target.
-    pub is_running: bool,
-    /// How often it has begun to wait or has lost its processor.
-    pub scheduled: u64,
 }
 
 /// The process that a call may wait for.

@@ -34,10 +34,10 @@ impl Visits for Survey<'_> {
 }
 
 impl Admission {
-    /// Asks for a permit for a survey that was begun at `begun` (now, where it is `None`).
+    /// Asks for a permit for a survey that was begun at `begun`.
     pub(crate) fn enter_survey(
         &self,
-        begun: Option<Duration>,
+        begun: Duration,
         expire: impl FnOnce() + Send + 'static,
     ) -> Admitted {
         let mut state = self.state.lock();
@@ -54,7 +54,7 @@ impl Admission {
     #[must_use = "nobody answers what was not queued"]
     pub(crate) fn queue_survey(
         self: &Arc<Self>,
-        begun: Option<Duration>,
+        begun: Duration,
         expire: impl FnOnce() + Send + 'static,
         job: impl FnOnce(&Permit) + Send + 'static,
     ) -> bool {
@@ -76,19 +76,13 @@ impl Admission {
         self.limits.deadline
     }
 
-    /// The time, as surveys are begun at it.
-    pub(crate) fn now(&self) -> Duration {
-        self.clock.now()
-    }
-
-    fn survey_call(&self, begun: Option<Duration>, expire: impl FnOnce() + Send + 'static) -> Call {
-        let now = self.clock.now();
+    fn survey_call(&self, begun: Duration, expire: impl FnOnce() + Send + 'static) -> Call {
         Call {
             target: None,
             kind: Kind::Survey,
             reduced: false,
-            begun: begun.unwrap_or(now),
-            deadline: Deadline::new(begun.unwrap_or(now), self.limits.deadline),
+            begun,
+            deadline: Deadline::new(begun, self.limits.deadline),
             thread: None,
             on_serving_thread: false,
             expire: Some(Box::new(expire)),

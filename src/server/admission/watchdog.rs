@@ -7,9 +7,10 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::state::{Call, State, Waiting};
-use super::{Activity, Admission, Expire, Kind, Target};
+use super::{Admission, Expire, Kind, Target};
 use crate::common::contained::contained;
 use crate::common::recent::{KEPT_UNUSED, sooner};
+use crate::target::Activity;
 
 /// How often the watchdog checks whether the mount is still there while a call has not returned: it
 /// alone can see that then, where the thread that would be told is the one that waits.

@@ -24,6 +24,7 @@ pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;
 pub use process::SourceOptions;
 pub use source::LiveSource;
+pub(crate) use task::own_activity;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

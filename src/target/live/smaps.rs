@@ -115,20 +115,19 @@ impl RecentSmaps {
         pinned: &Pinned,
         range: AddressRange,
     ) -> Result<Option<VmaDetails>> {
-        let taken = self.clock.now();
+        let now = self.clock.now();
         let recent = self.recent.lock().clone();
-        if let Some(recent) = recent.filter(|smaps| smaps.is_within(taken, Duration::ZERO, COST_FACTOR))
+        if let Some(recent) = recent.filter(|smaps| smaps.is_within(now, Duration::ZERO, COST_FACTOR))
             && let Some(found) = recent.value().at(range.start())
             // Else it may be another one by now.
             && found.range == range
         {
             return Ok(Some(*found));
         }
-        let smaps = Arc::new(Smaps::read(pinned)?);
+        let smaps = Aged::try_find(&*self.clock, || Smaps::read(pinned))?.map(Arc::new);
         // It may have grown meanwhile.
-        let found = smaps.at(range.start()).copied();
-        let cost = self.clock.now().saturating_sub(taken);
-        *self.recent.lock() = Some(Aged::new(smaps, taken, cost));
+        let found = smaps.value().at(range.start()).copied();
+        *self.recent.lock() = Some(smaps);
         Ok(found)
     }
 }

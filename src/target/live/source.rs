@@ -10,7 +10,7 @@ use super::backing::Leases;
 use super::kernel::{Kernel, ProcFault, boot_time};
 use super::pinned::Pinned;
 use super::process::{LiveProcess, Shared, SourceOptions};
-use super::task::{Activity, Task, activity, resident};
+use super::task::{Task, activity, resident};
 use super::text::{field, read_whole};
 use super::{errno_of_proc, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
@@ -19,7 +19,7 @@ use crate::common::error::{Error, Result};
 use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
-use crate::target::{Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::target::{Activity, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 
 /// How long an exec is waited for at most: less than a request may take at all.
 const LONGEST_EXEC: Duration = Duration::from_millis(1000);
@@ -242,10 +242,10 @@ mod tests {
     /// SEMANTICS: a directory for each process, also while it runs a new program.
     #[test]
     fn an_exec_that_gets_on_is_waited_for_and_one_that_waits_is_not() {
-        let activity = |is_running, switches| {
+        let activity = |is_running, scheduled| {
             Some(Activity {
                 is_running,
-                switches,
+                scheduled,
             })
         };
         let looks = |of: &dyn Fn(u64) -> Option<Activity>| {

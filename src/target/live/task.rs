@@ -15,7 +15,7 @@ use procfs::process::Process;
 use super::text::{field, read_whole};
 use super::{from_io, from_proc};
 use crate::common::error::{Error, Result};
-use crate::target::{ProcessId, ProcessIdentity};
+use crate::target::{Activity, ProcessId, ProcessIdentity};
 
 /// Set before the address space is left.
 const EXITING: u64 = PF_EXITING as u64;
@@ -153,22 +153,23 @@ pub(super) fn is_in_exec(directory: &Process) -> bool {
     statm(directory).is_some_and(|[size, code]| size > 0 && code == 0)
 }
 
-/// What the first thread of a process does, as far as the scheduler knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Activity {
-    /// Whether it runs, or would if it had a processor.
-    pub(super) is_running: bool,
-    /// How often it has begun to wait or has lost its processor.
-    pub(super) switches: u64,
+/// What the first thread of a process does.
+pub(super) fn activity(directory: &Process) -> Option<Activity> {
+    activity_in(directory, "status")
+}
+
+/// What a thread of this program does.
+pub(crate) fn own_activity(thread: i32) -> Option<Activity> {
+    activity_in(&Process::myself().ok()?, &format!("task/{thread}/status"))
 }
 
 /// As `status` says, which waits for no exec.
-pub(super) fn activity(directory: &Process) -> Option<Activity> {
-    let status = read_whole(&mut directory.open_relative("status").ok()?).ok()?;
+fn activity_in(directory: &Process, status: &str) -> Option<Activity> {
+    let status = read_whole(&mut directory.open_relative(status).ok()?).ok()?;
     let number = |name: &[u8]| field(&status, name)?.parse::<u64>().ok();
     Some(Activity {
         is_running: field(&status, b"State:")?.starts_with('R'),
-        switches: number(b"voluntary_ctxt_switches:")? + number(b"nonvoluntary_ctxt_switches:")?,
+        scheduled: number(b"voluntary_ctxt_switches:")? + number(b"nonvoluntary_ctxt_switches:")?,
     })
 }
 

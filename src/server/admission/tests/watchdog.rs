@@ -39,7 +39,10 @@ fn a_survey_that_waits_is_taken_over_without_that_process() {
 impl Bench {
     #[track_caller]
     fn survey(&self) -> Permit {
-        match self.admission.enter_survey(None, self.counter()) {
+        match self
+            .admission
+            .enter_survey(self.clock_now(), self.counter())
+        {
             Admitted::Now(permit) => permit,
             other => panic!("no permit: {other:?}"),
         }
@@ -74,7 +77,7 @@ fn the_watchdog_wakes_for_a_deadline_earlier_than_the_one_it_sleeps_for() {
 
 impl Bench {
     fn clock_now(&self) -> Duration {
-        self.admission.now()
+        self.clock.now()
     }
 
     /// Waits until the watchdog has checked what is there.
