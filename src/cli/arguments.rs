@@ -18,6 +18,8 @@ Options (-o):
   force              write in spite of a mapping's protection (needs write)
   touch              let reads fault absent pages in, which changes the target's
                      memory use (default: absent pages are never touched)
+  allow_other        let other users in: each may read what the kernel would let
+                     them read by themselves (default: the mounter alone)
   pid=PID[:PID...]   show these processes only (default: all)
   threads=N          threads that serve requests (default: by the CPUs)
   nosuid, nodev, noexec, nosymfollow, fsname=NAME ... as every file system takes

@@ -25,6 +25,12 @@ pub enum Error {
          and see ptrace(2) for Yama and PR_SET_DUMPABLE"
     )]
     ProcessDenied(ProcessId),
+    /// The kernel does not let whoever asks read or write this process.
+    #[error("process {0} may not be read or written by who asks, as /proc/{0}/mem would say")]
+    CallerDenied(ProcessId),
+    /// Whoever asks is in another PID namespace: nobody knows with what credentials.
+    #[error("who asks is not seen in /proc, and so has no rights here")]
+    UnknownCaller,
     /// What `/proc` shows now are not the processes that can be read, but those of another PID namespace, or none.
     #[error(
         "/proc is gone, or of another PID namespace now: mount this one's own over it (mount -t proc proc /proc)"
@@ -145,7 +151,8 @@ impl Error {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NoEntry | Self::NoProcess(_) => Errno::ENOENT,
-            Self::ProcessDenied(_) | Self::Protected | Self::WriteOff => Errno::EACCES,
+            Self::ProcessDenied(_) | Self::CallerDenied(_) | Self::UnknownCaller => Errno::EACCES,
+            Self::Protected | Self::WriteOff => Errno::EACCES,
             Self::TooManyMappings(..) => Errno::EFBIG,
             Self::ReadOnlyMount => Errno::EROFS,
             Self::Ended(_) => Errno::ESRCH,
@@ -188,6 +195,8 @@ mod tests {
             (Error::NoEntry, Errno::ENOENT),
             (Error::NoProcess(pid), Errno::ENOENT),
             (Error::ProcessDenied(pid), Errno::EACCES),
+            (Error::CallerDenied(pid), Errno::EACCES),
+            (Error::UnknownCaller, Errno::EACCES),
             (Error::Protected, Errno::EACCES),
             (Error::WriteOff, Errno::EACCES),
             (Error::ReadOnlyMount, Errno::EROFS),

@@ -85,6 +85,10 @@ impl Context {
             Kind::Directory | Kind::File => plain,
         };
         let shown = node.attributes(self, plain, counted);
+        let shown = Attributes {
+            valid: self.told_on(shown.valid),
+            ..shown
+        };
         if shown.kind != Kind::Directory {
             return shown;
         }
@@ -116,6 +120,14 @@ impl Context {
             uid: self.options.uid,
             gid: self.options.gid,
             valid: self.services.freshness.longest_for_kernel(),
+        }
+    }
+
+    /// How long the kernel may tell what was found out for one caller to the next one.
+    fn told_on(&self, valid: Duration) -> Duration {
+        match self.options.allow_other {
+            true => Duration::ZERO,
+            false => valid,
         }
     }
 

@@ -71,8 +71,8 @@ impl File for Command {
         ByName.into()
     }
 
-    fn lookup(&self, context: &Context, name: &str, _pass: &Pass<'_>) -> Result<Node> {
-        let info = context.process_named(name)?;
+    fn lookup(&self, context: &Context, name: &str, pass: &Pass<'_>) -> Result<Node> {
+        let info = context.process_named(name, pass)?;
         if sanitized(&info.command) == *self.0 {
             Ok(CommandLink(info.identity.pid).into())
         } else {

@@ -9,7 +9,7 @@ use super::snapshot::{Snapshot, start_in_name};
 use super::xattr::{UNREADABLE_BYTES, counted_unreadable};
 use super::{
     Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open, OpenFile, OpenProcess,
-    Process,
+    Process, Subject,
 };
 use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
@@ -183,11 +183,11 @@ impl File for Mapping {
         context.options.check_writable()
     }
 
-    fn open(&self, context: &Context, _caller: &Caller, access: Access) -> Result<Open> {
+    fn open(&self, context: &Context, subject: &Subject, access: Access) -> Result<Open> {
         let write = access.write.then(|| self.write_mode(context)).transpose()?;
-        let memory = OpenMemory::new(context, &self.info, write)?;
+        let memory = OpenMemory::new(context, &self.info, subject, write)?;
         let file = MappingFile::new(
-            Arc::clone(memory.process.memory()?),
+            Arc::clone(&memory.memory),
             Arc::clone(&self.mapping),
             context.options.faults,
         );

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Context, OpenProcess};
+use super::{Context, OpenProcess, Subject};
 use crate::common::error::{Error, Result};
 use crate::files::view::Short;
-use crate::target::{ProcessInfo, WriteMode};
+use crate::target::{ProcessInfo, ProcessMemory, WriteMode};
 
 /// What every open file of memory has.
 #[derive(Debug)]
 pub(super) struct OpenMemory {
     /// The process, held so that all who open it meanwhile share its epoch.
     pub(super) process: Arc<OpenProcess>,
+    /// Its memory, as far as it is open to who has opened it.
+    pub(super) memory: Arc<dyn ProcessMemory>,
     /// Whether a read may be answered in part.
     pub(super) short: Short,
     /// How a write treats the protection; `None` where it is open for reading only.
@@ -20,17 +22,21 @@ pub(super) struct OpenMemory {
 }
 
 impl OpenMemory {
-    /// Opens the memory of a process; what is read through it is no older than now.
+    /// Opens the memory of a process for `subject`, as the kernel judges it now; what is read through it is no older than now.
     ///
     /// # Errors
-    /// `Ended`, `Replaced`, `ProcessDenied`.
+    /// `Ended`, `Replaced`, `ProcessDenied`, `CallerDenied`.
     pub(super) fn new(
         context: &Context,
         info: &ProcessInfo,
+        subject: &Subject,
         write: Option<WriteMode>,
     ) -> Result<Self> {
         let process = context.opened.open(&info.identity)?;
-        context.opened.retry(|| process.memory().map(drop))?;
+        let memory = context.opened.retry(|| match &subject.credentials {
+            None => process.memory().cloned(),
+            Some(who) => process.memory_for(who, write.is_some()),
+        })?;
         let freshness = &context.services.freshness;
         freshness.renew(&process.epoch);
         // Whole pages that come back from the kernel's cache would revert what the
@@ -42,6 +48,7 @@ impl OpenMemory {
         };
         Ok(Self {
             process,
+            memory,
             short,
             write,
         })

@@ -33,7 +33,7 @@ use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::files::view::{FaultPolicy, Seek};
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::target::{Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
@@ -120,6 +120,20 @@ pub(crate) struct Caller {
     pub(crate) uid: u32,
     /// Its group (fsgid).
     pub(crate) gid: u32,
+}
+
+/// Whose rights a request is judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) caller: Caller,
+    /// The caller's; `None` where the mounter's own rights do, because nobody else may enter or the caller has all of them.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+}
+
+impl Subject {
+    fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_deref()
+    }
 }
 
 /// What a file is opened for, or what right is asked for.
@@ -211,12 +225,12 @@ pub(crate) trait File: Debug {
         }
     }
 
-    /// Opens it for `caller`; what is read through it from now on is no older than now.
+    /// Opens it for `subject`; what is read through it from now on is no older than now.
     ///
     /// # Errors
-    /// `IsADirectory`, `WriteOff`, `ReadOnlyMount`, `Protected`, `Replaced`, `ProcessDenied`.
-    fn open(&self, context: &Context, caller: &Caller, access: Access) -> Result<Open> {
-        let _ = (context, caller, access);
+    /// `IsADirectory`, `WriteOff`, `ReadOnlyMount`, `Protected`, `Replaced`, `ProcessDenied`, `CallerDenied`.
+    fn open(&self, context: &Context, subject: &Subject, access: Access) -> Result<Open> {
+        let _ = (context, subject, access);
         match self.kind() {
             Kind::Directory => Err(Error::IsADirectory),
             Kind::File | Kind::Link => Err(Error::Invalid),
@@ -232,17 +246,17 @@ pub(crate) trait File: Debug {
         Err(Error::Invalid)
     }
 
-    /// The file of this name in a directory; where all processes must be visited for it, `pass` does that.
+    /// The file of this name in a directory, for who `pass` is for; where all processes must be visited for it, `pass` does that.
     ///
     /// # Errors
-    /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`, `TimedOut`.
+    /// `NoEntry`, `NoProcess`, `ProcessDenied`, `CallerDenied`, `NotADirectory`, `TimedOut`.
     fn lookup(&self, context: &Context, name: &str, pass: &Pass<'_>) -> Result<Node> {
         let _ = (context, name, pass);
         Err(Error::NotADirectory)
     }
 
-    /// The entries of a directory as they are now, without `.` and `..`; where all processes are listed, `pass`
-    /// finds them.
+    /// The entries of a directory as they are now, without `.` and `..`, for who `pass` is for; where all processes are listed,
+    /// `pass` finds them.
     ///
     /// # Errors
     /// As [`lookup`](Self::lookup).
@@ -346,6 +360,8 @@ pub(crate) struct FileOptions {
     pub(crate) read_only: bool,
     /// Whether a mapping's own protection is passed over by writes (`force`).
     pub(crate) force: bool,
+    /// Whether others than the mounter may enter, each judged by their own credentials (`allow_other`).
+    pub(crate) allow_other: bool,
     /// What becomes of unreadable bytes (`fault`).
     pub(crate) faults: FaultPolicy,
     /// Owner of whatever belongs to no process.
@@ -411,6 +427,37 @@ impl Context {
     /// there is more to close; `None` where nothing is kept. May wait for a file system.
     pub(crate) fn close_unused(&self) -> Option<Duration> {
         self.opened.close_unused()
+    }
+
+    /// Whose rights a request of `caller` is judged by.
+    ///
+    /// # Errors
+    /// `UnknownCaller`.
+    pub(crate) fn subject(&self, caller: &Caller) -> Result<Subject> {
+        let credentials = match self.options.allow_other {
+            true => {
+                let Caller { pid, uid, gid } = *caller;
+                self.services.source.credentials(pid, uid, gid)?
+            }
+            false => None,
+        };
+        Ok(Subject {
+            caller: *caller,
+            credentials: credentials.map(Arc::new),
+        })
+    }
+
+    /// Whether `subject` may know of the process that a file belongs to, if it belongs to one.
+    ///
+    /// # Errors
+    /// `CallerDenied`, and why the process cannot be asked.
+    pub(crate) fn check_visible(&self, node: &Node, subject: &Subject) -> Result<()> {
+        match (node.process(), subject.credentials()) {
+            (Some(info), Some(who)) => self
+                .opened
+                .ask(&info.identity, |process| process.check_visible(who)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the program that was seen as `info` still runs.

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::Services;
@@ -13,7 +14,7 @@ use crate::common::error::{Error, Result};
 use crate::common::recent::Recent;
 use crate::target::cache::DeniedMemory;
 use crate::target::cache::{CachedMemory, SpaceEpoch};
-use crate::target::{Process, ProcessIdentity, ProcessMemory};
+use crate::target::{Credentials, Process, ProcessIdentity, ProcessMemory};
 
 /// Processes that wait to be closed by whoever may wait for that; more are closed at once.
 const CLOSING: usize = 4;
@@ -21,12 +22,21 @@ const CLOSING: usize = 4;
 /// Processes that stay pinned after their last handle is closed, for the next `open` of a walk.
 const KEPT: NonZeroUsize = NonZeroUsize::new(12).expect("not zero");
 
+/// Callers of different credentials for whom the memory of one process is kept.
+const JUDGED: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// Who has opened memory, and whether for writing too.
+type Judged = (Arc<Credentials>, bool);
+
 /// A pinned process: one for all that is asked of one program, and all handles on it.
 #[derive(Debug)]
 pub(crate) struct OpenProcess {
     process: Arc<dyn Process>,
     /// Its memory, by way of the cache where there is one; made when somebody asks for it.
     memory: OnceLock<Arc<dyn ProcessMemory>>,
+    /// The same for others, as the kernel let them have it. Guards which there are: nothing is locked inside it, no process is
+    /// asked, and none is dropped.
+    judged: Mutex<LruCache<Judged, Arc<dyn ProcessMemory>>>,
     /// The freshness of all that is read from it.
     pub(super) epoch: SpaceEpoch,
     services: Services,
@@ -37,6 +47,7 @@ impl OpenProcess {
         Self {
             process,
             memory: OnceLock::new(),
+            judged: Mutex::new(LruCache::new(JUDGED)),
             epoch: services.freshness.new_space(),
             services: services.clone(),
         }
@@ -59,8 +70,34 @@ impl OpenProcess {
         Ok(self.memory.get_or_init(|| memory))
     }
 
+    /// Its memory for whoever has these credentials, by way of the cache where there is one. Each call has the kernel judge that
+    /// anew; all to whom it says the same share what they hold.
+    ///
+    /// # Errors
+    /// As [`Process::memory_for`].
+    pub(super) fn memory_for(
+        &self,
+        who: &Arc<Credentials>,
+        write: bool,
+    ) -> Result<Arc<dyn ProcessMemory>> {
+        let memory = self.decorated(self.process.memory_for(who, write)?);
+        let key = (Arc::clone(who), write);
+        let mut judged = self.judged.lock();
+        if let Some(known) = judged.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let evicted = judged.push(key, Arc::clone(&memory));
+        drop(judged);
+        // Outside the lock: this closes descriptors.
+        drop(evicted);
+        Ok(memory)
+    }
+
     fn new_memory(&self) -> Result<Arc<dyn ProcessMemory>> {
-        let mut memory = self.process.memory()?;
+        Ok(self.decorated(self.process.memory()?))
+    }
+
+    fn decorated(&self, mut memory: Arc<dyn ProcessMemory>) -> Arc<dyn ProcessMemory> {
         if self.identity().pid.get() == std::process::id() {
             memory = Arc::new(DeniedMemory::new(memory));
         }
@@ -68,11 +105,11 @@ impl OpenProcess {
             cache, freshness, ..
         } = &self.services;
         if freshness.bound().is_zero() {
-            return Ok(memory);
+            return memory;
         }
         let (cache, freshness) = (Arc::clone(cache), Arc::clone(freshness));
         let epoch = self.epoch.clone();
-        Ok(Arc::new(CachedMemory::new(memory, cache, freshness, epoch)))
+        Arc::new(CachedMemory::new(memory, cache, freshness, epoch))
     }
 
     /// Drops what is kept for speed alone: nobody has its memory open for now.
@@ -80,6 +117,9 @@ impl OpenProcess {
         if let Some(memory) = self.memory.get() {
             memory.drop_caches();
         }
+        let judged = std::mem::replace(&mut *self.judged.lock(), LruCache::new(JUDGED));
+        // Outside the lock: this closes descriptors.
+        drop(judged);
     }
 }
 
@@ -202,7 +242,7 @@ impl OpenProcesses {
             return known.process.verify();
         }
         let source = &self.services.source;
-        match source.describe_within(identity.pid, Duration::ZERO) {
+        match source.describe_for(None, identity.pid, Duration::ZERO) {
             Ok(info) if info.identity == *identity => Ok(()),
             // In the middle of an exec it is not the program any more that it was.
             Ok(_) | Err(Error::TimedOut(_)) => Err(Error::Replaced(identity.pid)),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Subject;
 use crate::common::error::{Error, Result};
 use crate::target::visit::{Everywhere, Visit, Visits};
-use crate::target::{ProcessId, ProcessInfo, ProcessSource};
+use crate::target::{Credentials, ProcessId, ProcessInfo, ProcessSource};
 
 /// How long a pass waits at its end for processes that it met in the middle of an exec, and that do nothing, for all of
 /// them together: an exec takes far less, unless it waits for something that does not answer, or for a processor.
@@ -44,12 +45,25 @@ impl Found {
 pub(crate) struct Pass<'a> {
     visits: &'a dyn Visits,
     found: &'a Found,
+    who: Option<&'a Arc<Credentials>>,
 }
 
 impl<'a> Pass<'a> {
     /// A pass that visits what `visits` says, and goes on from what was `found`.
     pub(crate) fn new(visits: &'a dyn Visits, found: &'a Found) -> Self {
-        Self { visits, found }
+        let who = None;
+        Self { visits, found, who }
+    }
+
+    /// The same pass for `subject`, which sees the processes that the kernel would show it.
+    pub(crate) fn for_subject(self, subject: &'a Subject) -> Self {
+        let who = subject.credentials.as_ref();
+        Self { who, ..self }
+    }
+
+    /// Whose view it is, where that is not the mounter's.
+    pub(super) fn who(&self) -> Option<&'a Arc<Credentials>> {
+        self.who
     }
 
     /// A pass that visits all processes, however long that takes.
@@ -59,6 +73,7 @@ impl<'a> Pass<'a> {
 
     /// The processes that can be seen now.
     pub(super) fn over(&self, source: &dyn ProcessSource) -> Result<Arc<[Arc<ProcessInfo>]>> {
+        let who = self.who.map(|who| &**who);
         let mut in_exec = Vec::new();
         for pid in source.numbers()? {
             if self.found.get(pid).is_some() {
@@ -67,7 +82,7 @@ impl<'a> Pass<'a> {
             if !self.may_enter(pid)? {
                 continue;
             }
-            match source.describe_within(pid, Duration::ZERO) {
+            match source.describe_for(who, pid, Duration::ZERO) {
                 Err(Error::TimedOut(_)) => in_exec.push(pid),
                 // None of them can be told: an empty list would be a lie.
                 Err(Error::WrongProc) => return Err(Error::WrongProc),
@@ -79,7 +94,7 @@ impl<'a> Pass<'a> {
             if !self.may_enter(pid)? {
                 continue;
             }
-            let answer = source.describe_within(pid, timeout);
+            let answer = source.describe_for(who, pid, timeout);
             if matches!(answer, Err(Error::TimedOut(_))) {
                 // They had the same time to end.
                 timeout = Duration::ZERO;
@@ -106,7 +121,7 @@ impl<'a> Pass<'a> {
 fn listed(pid: ProcessId, answer: Result<ProcessInfo>) -> Result<Option<Arc<ProcessInfo>>> {
     match answer {
         Ok(info) => Ok(Some(Arc::new(info))),
-        Err(Error::NoProcess(_) | Error::ProcessDenied(_)) => Ok(None),
+        Err(Error::NoProcess(_) | Error::ProcessDenied(_) | Error::CallerDenied(_)) => Ok(None),
         Err(error) if error.is_shortage() => Err(error),
         Err(error) => {
             log::debug!("process {pid} is left out of the listing: {error}");
@@ -195,6 +210,7 @@ mod tests {
         for of_the_process in [
             Error::NoProcess(pid),
             Error::ProcessDenied(pid),
+            Error::CallerDenied(pid),
             Error::system("reading stat", Errno::EIO),
         ] {
             assert_eq!(listed(pid, Err(of_the_process)), Ok(None));

@@ -109,9 +109,9 @@ impl Process {
 }
 
 impl Context {
-    /// The process whose number a name is.
-    pub(super) fn process_named(&self, name: &str) -> Result<Arc<ProcessInfo>> {
+    /// The process whose number a name is, for who `pass` is for.
+    pub(super) fn process_named(&self, name: &str, pass: &Pass<'_>) -> Result<Arc<ProcessInfo>> {
         let pid = ProcessId::parse(name).ok_or(Error::NoEntry)?;
-        self.processes.describe(pid)
+        self.processes.describe(pass.who(), pid)
     }
 }

@@ -14,7 +14,15 @@ use super::{LISTING_VALID, Pass};
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
-use crate::target::{ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::target::{
+    Credentials, LONGEST_EXEC, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource,
+};
+
+/// Whose lists of processes are kept: those of so many others, beside the mounter's.
+const VIEWERS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+
+/// Who is shown processes; `None` is the mounter.
+type Viewer = Option<Arc<Credentials>>;
 
 /// Address spaces that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
@@ -37,8 +45,8 @@ pub(super) struct ProcessTable {
     bound: Duration,
     /// Guards the last address spaces. It is not held while `maps` is read, and nothing is locked inside it.
     snapshots: Mutex<Snapshots>,
-    /// Guards the last list. It is not held while processes are listed, and nothing is locked inside it.
-    list: Mutex<Option<Aged<List>>>,
+    /// Guards the last list of each who was shown one. It is not held while processes are listed, and nothing is locked inside it.
+    lists: Mutex<LruCache<Viewer, Aged<List>>>,
 }
 
 /// Address spaces as they were, each the last one of its process.
@@ -94,7 +102,7 @@ impl ProcessTable {
             clock,
             bound,
             snapshots: Mutex::new(Snapshots(LruCache::new(KEPT))),
-            list: Mutex::new(None),
+            lists: Mutex::new(LruCache::new(VIEWERS)),
         }
     }
 
@@ -129,7 +137,9 @@ impl ProcessTable {
             self.opened.retry(|| pass.over(&*self.source))
         })?;
         let processes = Arc::clone(found.value());
-        *self.list.lock() = Some(found);
+        let former = self.lists.lock().push(pass.who().cloned(), found);
+        // Outside the lock: it may be the last to refer to many processes.
+        drop(former);
         Ok(processes)
     }
 
@@ -138,7 +148,7 @@ impl ProcessTable {
     /// # Errors
     /// As [`read_list`](Self::read_list).
     pub(super) fn recent_list(&self, pass: &Pass<'_>) -> Result<List> {
-        match self.known_list(|list| self.is_recent(list)) {
+        match self.known_list(pass.who(), |list| self.is_recent(list)) {
             Some(processes) => Ok(processes),
             None => self.read_list(pass),
         }
@@ -150,25 +160,42 @@ impl ProcessTable {
     /// As [`read_list`](Self::read_list).
     pub(super) fn fresh_list(&self, pass: &Pass<'_>) -> Result<List> {
         let now = self.clock.now();
-        match self.known_list(|list| list.age(now) < self.bound.min(LISTING_VALID)) {
+        match self.known_list(pass.who(), |list| {
+            list.age(now) < self.bound.min(LISTING_VALID)
+        }) {
             Some(processes) => Ok(processes),
             None => self.read_list(pass),
         }
     }
 
-    /// The processes as they were listed last, if that is young enough.
-    fn known_list(&self, is_young: impl Fn(&Aged<List>) -> bool) -> Option<List> {
-        let known = self.list.lock();
-        let list = known.as_ref().filter(|list| is_young(list))?;
+    /// The processes as they were listed last to somebody, if that is young enough.
+    fn known_list(
+        &self,
+        who: Option<&Arc<Credentials>>,
+        is_young: impl Fn(&Aged<List>) -> bool,
+    ) -> Option<List> {
+        let mut known = self.lists.lock();
+        let list = known.get(&who.cloned()).filter(|list| is_young(list))?;
         Some(Arc::clone(list.value()))
     }
 
-    /// What is to be known of one process: as it was listed a moment ago, if it still runs.
+    /// What is to be known of one process: as it was listed a moment ago, if it still runs; for others than the mounter as it is
+    /// now, if the kernel lets them know of it.
     ///
     /// # Errors
-    /// `NoProcess`, `ProcessDenied`.
-    pub(super) fn describe(&self, pid: ProcessId) -> Result<Arc<ProcessInfo>> {
-        if let Some(listed) = self.known_list(|list| self.is_recent(list))
+    /// `NoProcess`, `ProcessDenied`, `CallerDenied`.
+    pub(super) fn describe(
+        &self,
+        who: Option<&Arc<Credentials>>,
+        pid: ProcessId,
+    ) -> Result<Arc<ProcessInfo>> {
+        if let Some(who) = who {
+            let described = self
+                .opened
+                .retry(|| self.source.describe_for(Some(who), pid, LONGEST_EXEC));
+            return described.map(Arc::new);
+        }
+        if let Some(listed) = self.known_list(None, |list| self.is_recent(list))
             && let Ok(index) = listed.binary_search_by_key(&pid, |info| info.identity.pid)
             && self.opened.is_current(&listed[index].identity)
         {

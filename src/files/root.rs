@@ -18,10 +18,10 @@ impl File for Root {
         ".".to_owned()
     }
 
-    fn lookup(&self, context: &Context, name: &str, _pass: &Pass<'_>) -> Result<Node> {
+    fn lookup(&self, context: &Context, name: &str, pass: &Pass<'_>) -> Result<Node> {
         match Node::VIEWS.iter().find(|(view, _)| *view == name) {
             Some((_, view)) => Ok(view.clone()),
-            None => Ok(Process(context.process_named(name)?).into()),
+            None => Ok(Process(context.process_named(name, pass)?).into()),
         }
     }
 

@@ -6,12 +6,12 @@ use super::attributes::BLOCK;
 use super::memory::OpenMemory;
 use super::xattr::{UNREADABLE_BYTES, counted_unreadable};
 use super::{
-    Access, Attributes, Caller, Context, CountedUsage, File, Kind, Listing, Node, Open, OpenFile,
-    OpenProcess, Pass, Process, WaitsFor, process_named_waits_for,
+    Access, Attributes, Context, CountedUsage, File, Kind, Listing, Node, Open, OpenFile,
+    OpenProcess, Pass, Process, Subject, WaitsFor, process_named_waits_for,
 };
 use crate::common::error::{Error, Result};
 use crate::files::view::{SPACE_SIZE, Seek, SpaceFile};
-use crate::target::{ProcessInfo, WriteMode};
+use crate::target::{ProcessInfo, ProcessMemory, WriteMode};
 
 /// A file for each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,8 +26,8 @@ impl File for Spaces {
         "mem".to_owned()
     }
 
-    fn lookup(&self, context: &Context, name: &str, _pass: &Pass<'_>) -> Result<Node> {
-        Ok(Space(Process(context.process_named(name)?)).into())
+    fn lookup(&self, context: &Context, name: &str, pass: &Pass<'_>) -> Result<Node> {
+        Ok(Space(Process(context.process_named(name, pass)?)).into())
     }
 
     fn entries(&self, context: &Context, pass: &Pass<'_>) -> Result<Listing> {
@@ -113,12 +113,12 @@ impl File for Space {
         context.options.check_writable()
     }
 
-    fn open(&self, context: &Context, _caller: &Caller, access: Access) -> Result<Open> {
+    fn open(&self, context: &Context, subject: &Subject, access: Access) -> Result<Open> {
         let write = access
             .write
             .then(|| Self::write_mode(context))
             .transpose()?;
-        let memory = OpenMemory::new(context, self.info(), write)?;
+        let memory = OpenMemory::new(context, self.info(), subject, write)?;
         Ok(Open {
             direct: memory.is_direct(),
             file: Arc::new(OpenSpace {
@@ -137,7 +137,7 @@ impl File for Space {
             return Err(Error::NoAttribute);
         }
         let process = context.opened.open(&self.info().identity)?;
-        let file = context.space(&process, self.info())?;
+        let file = context.space(Arc::clone(process.memory()?), self.info())?;
         counted_unreadable(|at_most| file.unreadable(at_most))
     }
 }
@@ -151,7 +151,7 @@ struct OpenSpace {
 
 impl OpenSpace {
     fn file(&self, context: &Context) -> Result<SpaceFile> {
-        context.space(&self.memory.process, &self.info)
+        context.space(Arc::clone(&self.memory.memory), &self.info)
     }
 }
 
@@ -176,8 +176,8 @@ impl OpenFile for OpenSpace {
 }
 
 impl Context {
-    /// The address space as it is now, or was a moment ago.
-    fn space(&self, process: &OpenProcess, info: &Arc<ProcessInfo>) -> Result<SpaceFile> {
+    /// The address space as it is now, or was a moment ago, read and written through `memory`.
+    fn space(&self, memory: Arc<dyn ProcessMemory>, info: &Arc<ProcessInfo>) -> Result<SpaceFile> {
         let snapshot = self
             .processes
             .fresh_address_space(info)
@@ -186,7 +186,7 @@ impl Context {
                 error => error,
             })?;
         Ok(SpaceFile::new(
-            Arc::clone(process.memory()?),
+            memory,
             Arc::clone(snapshot.mappings()),
             self.options.faults,
         ))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::text::Text;
-use super::{Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open};
+use super::{Access, Attributes, Context, CountedUsage, File, Kind, Open, Subject};
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 
@@ -34,7 +34,7 @@ impl File for Stats {
         }
     }
 
-    fn open(&self, context: &Context, _caller: &Caller, access: Access) -> Result<Open> {
+    fn open(&self, context: &Context, _subject: &Subject, access: Access) -> Result<Open> {
         if access.write {
             return Err(Error::NotPermitted);
         }

@@ -85,7 +85,7 @@ fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>,
         nix::unistd::getuid(),
         nix::unistd::getgid()
     );
-    for option in config.generic.kernel() {
+    for option in config.kernel() {
         data.push(',');
         data.push_str(&option);
     }

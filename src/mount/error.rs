@@ -50,6 +50,16 @@ pub enum MountError {
     /// The kernel or the helper said no.
     #[error("{0}: may not be mounted on by this user: {1}")]
     Denied(PathBuf, String),
+    /// `allow_other` without the rights that it takes.
+    #[error(
+        "option allow_other: needs root (CAP_SETUID and CAP_SETGID): without that no caller can be judged as themselves"
+    )]
+    CannotJudge,
+    /// `allow_other` where Yama looks at the wrong process.
+    #[error(
+        "option allow_other: Yama (kernel.yama.ptrace_scope is {0}) would judge this daemon and not each caller: set it to 0, or accept that with -o allow_other,yama=ignore"
+    )]
+    YamaJudgesUs(String),
     /// The helper does not know an option that the kernel does.
     #[error("{0}: {1}: leave that option out, or mount as root")]
     HelperOption(PathBuf, String),

@@ -5,6 +5,7 @@ mod detach;
 mod error;
 mod helper;
 mod options;
+mod others;
 mod point;
 mod supervisor;
 
@@ -31,7 +32,7 @@ use crate::server::admission::{Admission, Duties, Limits, LiveTasks};
 use crate::server::{FileSystem, InvalidationQueue, Invalidations, Server};
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::live::{
-    Feature, LiveSource, SourceOptions, check_page_size, raise_descriptor_limit,
+    Feature, LiveSource, SourceOptions, Yama, check_page_size, raise_descriptor_limit,
 };
 use crate::target::mapping::Device;
 use crate::transport::fuser::Adapter;
@@ -87,6 +88,7 @@ impl Prepared {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let source = LiveSource::new(source_options, Arc::clone(&clock), Arc::clone(&metrics))?;
         let source = Arc::new(source);
+        others::check(config, &source, Yama::now())?;
         let mountpoint = point::check(mountpoint)?;
         raise_descriptor_limit();
         let services = Services {
@@ -99,6 +101,7 @@ impl Prepared {
             writable: config.mode == Mode::Write,
             read_only: config.mode == Mode::ReadOnly,
             force: config.force,
+            allow_other: config.allow_other,
             faults: config.faults,
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
@@ -137,9 +140,13 @@ impl Prepared {
         // `fuser` is given the connection alone: it would unmount by path, and that may be another's
         // by then.
         let adapter = Adapter::new(self.server);
-        let session = Session::from_fd(adapter, fuse, SessionACL::Owner, session_config).map_err(
-            |error| MountError::Other(self.mountpoint, "agreeing with FUSE".to_owned(), error),
-        )?;
+        let acl = match self.config.allow_other {
+            true => SessionACL::All,
+            false => SessionACL::Owner,
+        };
+        let session = Session::from_fd(adapter, fuse, acl, session_config).map_err(|error| {
+            MountError::Other(self.mountpoint, "agreeing with FUSE".to_owned(), error)
+        })?;
         // After the two have agreed: the kernel sets it then.
         raise_readahead(attached.device());
         Ok(Mount {

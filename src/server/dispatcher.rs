@@ -10,7 +10,7 @@ use super::file_system::Written;
 use super::reply::OneShot;
 use super::{Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
 use crate::common::error::{Error, Result};
-use crate::files::{DirectoryEntry, Listing, Pass};
+use crate::files::{DirectoryEntry, Listing, Pass, Subject};
 
 /// How long the kernel may keep a name at most, whatever the freshness
 /// bound: programs end and others start under the same number.
@@ -34,10 +34,11 @@ impl Server {
         pass: &Pass<'_>,
     ) {
         let fs = &self.fs;
-        let caller = &request.caller;
+        // Found out only where it is needed: that can take some system calls.
+        let subject = || fs.context().subject(&request.caller);
         match &request.operation {
             Operation::Lookup { parent, name } => {
-                let found = fs.lookup(*parent, name, pass);
+                let found = subject().and_then(|who| fs.lookup(*parent, name, &who, pass));
                 let reply = found.as_ref().map(|entry: &Entry| {
                     let name_valid = entry.attributes.valid.min(NAME_VALID);
                     Reply::Entry(entry, name_valid)
@@ -49,7 +50,8 @@ impl Server {
                 }
             }
             Operation::GetAttributes { inode, handle } => {
-                let found = fs.attributes(*inode, *handle);
+                let found = subject_of(*handle, subject)
+                    .and_then(|who| fs.attributes(*inode, *handle, &who));
                 self.give(request, one_shot, found.as_ref().map(Reply::Attributes));
             }
             Operation::SetAttributes {
@@ -57,19 +59,22 @@ impl Server {
                 handle,
                 change,
             } => {
-                let found = fs.set_attributes(*inode, *change, *handle);
+                let found = subject_of(*handle, subject)
+                    .and_then(|who| fs.set_attributes(*inode, *change, *handle, &who));
                 self.give(request, one_shot, found.as_ref().map(Reply::Attributes));
             }
             Operation::ReadLink { inode } => {
-                let target = fs.read_link(*inode, caller);
+                let target = subject().and_then(|who| fs.read_link(*inode, &who));
                 let target = target.as_ref().map(String::as_bytes);
                 self.give(request, one_shot, target.map(Reply::Data));
             }
             Operation::Open { inode, access } => {
-                self.give_opened(request, one_shot, fs.open(*inode, caller, *access));
+                let opened = subject().and_then(|who| fs.open(*inode, &who, *access));
+                self.give_opened(request, one_shot, opened);
             }
             Operation::OpenDirectory { inode } => {
-                let opened = fs.open_directory(*inode, pass).map(|handle| Opened {
+                let handle = subject().and_then(|who| fs.open_directory(*inode, &who, pass));
+                let opened = handle.map(|handle| Opened {
                     handle,
                     direct: false,
                 });
@@ -117,7 +122,7 @@ impl Server {
             }
             Operation::ReadDirectory {
                 handle, position, ..
-            } => match fs.read_directory(*handle, *position, pass) {
+            } => match fs.read_directory(*handle, *position, subject, pass) {
                 Ok(listing) => self.give_names(request, one_shot, &listing, *position),
                 Err(error) => {
                     self.give(request, one_shot, Err(&error));
@@ -125,24 +130,24 @@ impl Server {
             },
             Operation::ReadDirectoryPlus {
                 handle, position, ..
-            } => match fs.read_directory(*handle, *position, pass) {
+            } => match fs.read_directory(*handle, *position, subject, pass) {
                 Ok(listing) => self.give_entries(request, one_shot, &listing, *position),
                 Err(error) => {
                     self.give(request, one_shot, Err(&error));
                 }
             },
             Operation::GetExtendedAttribute { inode, name } => {
-                let value = fs.extended_attribute(*inode, name);
+                let value = subject().and_then(|who| fs.extended_attribute(*inode, name, &who));
                 let value = value.as_deref().map(Reply::Attribute);
                 self.give(request, one_shot, value);
             }
             Operation::ListExtendedAttributes { inode } => {
-                let names = fs.extended_attributes(*inode);
+                let names = subject().and_then(|who| fs.extended_attributes(*inode, &who));
                 let names = names.as_deref().map(Reply::Attribute);
                 self.give(request, one_shot, names);
             }
             Operation::Access { inode, access } => {
-                let answer = fs.check_access(*inode, *access);
+                let answer = subject().and_then(|who| fs.check_access(*inode, *access, &who));
                 self.give(request, one_shot, answer.as_ref().map(|()| Reply::Done));
             }
             Operation::Change { .. } => {
@@ -272,6 +277,14 @@ impl Server {
                 fs.forget(entry.inode, 1);
             }
         }
+    }
+}
+
+/// Who asks for attributes: whoever has the handle, where there is one.
+fn subject_of(handle: Option<u64>, subject: impl FnOnce() -> Result<Subject>) -> Result<Subject> {
+    match handle {
+        Some(_) => Ok(Subject::default()),
+        None => subject(),
     }
 }
 

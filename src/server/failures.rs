@@ -103,7 +103,7 @@ fn level(error: &Error) -> log::Level {
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }
-        Error::Unknown(..) => log::Level::Info,
+        Error::Unknown(..) | Error::CallerDenied(_) | Error::UnknownCaller => log::Level::Info,
         Error::NoEntry
         | Error::NoProcess(_)
         | Error::Ended(_)

@@ -9,8 +9,8 @@ use super::inodes::{Generation, Inode, InodeTable};
 use crate::common::error::{Error, Result};
 use crate::files::view::Seek;
 use crate::files::{
-    Access, Attributes, Caller, Change, Context, CountedUsage, Kind, Listing, Node, OpenFile, Pass,
-    WaitsFor, xattr_list,
+    Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, OpenFile, Pass,
+    Subject, WaitsFor, xattr_list,
 };
 
 /// A file as the kernel knows it.
@@ -62,13 +62,20 @@ impl FileSystem {
         &self.context
     }
 
-    /// Finds `name` in a directory. The kernel then holds one more reference to what it found. Where all
+    /// Finds `name` in a directory for `subject`. The kernel then holds one more reference to what it found. Where all
     /// processes must be visited for it, `pass` does that.
     ///
     /// # Errors
-    /// `NoEntry`, `NoProcess`, `ProcessDenied`, `NotADirectory`, `TimedOut`.
-    pub(super) fn lookup(&self, parent: Inode, name: &OsStr, pass: &Pass<'_>) -> Result<Entry> {
-        let parent = self.inodes.get(parent)?;
+    /// `NoEntry`, `NoProcess`, `ProcessDenied`, `CallerDenied`, `NotADirectory`, `TimedOut`.
+    pub(super) fn lookup(
+        &self,
+        parent: Inode,
+        name: &OsStr,
+        subject: &Subject,
+        pass: &Pass<'_>,
+    ) -> Result<Entry> {
+        let parent = self.visible(parent, subject)?;
+        let pass = &pass.for_subject(subject);
         // Every name here is ASCII.
         let name = name.to_str().ok_or(Error::NoEntry)?;
         let node = parent.lookup(&self.context, name, pass)?;
@@ -112,12 +119,27 @@ impl FileSystem {
         self.inodes.get(inode)
     }
 
-    /// The attributes of an inode, or of what a handle holds open under it.
+    /// The node of a number, if `subject` may know of it.
     ///
     /// # Errors
-    /// `NoEntry`; for a handle `Ended` and `Replaced`, and without one
+    /// `NoEntry`, `CallerDenied`, and why the process cannot be asked.
+    fn visible(&self, inode: Inode, subject: &Subject) -> Result<Node> {
+        let node = self.inodes.get(inode)?;
+        self.context.check_visible(&node, subject)?;
+        Ok(node)
+    }
+
+    /// The attributes of an inode for `subject`, or of what a handle holds open under it, for whoever has that.
+    ///
+    /// # Errors
+    /// `NoEntry`, `CallerDenied`; for a handle `Ended` and `Replaced`, and without one
     /// `Replaced` for both, which makes the kernel look the path up again.
-    pub(super) fn attributes(&self, inode: Inode, handle: Option<u64>) -> Result<Entry> {
+    pub(super) fn attributes(
+        &self,
+        inode: Inode,
+        handle: Option<u64>,
+        subject: &Subject,
+    ) -> Result<Entry> {
         let node = self.inodes.get(inode)?;
         if let Some(info) = node.process() {
             self.context.verify(info).map_err(|error| match error {
@@ -126,6 +148,9 @@ impl FileSystem {
                 }
                 error => error,
             })?;
+        }
+        if handle.is_none() {
+            self.context.check_visible(&node, subject)?;
         }
         Ok(Entry {
             inode,
@@ -144,6 +169,7 @@ impl FileSystem {
         inode: Inode,
         change: Change,
         handle: Option<u64>,
+        subject: &Subject,
     ) -> Result<Entry> {
         if change.metadata {
             return Err(Error::NotPermitted);
@@ -151,15 +177,20 @@ impl FileSystem {
         if change.size.is_some() {
             self.inodes.get(inode)?.check_truncatable(&self.context)?;
         }
-        self.attributes(inode, handle)
+        self.attributes(inode, handle, subject)
     }
 
-    /// Whether `access` would be granted.
+    /// Whether `access` would be granted to `subject`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub(super) fn check_access(&self, inode: Inode, access: Access) -> Result<()> {
-        let node = self.inodes.get(inode)?;
+    pub(super) fn check_access(
+        &self,
+        inode: Inode,
+        access: Access,
+        subject: &Subject,
+    ) -> Result<()> {
+        let node = self.visible(inode, subject)?;
         if access.write {
             node.check_writable(&self.context)?;
         }
@@ -169,38 +200,44 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Where a link leads, for `caller`.
+    /// Where a link leads, for `subject`.
     ///
     /// # Errors
-    /// `Invalid` for what is no link, `NoEntry` where it leads nowhere.
-    pub(super) fn read_link(&self, inode: Inode, caller: &Caller) -> Result<String> {
-        self.inodes.get(inode)?.target(&self.context, caller)
+    /// `Invalid` for what is no link, `NoEntry` where it leads nowhere, `CallerDenied`.
+    pub(super) fn read_link(&self, inode: Inode, subject: &Subject) -> Result<String> {
+        let link = self.visible(inode, subject)?;
+        link.target(&self.context, &subject.caller)
     }
 
-    /// The value of an extended attribute.
+    /// The value of an extended attribute, for `subject`.
     ///
     /// # Errors
-    /// `NoAttribute`, `NotSupported`, and why the process cannot be asked.
-    pub(super) fn extended_attribute(&self, inode: Inode, name: &OsStr) -> Result<Vec<u8>> {
+    /// `NoAttribute`, `NotSupported`, `CallerDenied`, and why the process cannot be asked.
+    pub(super) fn extended_attribute(
+        &self,
+        inode: Inode,
+        name: &OsStr,
+        subject: &Subject,
+    ) -> Result<Vec<u8>> {
         let name = name.to_str().ok_or(Error::NoAttribute)?;
-        self.context.xattr(&self.inodes.get(inode)?, name)
+        self.context.xattr(&self.visible(inode, subject)?, name)
     }
 
-    /// The names of all extended attributes, each ended by a NUL.
+    /// The names of all extended attributes for `subject`, each ended by a NUL.
     ///
     /// # Errors
-    /// `NoEntry`.
-    pub(super) fn extended_attributes(&self, inode: Inode) -> Result<Vec<u8>> {
-        Ok(xattr_list(&self.inodes.get(inode)?))
+    /// `NoEntry`, `CallerDenied`.
+    pub(super) fn extended_attributes(&self, inode: Inode, subject: &Subject) -> Result<Vec<u8>> {
+        Ok(xattr_list(&self.visible(inode, subject)?))
     }
 
-    /// Opens a file for `caller`; what is read through it from now on is no older than now.
+    /// Opens a file for `subject`; what is read through it from now on is no older than now.
     ///
     /// # Errors
     /// As [`File::open`](crate::files::File::open).
-    pub(super) fn open(&self, inode: Inode, caller: &Caller, access: Access) -> Result<Opened> {
+    pub(super) fn open(&self, inode: Inode, subject: &Subject, access: Access) -> Result<Opened> {
         let node = self.inodes.get(inode)?;
-        let open = node.open(&self.context, caller, access)?;
+        let open = node.open(&self.context, subject, access)?;
         let handle = self.handles.open(Handle::File(FileHandle {
             inode,
             file: open.file,
@@ -267,19 +304,24 @@ impl FileSystem {
         }
     }
 
-    /// Opens a directory as it is now; where all processes are listed, `pass` finds them.
+    /// Opens a directory as it is now for `subject`; where all processes are listed, `pass` finds them.
     ///
     /// # Errors
-    /// `NotADirectory`, `TimedOut`, and what listing the processes or reading `maps` says.
-    pub(super) fn open_directory(&self, inode: Inode, pass: &Pass<'_>) -> Result<u64> {
-        let node = self.inodes.get(inode)?;
+    /// `NotADirectory`, `CallerDenied`, `TimedOut`, and what listing the processes or reading `maps` says.
+    pub(super) fn open_directory(
+        &self,
+        inode: Inode,
+        subject: &Subject,
+        pass: &Pass<'_>,
+    ) -> Result<u64> {
+        let node = self.visible(inode, subject)?;
         let taken = self.context.clock().now();
-        let listing = self.context.list(&node, pass)?;
+        let listing = self.context.list(&node, &pass.for_subject(subject))?;
         let open = OpenDirectory::new(node, listing, taken);
         Ok(self.handles.open(Handle::Directory(Arc::new(open))))
     }
 
-    /// The entries of an open directory, `.` and `..` first, for who reads them from `position`
+    /// The entries of an open directory, `.` and `..` first, for the `subject` that reads them from `position`
     /// on: as they are now where a walk begins, and else as they were when it began.
     ///
     /// # Errors
@@ -288,6 +330,7 @@ impl FileSystem {
         &self,
         handle: u64,
         position: u64,
+        subject: impl FnOnce() -> Result<Subject>,
         pass: &Pass<'_>,
     ) -> Result<Arc<Listing>> {
         let Handle::Directory(open) = self.handles.get(handle)? else {
@@ -297,7 +340,10 @@ impl FileSystem {
         if let Some(listing) = open.known_listing(position, now) {
             return Ok(listing);
         }
-        Ok(open.begin(self.context.list(open.node(), pass)?, now))
+        let subject = &subject()?;
+        self.context.check_visible(open.node(), subject)?;
+        let listing = self.context.list(open.node(), &pass.for_subject(subject))?;
+        Ok(open.begin(listing, now))
     }
 
     /// Whom a request for this inode may wait for.

@@ -2,6 +2,7 @@
 
 mod activity;
 pub mod cache;
+mod credentials;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod identity;
@@ -14,7 +15,9 @@ mod source;
 pub(crate) mod visit;
 
 pub(crate) use activity::Activity;
+pub use credentials::{Credentials, UserNamespace};
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
 pub use process::Process;
+pub(crate) use source::LONGEST_EXEC;
 pub use source::ProcessSource;

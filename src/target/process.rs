@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::credentials::Credentials;
 use super::identity::ProcessIdentity;
 use super::mapping::AddressSpace;
 use super::memory::ProcessMemory;
@@ -24,6 +25,20 @@ pub trait Process: Debug + Send + Sync {
     /// # Errors
     /// As [`verify`](Self::verify), and `ProcessDenied`.
     fn memory(&self) -> Result<Arc<dyn ProcessMemory>>;
+
+    /// Its memory for whoever has these credentials, as the kernel judges it now: whether they may open `/proc/PID/mem`, and for
+    /// writing where `write` is set. What is read and written goes through the descriptor that they got, whatever becomes of
+    /// the process, and its files are opened only where they could open them.
+    ///
+    /// # Errors
+    /// As [`memory`](Self::memory), and `CallerDenied`.
+    fn memory_for(&self, who: &Credentials, write: bool) -> Result<Arc<dyn ProcessMemory>>;
+
+    /// Whether whoever has these credentials may read its `maps`, as the kernel judges it now.
+    ///
+    /// # Errors
+    /// `CallerDenied`, and as [`verify`](Self::verify).
+    fn check_visible(&self, who: &Credentials) -> Result<()>;
 
     /// Its mappings now.
     ///

@@ -4,9 +4,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::credentials::Credentials;
 use super::identity::{ProcessId, ProcessIdentity, ProcessInfo};
 use super::process::Process;
 use crate::common::error::Result;
+
+/// How long an exec is waited for at most: less than a request may take at all.
+pub(crate) const LONGEST_EXEC: Duration = Duration::from_millis(1000);
 
 /// The processes of a system.
 pub trait ProcessSource: Debug + Send + Sync {
@@ -21,17 +25,29 @@ pub trait ProcessSource: Debug + Send + Sync {
     ///
     /// # Errors
     /// `NoProcess`, `ProcessDenied`; `TimedOut` where an exec takes very long.
-    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo>;
+    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+        self.describe_for(None, pid, LONGEST_EXEC)
+    }
 
-    /// As [`describe`](Self::describe), and waits for an exec that does nothing at most until `timeout` has passed; not at
-    /// all where that is zero. An exec that gets on is waited for as by `describe`.
+    /// As [`describe`](Self::describe), for whoever has these credentials, where they are not this program's own: what the kernel
+    /// does not show them is `CallerDenied`. It waits for an exec that does nothing at most until `timeout` has passed;
+    /// not at all where that is zero. An exec that gets on is waited for as by `describe`.
     ///
     /// # Errors
-    /// As [`describe`](Self::describe).
-    fn describe_within(&self, pid: ProcessId, timeout: Duration) -> Result<ProcessInfo> {
-        let _ = timeout;
-        self.describe(pid)
-    }
+    /// As [`describe`](Self::describe), and `CallerDenied`.
+    fn describe_for(
+        &self,
+        who: Option<&Credentials>,
+        pid: ProcessId,
+        timeout: Duration,
+    ) -> Result<ProcessInfo>;
+
+    /// The credentials of the thread `thread`, which asks as the user `uid` and the group `gid`, and waits for the
+    /// answer; `None` where they grant all that this program's own do.
+    ///
+    /// # Errors
+    /// `UnknownCaller`.
+    fn credentials(&self, thread: u32, uid: u32, gid: u32) -> Result<Option<Credentials>>;
 
     /// Whether `identity` still runs, as far as its number alone tells; costs less than [`describe`](Self::describe).
     fn is_current(&self, identity: &ProcessIdentity) -> bool;

@@ -38,6 +38,9 @@ pub enum OptionError {
     /// `force` alone.
     #[error("option force needs write: it lets writes pass over a mapping's protection")]
     ForceWithoutWrite,
+    /// `yama` alone.
+    #[error("option yama=ignore needs allow_other: without that only the mounter may enter")]
+    YamaWithoutOthers,
     /// `write` and `ro`.
     #[error(
         "options write and ro exclude each other: write lets memory be written, ro lets nothing be written"

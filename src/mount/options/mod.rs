@@ -28,6 +28,10 @@ pub struct MountConfig {
     pub mode: Mode,
     /// Writes pass over a mapping's own protection.
     pub force: bool,
+    /// Others than the mounter may enter, each judged by their own credentials.
+    pub allow_other: bool,
+    /// That also where Yama judges this daemon in their place.
+    pub ignore_yama: bool,
     /// Reads may fault absent pages in.
     pub touch: bool,
     /// Do without `PAGEMAP_SCAN`, as on a kernel before 6.7. No option sets
@@ -66,6 +70,8 @@ impl Default for MountConfig {
         Self {
             mode: Mode::default(),
             force: false,
+            allow_other: false,
+            ignore_yama: false,
             touch: false,
             without_scan: false,
             cache_ttl: Duration::from_millis(100),
@@ -81,6 +87,7 @@ impl Default for MountConfig {
 
 /// Options of our own.
 const OWN: &[&str] = &[
+    "allow_other",
     "write",
     "rw",
     "ro",
@@ -91,6 +98,7 @@ const OWN: &[&str] = &[
     "pid",
     "threads",
     "touch",
+    "yama",
 ];
 
 impl MountConfig {
@@ -116,6 +124,9 @@ impl MountConfig {
             (false, true) => Mode::ReadOnly,
             (false, false) => Mode::NoWrite,
         };
+        if config.ignore_yama && !config.allow_other {
+            return Err(OptionError::YamaWithoutOthers);
+        }
         if config.force && config.mode != Mode::Write {
             return Err(OptionError::ForceWithoutWrite);
         }
@@ -147,6 +158,12 @@ impl MountConfig {
             "threads" => {
                 self.threads = given("threads", value, "a number from 1 to 256", value::threads)?;
             }
+            "yama" => {
+                given("yama", value, "'ignore'", |text| {
+                    (text == "ignore").then_some(())
+                })?;
+                self.ignore_yama = true;
+            }
             name if foreign::is_remark(name, value) => (),
             "remount" => return Err(OptionError::Remount),
             name if self.generic.take(name, value)? => (),
@@ -156,6 +173,7 @@ impl MountConfig {
                 });
             }
             "write" => wanted.write = true,
+            "allow_other" => self.allow_other = true,
             // As mount(8) has it: the later of the two holds.
             "rw" => (self.rw, wanted.read_only) = (true, false),
             "ro" => wanted.read_only = true,
@@ -179,11 +197,21 @@ impl MountConfig {
         flags
     }
 
+    /// What the kernel's file system is told beside. Where others may enter it checks owners and modes itself, before we are asked.
+    pub(super) fn kernel(&self) -> impl Iterator<Item = String> {
+        let others = ["allow_other", "default_permissions"];
+        let others = others.into_iter().filter(|_| self.allow_other);
+        others.map(str::to_owned).chain(self.generic.kernel())
+    }
+
     /// What `fusermount3 -o` is given.
     pub(super) fn for_helper(&self) -> String {
         let mut list = self.generic.for_helper();
         if self.mode == Mode::ReadOnly {
             list.push_str(",ro");
+        }
+        if self.allow_other {
+            list.push_str(",allow_other,default_permissions");
         }
         list
     }

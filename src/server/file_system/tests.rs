@@ -9,12 +9,13 @@ use crate::common::address::PAGE_SIZE;
 use crate::common::clock::ManualClock;
 use crate::common::metrics::Metrics;
 use crate::files::view::SPACE_SIZE;
-use crate::files::{FileOptions, Found, Services};
+use crate::files::{Caller, FileOptions, Found, Services};
 use crate::server::inodes::ROOT;
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
 
 mod attributes;
+mod others;
 mod views;
 mod writes;
 
@@ -76,6 +77,14 @@ const CALLER: Caller = Caller {
     uid: 1000,
     gid: 1000,
 };
+
+fn subject() -> Subject {
+    Subject {
+        caller: CALLER,
+        credentials: None,
+    }
+}
+
 const READ: Access = Access {
     read: true,
     write: false,
@@ -91,9 +100,11 @@ impl Bench {
     pub(crate) fn find(&self, path: &str) -> Result<Entry> {
         let found = Found::default();
         let pass = Pass::everywhere(&found);
-        let mut found = self.fs.attributes(ROOT, None)?;
+        let mut found = self.fs.attributes(ROOT, None, &subject())?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            found = self.fs.lookup(found.inode, OsStr::new(name), &pass)?;
+            found = self
+                .fs
+                .lookup(found.inode, OsStr::new(name), &subject(), &pass)?;
         }
         Ok(found)
     }
@@ -105,13 +116,15 @@ impl Bench {
 
     fn open_directory(&self, inode: Inode) -> Result<u64> {
         let found = Found::default();
-        self.fs.open_directory(inode, &Pass::everywhere(&found))
+        self.fs
+            .open_directory(inode, &subject(), &Pass::everywhere(&found))
     }
 
     fn read_directory(&self, handle: u64, position: u64) -> Result<Arc<Listing>> {
         let found = Found::default();
         let pass = Pass::everywhere(&found);
-        self.fs.read_directory(handle, position, &pass)
+        self.fs
+            .read_directory(handle, position, || Ok(subject()), &pass)
     }
 
     fn names(&self, path: &str) -> Vec<String> {
@@ -123,12 +136,12 @@ impl Bench {
     }
 
     fn open(&self, path: &str, access: Access) -> Result<Opened> {
-        self.fs.open(self.find(path)?.inode, &CALLER, access)
+        self.fs.open(self.find(path)?.inode, &subject(), access)
     }
 
     fn link(&self, path: &str) -> String {
         let inode = self.find(path).unwrap().inode;
-        self.fs.read_link(inode, &CALLER).unwrap()
+        self.fs.read_link(inode, &subject()).unwrap()
     }
 
     fn read(&self, opened: Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -306,13 +319,13 @@ fn a_process_that_is_gone_is_told_from_one_that_is_another() {
         bench.process.exec();
         assert_eq!(bench.read(opened, 0, 4), Err(Error::Replaced(pid)));
         assert_eq!(
-            bench.fs.attributes(inode, Some(opened.handle)),
+            bench.fs.attributes(inode, Some(opened.handle), &subject()),
             Err(Error::Replaced(pid))
         );
         bench.process.end();
         assert_eq!(bench.read(opened, 0, 4), Err(Error::Ended(pid)));
         assert_eq!(
-            bench.fs.attributes(inode, Some(opened.handle)),
+            bench.fs.attributes(inode, Some(opened.handle), &subject()),
             Err(Error::Ended(pid))
         );
     }
@@ -328,14 +341,17 @@ fn a_reused_number_is_another_process() {
     other.exec();
     bench.source.add(other);
     let pid = bench.process.identity().pid;
-    assert_eq!(bench.fs.open(inode, &CALLER, READ), Err(Error::Ended(pid)));
     assert_eq!(
-        bench.fs.attributes(inode, None),
+        bench.fs.open(inode, &subject(), READ),
+        Err(Error::Ended(pid))
+    );
+    assert_eq!(
+        bench.fs.attributes(inode, None, &subject()),
         Err(Error::Replaced(pid)),
         "ESTALE makes the kernel look the path up again"
     );
     assert_eq!(
-        bench.fs.open(inode, &CALLER, READ),
+        bench.fs.open(inode, &subject(), READ),
         Err(Error::Replaced(pid)),
         "not pinned any more"
     );
@@ -371,8 +387,14 @@ fn handles_are_good_for_what_they_were_given_for() {
         bench.fs.read(file.handle, 0, &mut [0]),
         Err(Error::BadHandle)
     );
-    assert_eq!(bench.fs.open(ROOT, &CALLER, READ), Err(Error::IsADirectory));
-    assert_eq!(bench.fs.attributes(Inode(99), None), Err(Error::NoEntry));
+    assert_eq!(
+        bench.fs.open(ROOT, &subject(), READ),
+        Err(Error::IsADirectory)
+    );
+    assert_eq!(
+        bench.fs.attributes(Inode(99), None, &subject()),
+        Err(Error::NoEntry)
+    );
 }
 
 #[test]
@@ -383,15 +405,18 @@ fn rights_are_those_of_open() {
         execute: true,
         ..READ
     };
-    assert_eq!(bench.fs.check_access(heap, READ), Ok(()));
+    assert_eq!(bench.fs.check_access(heap, READ, &subject()), Ok(()));
     assert_eq!(
-        bench.fs.check_access(heap, READ_WRITE),
+        bench.fs.check_access(heap, READ_WRITE, &subject()),
         Err(Error::WriteOff)
     );
-    assert_eq!(bench.fs.check_access(heap, execute), Err(Error::Protected));
-    assert_eq!(bench.fs.check_access(ROOT, execute), Ok(()));
     assert_eq!(
-        bench.fs.check_access(ROOT, READ_WRITE),
+        bench.fs.check_access(heap, execute, &subject()),
+        Err(Error::Protected)
+    );
+    assert_eq!(bench.fs.check_access(ROOT, execute, &subject()), Ok(()));
+    assert_eq!(
+        bench.fs.check_access(ROOT, READ_WRITE, &subject()),
         Err(Error::NotPermitted)
     );
 }

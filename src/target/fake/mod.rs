@@ -10,7 +10,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, WriteMode, requested,
+    Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, WriteMode,
+    requested,
 };
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
@@ -41,6 +42,8 @@ struct State {
     swapped: BTreeSet<u64>,
     alive: bool,
     denied: bool,
+    /// Users who may not read it.
+    denied_to: BTreeSet<u32>,
     /// Whether it is in the middle of an exec.
     in_exec: bool,
     /// Whether whoever asks for it waits.
@@ -86,6 +89,7 @@ impl FakeProcess {
                 swapped: BTreeSet::new(),
                 alive: true,
                 denied: false,
+                denied_to: BTreeSet::new(),
                 in_exec: false,
                 stalled: false,
                 waiting: 0,
@@ -149,6 +153,19 @@ impl FakeProcess {
     /// Forbids reading it.
     pub fn deny(&self) {
         self.state.lock().denied = true;
+    }
+
+    /// Forbids a user to read it.
+    pub fn deny_to(&self, user: u32) {
+        self.state.lock().denied_to.insert(user);
+    }
+
+    fn check_visible(&self, who: &Credentials) -> Result<()> {
+        let state = self.state.lock();
+        match state.denied_to.contains(&who.uid) {
+            true => Err(Error::CallerDenied(state.info.identity.pid)),
+            false => Ok(()),
+        }
     }
 
     /// Begins an exec, or ends it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -10,7 +11,7 @@ use crate::common::address::PAGE_SIZE;
 use crate::common::error::{Error, Result};
 use crate::target::mapping::AddressSpace;
 use crate::target::{
-    Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+    Credentials, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
 };
 
 /// One program of a fake process.
@@ -39,6 +40,15 @@ impl Process for PinnedFake {
 
     fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
         Ok(Arc::clone(&self.0) as _)
+    }
+
+    fn memory_for(&self, who: &Credentials, _write: bool) -> Result<Arc<dyn ProcessMemory>> {
+        self.check_visible(who)?;
+        self.memory()
+    }
+
+    fn check_visible(&self, who: &Credentials) -> Result<()> {
+        self.ask()?.check_visible(who)
     }
 
     fn address_space(&self) -> Result<AddressSpace> {
@@ -79,7 +89,11 @@ impl FakeSource {
         self.processes.lock().insert(pid, process);
     }
 
-    fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
+    /// The process of this number.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`.
+    pub fn find(&self, pid: ProcessId) -> Result<FakeProcess> {
         let process = self
             .processes
             .lock()
@@ -101,9 +115,15 @@ impl ProcessSource for FakeSource {
             .collect())
     }
 
-    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
+    fn describe_for(
+        &self,
+        who: Option<&Credentials>,
+        pid: ProcessId,
+        _timeout: Duration,
+    ) -> Result<ProcessInfo> {
         let process = self.find(pid)?;
         process.wait();
+        who.map_or(Ok(()), |who| process.check_visible(who))?;
         let state = process.state.lock();
         match state.in_exec {
             true => Err(Error::TimedOut(pid)),
@@ -129,6 +149,11 @@ impl ProcessSource for FakeSource {
         } else {
             Err(Error::Replaced(identity.pid))
         }
+    }
+
+    /// The user 0 is the one who has mounted.
+    fn credentials(&self, _thread: u32, uid: u32, gid: u32) -> Result<Option<Credentials>> {
+        Ok((uid != 0).then(|| Credentials::plain(uid, gid)))
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {

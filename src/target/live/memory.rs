@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 
 use super::kernel::Feature;
+use super::mem::Mem;
 use super::pinned::Pinned;
 use super::resolver::{PageSource, Resolver, Sources};
 use super::vdso;
@@ -23,6 +24,8 @@ use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
 #[derive(Debug)]
 pub(super) struct LiveMemory {
     pinned: Arc<Pinned>,
+    /// What somebody else got who opened `mem`: all that they read and write goes through it.
+    theirs: Option<Mem>,
     resolver: Resolver,
     metrics: Arc<Metrics>,
     /// Whether reads may fault absent pages in (`-o touch`).
@@ -99,12 +102,14 @@ impl<'s, 'r> Iterator for Parts<'s, '_, 'r> {
 impl LiveMemory {
     pub(super) fn new(
         pinned: Arc<Pinned>,
+        theirs: Option<Mem>,
         resolver: Resolver,
         touch: bool,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             pinned,
+            theirs,
             resolver,
             metrics,
             touch,
@@ -117,10 +122,16 @@ impl LiveMemory {
         &self.resolver.maps
     }
 
-    /// Whether memory can be reached by the number of the process: not once its first thread has ended. The
-    /// numbers of the others can be those of other processes' threads at any moment.
+    fn mem(&self) -> &Mem {
+        self.theirs.as_ref().unwrap_or_else(|| self.pinned.mem())
+    }
+
+    /// Whether memory can be reached by the number of the process: not once its first thread has ended, since the
+    /// numbers of the others can be those of other processes' threads at any moment; and not for somebody else, since the calls
+    /// are judged by our own credentials.
     fn are_calls_open(&self) -> bool {
-        !self.calls_refused.load(Ordering::Relaxed)
+        self.theirs.is_none()
+            && !self.calls_refused.load(Ordering::Relaxed)
             && self.resolver.kernel.has(Feature::ProcessVm)
             && self.pinned.task().is_first()
     }
@@ -215,7 +226,7 @@ impl LiveMemory {
         for (address, buffer) in batch.rest(done) {
             self.metrics.mem_reads.increment();
             let wanted = buffer.len();
-            match self.pinned.read(address, buffer) {
+            match self.mem().read(address, buffer) {
                 Ok(read) => {
                     done += read;
                     if read < wanted {
@@ -378,7 +389,7 @@ impl ProcessMemory for LiveMemory {
             if by_number && errno != Errno::ESRCH {
                 self.note_refusal(errno);
             }
-            if !self.pinned.is_writable() {
+            if !self.mem().is_writable() {
                 return Err(Error::Protected);
             }
             // This descriptor passes over the protection, which is for `force` alone to ask.
@@ -386,7 +397,7 @@ impl ProcessMemory for LiveMemory {
                 return Err(Error::Unreachable(address));
             }
             self.metrics.mem_writes.increment();
-            answer = self.pinned.write(address, data);
+            answer = self.mem().write(address, data);
         }
         self.verify()?;
         match answer {

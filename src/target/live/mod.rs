@@ -3,7 +3,9 @@
 mod accessible;
 mod arguments;
 mod backing;
+mod credentials;
 mod kernel;
+mod mem;
 mod memory;
 mod mounts;
 mod pagemap;
@@ -18,6 +20,7 @@ mod text;
 mod vdso;
 mod vm;
 mod vma;
+mod yama;
 
 pub use kernel::{Feature, Kernel, ProcFault};
 pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
@@ -25,6 +28,7 @@ pub(crate) use pinned::instance;
 pub use process::SourceOptions;
 pub use source::LiveSource;
 pub(crate) use task::own_activity;
+pub(crate) use yama::Yama;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -15,10 +15,10 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::kernel::check_pidfd;
+use super::mem::Mem;
 use super::task::{Task, is_in_exec, statm};
 use super::text::read_whole;
-use super::{errno_of, from_io, from_proc};
-use crate::common::address::Address;
+use super::{from_io, from_proc};
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessId, ProcessIdentity};
 
@@ -43,9 +43,8 @@ pub(super) struct Pinned {
     /// The thread that is asked; another one once that has ended. The lock guards which one it is: it is
     /// held to copy or to replace that, and nothing is locked or read inside it.
     task: RwLock<Arc<Task>>,
-    mem: File,
+    mem: Mem,
     pagemap: Arc<File>,
-    writable: bool,
     /// As long as it is open, no other process's pidfd has the same inode.
     pidfd: File,
 }
@@ -80,7 +79,7 @@ impl Pinned {
         if state.layout[0] == 0 || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
             return Err(Error::Replaced(pid));
         }
-        let (mem, writable) = open_mem(task.directory(), pid, writable)?;
+        let mem = open_mem(task.directory(), pid, writable)?;
         let pagemap = task
             .directory()
             .open_relative("pagemap")
@@ -95,7 +94,6 @@ impl Pinned {
             task: RwLock::new(Arc::new(task)),
             mem,
             pagemap: Arc::new(pagemap),
-            writable,
             pidfd,
         };
         // The descriptors were opened one after another: only if the first and the last still
@@ -126,9 +124,9 @@ impl Pinned {
         self.pidfd.as_fd()
     }
 
-    /// Whether `mem` takes writes.
-    pub(super) fn is_writable(&self) -> bool {
-        self.writable
+    /// `/proc/PID/mem` of the pinned address space.
+    pub(super) fn mem(&self) -> &Mem {
+        &self.mem
     }
 
     /// `/proc/PID/pagemap` of the pinned address space.
@@ -276,62 +274,20 @@ impl Pinned {
             Ok(_) | Err(_) => self.check_program(),
         }
     }
-
-    /// Reads through `mem`, whatever the protection; returns the bytes before the first unreadable page.
-    ///
-    /// # Errors
-    /// `EIO` where that is the first.
-    pub(super) fn read(
-        &self,
-        address: Address,
-        buffer: &mut [u8],
-    ) -> std::result::Result<usize, Errno> {
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = address.plus(done as u64).get();
-            match self.mem.read_at(&mut buffer[done..], at) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(errno_of(&error)),
-            }
-        }
-        Ok(done)
-    }
-
-    /// Writes through `mem`, whatever the protection; returns the bytes before the first page that takes none.
-    ///
-    /// # Errors
-    /// `EIO` where that is the first.
-    pub(super) fn write(&self, address: Address, data: &[u8]) -> std::result::Result<usize, Errno> {
-        let mut done = 0;
-        while done < data.len() {
-            match self
-                .mem
-                .write_at(&data[done..], address.plus(done as u64).get())
-            {
-                Ok(0) => break,
-                Ok(written) => done += written,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(errno_of(&error)),
-            }
-        }
-        Ok(done)
-    }
 }
 
 /// Opens `mem`, for writing too where that is wanted and the kernel agrees.
-fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<(File, bool)> {
+fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<Mem> {
     if writable {
         match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
-            Ok(mem) => return Ok((mem, true)),
+            Ok(mem) => return Ok(Mem::new(mem, true)),
             Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
         }
     }
     let mem = directory
         .open_relative("mem")
         .map_err(|error| from_proc(pid, "open of mem", &error))?;
-    Ok((mem, false))
+    Ok(Mem::new(mem, false))
 }
 
 /// What tells the process that has this number now from others that had it: the inode of its pidfd, which is its own

@@ -1,14 +1,19 @@
 //! One live process, pinned.
 
+use std::ffi::CStr;
+use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use procfs::FromRead;
 use procfs::process::Stat;
+use rustix::fs::OFlags;
 
 use super::arguments::arguments;
 use super::backing::{BackingFiles, Leases};
+use super::credentials::{OwnCredentials, Rights};
 use super::kernel::{Feature, Kernel};
+use super::mem::Mem;
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::pagemap::Pagemap;
@@ -17,14 +22,14 @@ use super::resolver::Resolver;
 use super::smaps::RecentSmaps;
 use super::text::field;
 use super::vma::Maps;
-use super::{accessible, errno_of, from_proc};
+use super::{accessible, errno_of, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::{AddressSpace, Device, MapsReader};
-use crate::target::{Process, ProcessId, ProcessIdentity, ProcessMemory};
+use crate::target::{Credentials, Process, ProcessId, ProcessIdentity, ProcessMemory};
 
 /// Mappings of one process that are held, at some 150 bytes each: those that the kernel allows where
 /// `vm.max_map_count` is 1048576, as some distributions have it, and a few more. It can be 2000 times that.
@@ -73,6 +78,7 @@ pub struct SourceOptions {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) options: SourceOptions,
+    pub(super) own: Arc<OwnCredentials>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
@@ -115,11 +121,12 @@ impl LiveProcess {
             return Ok(memory);
         }
         // Where two make it at a time, one of them counts.
-        let memory = Arc::new(self.new_memory()?);
+        let memory = Arc::new(self.new_memory(None, Rights::Own)?);
         Ok(self.memory.get_or_init(|| memory))
     }
 
-    fn new_memory(&self) -> Result<LiveMemory> {
+    /// Its memory, used with these rights, and through this `mem` where there is one.
+    fn new_memory(&self, theirs: Option<Mem>, rights: Rights) -> Result<LiveMemory> {
         let kernel = || Arc::clone(&self.shared.kernel);
         let resolver = Resolver {
             pinned: Arc::clone(&self.pinned),
@@ -131,6 +138,7 @@ impl LiveProcess {
                 Arc::clone(&self.shared.clock),
                 Arc::clone(&self.shared.leases),
                 kernel(),
+                rights,
             ),
             own_device: self.shared.own_device.get().copied(),
             other_mounts: if self.shared.options.touch {
@@ -144,6 +152,7 @@ impl LiveProcess {
         let metrics = Arc::clone(&self.shared.metrics);
         Ok(LiveMemory::new(
             Arc::clone(&self.pinned),
+            theirs,
             resolver,
             self.shared.options.touch,
             metrics,
@@ -169,6 +178,19 @@ impl Process for LiveProcess {
 
     fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
         Ok(Arc::clone(self.live_memory()?) as _)
+    }
+
+    fn memory_for(&self, who: &Credentials, write: bool) -> Result<Arc<dyn ProcessMemory>> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let own = &self.shared.own;
+        let mem = self.ask(|pinned| open_as(pinned, own, who, "mem", c"mem", access))?;
+        let rights = Rights::Of(Arc::clone(own), Arc::new(who.clone()));
+        let memory = self.new_memory(Some(Mem::new(mem, write)), rights)?;
+        Ok(Arc::new(memory))
+    }
+
+    fn check_visible(&self, who: &Credentials) -> Result<()> {
+        self.ask(|pinned| check_visible(pinned, &self.shared.own, who))
     }
 
     fn address_space(&self) -> Result<AddressSpace> {
@@ -221,6 +243,36 @@ impl Process for LiveProcess {
             }
         })
     }
+}
+
+/// Whether whoever has these credentials may read the `maps` of a pinned process.
+///
+/// # Errors
+/// `CallerDenied`, `NoProcess`.
+pub(super) fn check_visible(
+    pinned: &Pinned,
+    own: &OwnCredentials,
+    who: &Credentials,
+) -> Result<()> {
+    open_as(pinned, own, who, "maps", c"maps", OFlags::RDONLY).map(drop)
+}
+
+/// Opens a file below `/proc/PID` as whoever has these credentials.
+fn open_as(
+    pinned: &Pinned,
+    own: &OwnCredentials,
+    who: &Credentials,
+    name: &'static str,
+    path: &CStr,
+    access: OFlags,
+) -> Result<File> {
+    let pid = pinned.identity().pid;
+    let directory = pinned.open_directory(".")?;
+    let opened = own.open_as(who, directory, path, access);
+    opened.map_err(|errno| match from_io(pid, name, &errno.into()) {
+        Error::ProcessDenied(pid) => Error::CallerDenied(pid),
+        error => error,
+    })
 }
 
 /// Devices of all mounts of this program.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use procfs::process::{Process as Directory, all_processes};
 
 use super::backing::Leases;
+use super::credentials::OwnCredentials;
 use super::kernel::{Kernel, ProcFault, boot_time};
 use super::pinned::Pinned;
-use super::process::{LiveProcess, Shared, SourceOptions};
+use super::process::{LiveProcess, Shared, SourceOptions, check_visible};
 use super::task::{Task, activity, resident};
 use super::text::{field, read_whole};
 use super::{errno_of_proc, from_io, from_proc};
@@ -19,10 +20,11 @@ use crate::common::error::{Error, Result};
 use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
-use crate::target::{Activity, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::target::{
+    Activity, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity, ProcessInfo,
+    ProcessSource,
+};
 
-/// How long an exec is waited for at most: less than a request may take at all.
-const LONGEST_EXEC: Duration = Duration::from_millis(1000);
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
 /// How often a process is read again that runs a new program meanwhile: an exec lays code and stack
@@ -87,6 +89,7 @@ impl LiveSource {
         Ok(Self {
             shared: Arc::new(Shared {
                 kernel: Arc::new(Kernel::probe(&options.without)?),
+                own: Arc::new(OwnCredentials::of_thread()),
                 options,
                 metrics,
                 own_device: OnceLock::new(),
@@ -105,6 +108,12 @@ impl LiveSource {
     pub fn set_own_device(&self, device: Device) {
         // A mount has one device for life, so a second call has nothing to say.
         let _ = self.shared.own_device.set(device);
+    }
+
+    /// Whether this program may take the credentials of others, for the kernel to judge what they ask for
+    /// (`CAP_SETUID` and `CAP_SETGID`).
+    pub fn may_act_as_others(&self) -> bool {
+        self.shared.own.may_be_left()
     }
 
     /// What the kernel has.
@@ -134,8 +143,11 @@ impl LiveSource {
 
     /// # Errors
     /// As [`describe`](ProcessSource::describe); `Replaced` where it begins to run a new program meanwhile.
-    fn describe_once(&self, pid: ProcessId) -> Result<ProcessInfo> {
+    fn describe_once(&self, who: Option<&Credentials>, pid: ProcessId) -> Result<ProcessInfo> {
         let pinned = self.pin(pid, None)?;
+        if let Some(who) = who {
+            check_visible(&pinned, &self.shared.own, who)?;
+        }
         let owner = std::fs::metadata(format!("/proc/{pid}"))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
         let command = pinned.line("comm")?;
@@ -168,15 +180,16 @@ impl ProcessSource for LiveSource {
         Ok(pids)
     }
 
-    fn describe(&self, pid: ProcessId) -> Result<ProcessInfo> {
-        self.describe_within(pid, LONGEST_EXEC)
-    }
-
-    fn describe_within(&self, pid: ProcessId, timeout: Duration) -> Result<ProcessInfo> {
+    fn describe_for(
+        &self,
+        who: Option<&Credentials>,
+        pid: ProcessId,
+        timeout: Duration,
+    ) -> Result<ProcessInfo> {
         let mut wait = ExecWait::new(self.shared.clock.now(), timeout);
         let mut tries = 1;
         loop {
-            match self.describe_once(pid) {
+            match self.describe_once(who, pid) {
                 // Not there, or not in the `/proc` that lies there now.
                 Err(Error::NoProcess(pid)) if self.is_shown(pid) => {
                     return self
@@ -219,6 +232,10 @@ impl ProcessSource for LiveSource {
             return Err(Error::Replaced(identity.pid));
         }
         Ok(Arc::new(LiveProcess::new(pinned, &self.shared)))
+    }
+
+    fn credentials(&self, thread: u32, uid: u32, gid: u32) -> Result<Option<Credentials>> {
+        self.shared.own.of_caller(thread, uid, gid)
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {

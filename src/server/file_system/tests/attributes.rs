@@ -27,12 +27,15 @@ fn extended_attributes_are_as_designed() {
     let value = |path: &str, name: &str| {
         let inode = bench.find(path).unwrap().inode;
         let name = format!("user.procmemfs.{name}");
-        let value = bench.fs.extended_attribute(inode, OsStr::new(&name));
+        let value = bench
+            .fs
+            .extended_attribute(inode, OsStr::new(&name), &subject());
         value.map(|value| String::from_utf8(value).unwrap())
     };
     let names = |path: &str| {
         let inode = bench.find(path).unwrap().inode;
-        let names = String::from_utf8(bench.fs.extended_attributes(inode).unwrap()).unwrap();
+        let names =
+            String::from_utf8(bench.fs.extended_attributes(inode, &subject()).unwrap()).unwrap();
         let names = names.replace("user.procmemfs.", "");
         names.trim_end_matches('\0').replace('\0', " ")
     };
@@ -81,6 +84,6 @@ fn extended_attributes_are_as_designed() {
     let inode = bench.find("7").unwrap().inode;
     let foreign = bench
         .fs
-        .extended_attribute(inode, OsStr::new("security.capability"));
+        .extended_attribute(inode, OsStr::new("security.capability"), &subject());
     assert_eq!(foreign, Err(Error::NotSupported));
 }

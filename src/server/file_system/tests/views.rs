@@ -60,9 +60,11 @@ fn unreadable_bytes_are_counted() {
     let bench = bench();
     let count = |path: &str| {
         let inode = bench.find(path).unwrap().inode;
-        let value = bench
-            .fs
-            .extended_attribute(inode, OsStr::new("user.procmemfs.unreadable_bytes"));
+        let value = bench.fs.extended_attribute(
+            inode,
+            OsStr::new("user.procmemfs.unreadable_bytes"),
+            &subject(),
+        );
         String::from_utf8(value.unwrap()).unwrap()
     };
     let (heap, vvar) = (format!("7/{HEAP}"), format!("7/{VVAR}"));

@@ -62,14 +62,17 @@ fn truncation_is_accepted_and_ignored() {
         size: Some(0),
         metadata: false,
     };
-    let after = bench.fs.set_attributes(heap.inode, truncate, None).unwrap();
+    let after = bench
+        .fs
+        .set_attributes(heap.inode, truncate, None, &subject())
+        .unwrap();
     assert_eq!(after.attributes.size, heap.attributes.size);
     let chmod = Change {
         size: None,
         metadata: true,
     };
     assert_eq!(
-        bench.fs.set_attributes(heap.inode, chmod, None),
+        bench.fs.set_attributes(heap.inode, chmod, None, &subject()),
         Err(Error::NotPermitted)
     );
 }

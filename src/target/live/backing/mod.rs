@@ -11,7 +11,7 @@ mod own_page;
 mod sameness;
 mod status;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use lru::LruCache;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, OFlags};
 
+use super::credentials::Rights;
 use super::kernel::{Feature, Kernel};
 use super::pagemap::Pagemap;
 use super::pinned::Pinned;
@@ -68,6 +68,7 @@ pub(super) struct OpenFile {
     /// Whether the process has the same open file: then its offset is not ours to move.
     is_copy: bool,
     leases: Arc<Leases>,
+    rights: Rights,
     id: FileId,
     /// Whether less of it is allocated than it is long.
     is_sparse: bool,
@@ -87,6 +88,7 @@ pub(super) struct BackingFiles {
     open: Mutex<LruCache<Key, (Backing, Duration)>>,
     descriptors: Descriptors,
     leases: Arc<Leases>,
+    rights: Rights,
     clock: Arc<dyn Clock>,
     kernel: Arc<Kernel>,
 }
@@ -119,12 +121,19 @@ pub(super) struct Place<'a> {
 }
 
 impl BackingFiles {
-    pub(super) fn new(clock: Arc<dyn Clock>, leases: Arc<Leases>, kernel: Arc<Kernel>) -> Self {
+    /// Files that are opened with these rights.
+    pub(super) fn new(
+        clock: Arc<dyn Clock>,
+        leases: Arc<Leases>,
+        kernel: Arc<Kernel>,
+        rights: Rights,
+    ) -> Self {
         Self {
             users: AtomicUsize::new(0),
             open: Mutex::new(LruCache::new(KEPT)),
             descriptors: Descriptors::new(Arc::clone(&clock), Arc::clone(&kernel)),
             leases,
+            rights,
             clock,
             kernel,
         }
@@ -192,11 +201,15 @@ impl BackingFiles {
         {
             return found;
         }
-        let by_link = || link.and_then(|_| links.place(vma.range));
+        // The link leads past all directories: that is a right of this program alone.
+        let by_link = || {
+            let link = link.filter(|_| self.rights.are_own());
+            link.and_then(|_| links.place(vma.range))
+        };
         let by_path = || {
             let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
             let path = known.then(|| path_in_root(pinned.task().number(), mapping.path()))?;
-            place_at(&path)
+            self.rights.open(CWD, &path, OFlags::PATH).ok()
         };
         by_link()
             .or_else(by_path)
@@ -219,7 +232,8 @@ impl BackingFiles {
         if self.leases.would_break(vma.device, vma.inode) {
             return Some(Backing::Closed(Unknown::Leased));
         }
-        self.checked(reopen(found)?, wanted, false, place)
+        let file = reopen(found, &self.rights)?;
+        self.checked(file, wanted, false, place)
     }
 
     /// What an opened file is, if it is the one that is mapped.
@@ -250,6 +264,7 @@ impl BackingFiles {
             file,
             is_copy,
             leases: Arc::clone(&self.leases),
+            rights: self.rights.clone(),
             id,
             is_sparse: status
                 .as_ref()
@@ -320,34 +335,21 @@ impl OpenFile {
         let FileId { device, inode } = self.id;
         let is_local = self.kind == FileSystemKind::Plain;
         (is_local && !self.leases.would_break(device, inode))
-            .then(|| reopen(&self.file))
+            .then(|| reopen(&self.file, &self.rights))
             .flatten()
     }
 }
 
 /// A place in the file system, without opening what is there.
 fn place(directory: impl AsFd, path: &Path) -> Option<File> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    openat(directory, path, flags, Mode::empty())
-        .ok()
-        .map(File::from)
+    Rights::Own.open(directory, path, OFlags::PATH).ok()
 }
 
-fn place_at(path: &Path) -> Option<File> {
-    place(rustix::fs::CWD, path)
-}
-
-/// Opens for reading what is held already, without a trace in its access time if this user may do that.
-fn reopen(place: &File) -> Option<File> {
+/// Opens for reading what is held already, without a trace in its access time where these rights allow that.
+fn reopen(place: &File, rights: &Rights) -> Option<File> {
     let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let open = |flags: OFlag| {
-        use std::os::unix::fs::OpenOptionsExt;
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits())
-            .open(&path)
-    };
-    open(OFlag::O_NONBLOCK | OFlag::O_NOATIME)
-        .or_else(|_| open(OFlag::O_NONBLOCK))
+    let open = |flags: OFlags| rights.open(CWD, Path::new(&path), flags);
+    open(OFlags::NONBLOCK | OFlags::NOATIME)
+        .or_else(|_| open(OFlags::NONBLOCK))
         .ok()
 }
