@@ -28,6 +28,7 @@ mod idle;
 mod log;
 mod namespace;
 mod options;
+mod others;
 mod plain;
 mod promises;
 mod read;
@@ -81,6 +82,7 @@ fn main() {
         log::tests(),
         namespace::tests(),
         options::tests(),
+        others::tests(),
         promises::tests(),
         read::tests(),
         unreadable::tests(),

@@ -27,6 +27,8 @@ pub(crate) enum Need {
     PlainUser,
     /// The file system exerciser.
     Fsx,
+    /// Others may be let in, and the kernel judges them as it would by themselves.
+    Judging,
 }
 
 impl Need {
@@ -56,6 +58,13 @@ impl Need {
                 let tools = ["setpriv", "unshare", "fusermount3"];
                 let possible = is_root() && tools.iter().all(|name| tool(name).is_some());
                 (!possible).then(|| "root, `setpriv`, `unshare` and `fusermount3`".into())
+            }
+            Self::Judging => {
+                let tools = ["setpriv", "unshare", "cc"];
+                let possible = is_root() && tools.iter().all(|name| tool(name).is_some());
+                (!possible || yama() != "0").then(|| {
+                    "root, `setpriv`, `unshare`, `cc` and kernel.yama.ptrace_scope = 0".into()
+                })
             }
             Self::Fsx => fsx()
                 .is_none()

@@ -5,6 +5,10 @@ use std::time::{Duration, SystemTime};
 use super::{Caller, Context, CountedUsage, File, LISTING_VALID, Node};
 use crate::target::ProcessInfo;
 
+/// How long the kernel may keep a name at most, whatever the freshness bound: programs end and others start under the
+/// same number.
+const NAME_VALID: Duration = Duration::from_secs(1);
+
 /// The kind of a file, as its mode shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -59,12 +63,17 @@ impl Attributes {
         }
     }
 
-    /// Those of a file that belongs to a process.
-    fn owned_by(self, info: &ProcessInfo) -> Self {
+    /// Those of a file that belongs to a process. Where the kernel checks owners and modes, what shows memory belongs
+    /// to whom `/proc/PID/mem` belongs.
+    fn owned_by(self, info: &ProcessInfo, is_checked: bool) -> Self {
         let started = SystemTime::UNIX_EPOCH + Duration::from_secs(info.started);
+        let (uid, gid) = match self.kind {
+            Kind::File if is_checked => info.memory_owner,
+            Kind::File | Kind::Directory | Kind::Link => (info.uid, info.gid),
+        };
         Self {
-            uid: info.uid,
-            gid: info.gid,
+            uid,
+            gid,
             modified: started,
             changed: started,
             ..self
@@ -77,7 +86,7 @@ impl Context {
     pub(crate) fn attributes(&self, node: &Node, counted: &CountedUsage) -> Attributes {
         let plain = self.plain(node.kind());
         let plain = match node.process() {
-            Some(info) => plain.owned_by(info),
+            Some(info) => plain.owned_by(info, self.options.allow_other),
             None => plain,
         };
         let plain = match plain.kind {
@@ -85,10 +94,6 @@ impl Context {
             Kind::Directory | Kind::File => plain,
         };
         let shown = node.attributes(self, plain, counted);
-        let shown = Attributes {
-            valid: self.told_on(shown.valid),
-            ..shown
-        };
         if shown.kind != Kind::Directory {
             return shown;
         }
@@ -98,6 +103,17 @@ impl Context {
             modified: self.clock().wall(),
             valid: shown.valid.min(LISTING_VALID),
             ..shown
+        }
+    }
+
+    /// How long the kernel may keep the name of what has these attributes.
+    ///
+    /// Not at all where others may enter: whoever asks for the name next is judged by themselves, and who was not told of
+    /// the name is not told of the rest.
+    pub(crate) fn name_valid(&self, attributes: &Attributes) -> Duration {
+        match self.options.allow_other {
+            true => Duration::ZERO,
+            false => attributes.valid.min(NAME_VALID),
         }
     }
 
@@ -120,14 +136,6 @@ impl Context {
             uid: self.options.uid,
             gid: self.options.gid,
             valid: self.services.freshness.longest_for_kernel(),
-        }
-    }
-
-    /// How long the kernel may tell what was found out for one caller to the next one.
-    fn told_on(&self, valid: Duration) -> Duration {
-        match self.options.allow_other {
-            true => Duration::ZERO,
-            false => valid,
         }
     }
 

@@ -44,12 +44,17 @@ impl File for Process {
 
     fn attributes(
         &self,
-        _context: &Context,
+        context: &Context,
         plain: Attributes,
         _counted: &CountedUsage,
     ) -> Attributes {
         Attributes {
-            mode: 0o500,
+            // As `/proc/PID` where the kernel checks it: we are asked for each name in it.
+            mode: if context.options.allow_other {
+                0o555
+            } else {
+                0o500
+            },
             ..plain
         }
     }

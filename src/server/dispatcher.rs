@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -11,10 +10,6 @@ use super::reply::OneShot;
 use super::{Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
 use crate::common::error::{Error, Result};
 use crate::files::{DirectoryEntry, Listing, Pass, Subject};
-
-/// How long the kernel may keep a name at most, whatever the freshness
-/// bound: programs end and others start under the same number.
-const NAME_VALID: Duration = Duration::from_secs(1);
 
 /// Entries that are put together for one answer to `readdirplus`, at first and at most.
 pub(super) const ENTRIES: (usize, usize) = (32, 512);
@@ -40,8 +35,7 @@ impl Server {
             Operation::Lookup { parent, name } => {
                 let found = subject().and_then(|who| fs.lookup(*parent, name, &who, pass));
                 let reply = found.as_ref().map(|entry: &Entry| {
-                    let name_valid = entry.attributes.valid.min(NAME_VALID);
-                    Reply::Entry(entry, name_valid)
+                    Reply::Entry(entry, fs.context().name_valid(&entry.attributes))
                 });
                 let is_given = self.give(request, one_shot, reply);
                 // The kernel has no reference to what it was not told of.
@@ -255,7 +249,7 @@ impl Server {
                     false => fs.show(&node, &counted),
                 };
                 NamedEntry {
-                    valid: entry.attributes.valid.min(NAME_VALID),
+                    valid: fs.context().name_valid(&entry.attributes),
                     name,
                     entry,
                     next,

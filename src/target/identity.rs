@@ -27,6 +27,8 @@ pub struct ProcessInfo {
     pub uid: u32,
     /// Group of `/proc/PID`.
     pub gid: u32,
+    /// Owner and group of `/proc/PID/mem`: root, where the process is not dumpable (`task_dump_owner` in `fs/proc/base.c`).
+    pub memory_owner: (u32, u32),
     /// When the process started, as a file time, in seconds since the epoch.
     pub started: u64,
 }

@@ -81,6 +81,7 @@ impl FakeProcess {
                     command: command.to_vec(),
                     uid: 1000,
                     gid: 1000,
+                    memory_owner: (1000, 1000),
                     started: 1_000_000,
                 },
                 maps: Vec::new(),

@@ -198,7 +198,7 @@ fn in_namespace(
     namespace: &UserNamespace,
     open: impl Fn() -> std::result::Result<OwnedFd, Refusal>,
 ) -> std::result::Result<OwnedFd, Refusal> {
-    let mut opened = Err(("setns", Errno::EPERM));
+    let mut opened = Err(("clone", Errno::EPERM));
     let work = || {
         opened = switch.enter(namespace).and_then(|()| open());
         0

@@ -1,7 +1,7 @@
 //! `/proc/PID/mem`: an address space as a file (proc_pid_mem(5)).
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 
@@ -20,6 +20,15 @@ impl Mem {
     /// What was opened for writing too, or for reading alone.
     pub(super) fn new(file: File, writable: bool) -> Self {
         Self { file, writable }
+    }
+
+    /// Its owner and its group.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(super) fn owner(&self) -> std::io::Result<(u32, u32)> {
+        let status = self.file.metadata()?;
+        Ok((status.uid(), status.gid()))
     }
 
     /// Whether it takes writes.

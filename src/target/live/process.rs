@@ -267,6 +267,11 @@ fn open_as(
     access: OFlags,
 ) -> Result<File> {
     let pid = pinned.identity().pid;
+    // The kernel lets a thread look into its own process, whatever its credentials (`__ptrace_may_access` in
+    // `kernel/ptrace.c`): nobody else could.
+    if pid.get() == std::process::id() {
+        return Err(Error::CallerDenied(pid));
+    }
     let directory = pinned.open_directory(".")?;
     let opened = own.open_as(who, directory, path, access);
     opened.map_err(|errno| match from_io(pid, name, &errno.into()) {

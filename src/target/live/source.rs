@@ -150,6 +150,10 @@ impl LiveSource {
         }
         let owner = std::fs::metadata(format!("/proc/{pid}"))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
+        let memory_owner = pinned
+            .mem()
+            .owner()
+            .map_err(|error| from_io(pid, "fstat of mem", &error))?;
         let command = pinned.line("comm")?;
         // The owner was asked for by number: it is the pinned process's only if that still lives.
         pinned.confirm()?;
@@ -159,6 +163,7 @@ impl LiveSource {
             command,
             uid: owner.uid(),
             gid: owner.gid(),
+            memory_owner,
             started: self.boot_time + identity.start_time / self.ticks_per_second,
         })
     }
