@@ -89,6 +89,9 @@ pub enum Error {
     /// A handle that this file system did not give out, or not for this.
     #[error("bad file handle")]
     BadHandle,
+    /// One user, other than the mounter, has as much open as all may.
+    #[error("user {0} has too many files of this mount open: close some")]
+    TooManyOpen(u32),
     /// A directory was needed.
     #[error("not a directory")]
     NotADirectory,
@@ -144,7 +147,8 @@ impl Error {
 
     /// Whether it is this daemon that lacks something, a descriptor or memory: it says nothing of a process.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+        let is_of_a_caller = matches!(self, Self::TooManyOpen(_));
+        !is_of_a_caller && matches!(self.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
     }
 
     /// The errno that the caller sees, as `docs/SEMANTICS.md` lists them.
@@ -170,6 +174,7 @@ impl Error {
             Self::PastEnd => Errno::ENOSPC,
             Self::NotPermitted => Errno::EPERM,
             Self::BadHandle => Errno::EBADF,
+            Self::TooManyOpen(_) => Errno::EMFILE,
             Self::NotADirectory => Errno::ENOTDIR,
             Self::IsADirectory => Errno::EISDIR,
             Self::Invalid => Errno::EINVAL,
@@ -214,6 +219,7 @@ mod tests {
             (Error::NoAttribute, Errno::ENODATA),
             (Error::PastEnd, Errno::ENOSPC),
             (Error::NotPermitted, Errno::EPERM),
+            (Error::TooManyOpen(5), Errno::EMFILE),
             (Error::system("open", Errno::EMFILE), Errno::EMFILE),
         ];
         for (error, errno) in table {

@@ -54,11 +54,15 @@ impl Listing {
         self
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        let mappings = self.mappings.as_ref();
+        self.entries.len() + mappings.map_or(0, |(_, snapshot)| snapshot.mappings().len())
+    }
+
     /// The entries from a position on, each with the position after it.
     pub(crate) fn starting_at(&self, position: u64) -> impl Iterator<Item = (u64, DirectoryEntry)> {
-        let mappings = self.mappings.as_ref();
-        let len =
-            self.entries.len() + mappings.map_or(0, |(_, snapshot)| snapshot.mappings().len());
+        let len = self.len();
         let position = usize::try_from(position).map_or(len, |position| position.min(len));
         (position..len).map_while(|at| Some((at as u64 + 1, self.entry(at)?)))
     }

@@ -447,6 +447,11 @@ impl Context {
         })
     }
 
+    /// The user who asks, where that is not the mounter.
+    pub(crate) fn other_user(&self, caller: &Caller) -> Option<u32> {
+        (self.options.allow_other && caller.uid != self.options.uid).then_some(caller.uid)
+    }
+
     /// Whether `subject` may know of the process that a file belongs to, if it belongs to one.
     ///
     /// # Errors

@@ -80,7 +80,7 @@ impl OpenProcess {
         who: &Arc<Credentials>,
         write: bool,
     ) -> Result<Arc<dyn ProcessMemory>> {
-        let memory = self.decorated(self.process.memory_for(who, write)?);
+        let memory = self.decorated(self.process.memory_for(who, write)?, Some(who.uid));
         let key = (Arc::clone(who), write);
         let mut judged = self.judged.lock();
         if let Some(known) = judged.get(&key) {
@@ -94,10 +94,15 @@ impl OpenProcess {
     }
 
     fn new_memory(&self) -> Result<Arc<dyn ProcessMemory>> {
-        Ok(self.decorated(self.process.memory()?))
+        Ok(self.decorated(self.process.memory()?, None))
     }
 
-    fn decorated(&self, mut memory: Arc<dyn ProcessMemory>) -> Arc<dyn ProcessMemory> {
+    /// Memory by way of the cache, for a user, where that is not the mounter.
+    fn decorated(
+        &self,
+        mut memory: Arc<dyn ProcessMemory>,
+        user: Option<u32>,
+    ) -> Arc<dyn ProcessMemory> {
         if self.identity().pid.get() == std::process::id() {
             memory = Arc::new(DeniedMemory::new(memory));
         }
@@ -109,7 +114,9 @@ impl OpenProcess {
         }
         let (cache, freshness) = (Arc::clone(cache), Arc::clone(freshness));
         let epoch = self.epoch.clone();
-        Arc::new(CachedMemory::new(memory, cache, freshness, epoch))
+        Arc::new(CachedMemory::for_user(
+            user, memory, cache, freshness, epoch,
+        ))
     }
 
     /// Drops what is kept for speed alone: nobody has its memory open for now.

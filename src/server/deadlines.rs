@@ -23,7 +23,13 @@ impl Server {
             WaitsFor::Nobody => self.answer(&request, data, &one_shot),
             WaitsFor::Everybody => self.survey(request, &one_shot),
             WaitsFor::Process(pid, instance) => {
-                self.guarded(request, Target { pid, instance }, data, one_shot);
+                let user = self.fs.context().other_user(&request.caller);
+                let target = Target {
+                    pid,
+                    instance,
+                    user,
+                };
+                self.guarded(request, target, data, one_shot);
             }
         }
     }
@@ -104,7 +110,12 @@ impl Server {
             return;
         };
         let server = Arc::clone(self);
-        self.admission.close(Target { pid, instance }, move || {
+        let target = Target {
+            pid,
+            instance,
+            user: None,
+        };
+        self.admission.close(target, move || {
             contained(|| server.fs.release(handle));
         });
     }

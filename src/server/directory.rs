@@ -39,6 +39,11 @@ impl OpenDirectory {
         }
     }
 
+    /// Entries that it holds.
+    pub(super) fn entries(&self) -> usize {
+        self.walk.lock().listing.len()
+    }
+
     pub(super) fn node(&self) -> &Node {
         &self.node
     }

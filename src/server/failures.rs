@@ -97,9 +97,8 @@ fn place_of(fs: &FileSystem, operation: &str, inode: Inode, name: Option<&OsStr>
 fn level(error: &Error) -> log::Level {
     match error {
         Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,
-        Error::OwnMemory | Error::WrongProc | Error::TooManyMappings(..) | Error::TimedOut(_) => {
-            log::Level::Warn
-        }
+        Error::OwnMemory | Error::WrongProc | Error::TooManyMappings(..) => log::Level::Warn,
+        Error::TimedOut(_) | Error::TooManyOpen(_) => log::Level::Warn,
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }

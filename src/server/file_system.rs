@@ -238,11 +238,13 @@ impl FileSystem {
     pub(super) fn open(&self, inode: Inode, subject: &Subject, access: Access) -> Result<Opened> {
         let node = self.inodes.get(inode)?;
         let open = node.open(&self.context, subject, access)?;
-        let handle = self.handles.open(Handle::File(FileHandle {
+        let file = FileHandle {
             inode,
             file: open.file,
             is_buffered: !open.direct,
-        }));
+        };
+        let user = self.context.other_user(&subject.caller);
+        let handle = self.handles.open(Handle::File(file), user)?;
         Ok(Opened {
             handle,
             direct: open.direct,
@@ -318,7 +320,8 @@ impl FileSystem {
         let taken = self.context.clock().now();
         let listing = self.context.list(&node, &pass.for_subject(subject))?;
         let open = OpenDirectory::new(node, listing, taken);
-        Ok(self.handles.open(Handle::Directory(Arc::new(open))))
+        let user = self.context.other_user(&subject.caller);
+        self.handles.open(Handle::Directory(Arc::new(open)), user)
     }
 
     /// The entries of an open directory, `.` and `..` first, for the `subject` that reads them from `position`

@@ -11,6 +11,12 @@ use super::inodes::Inode;
 use crate::common::error::{Error, Result};
 use crate::files::{OpenFile, OpenProcess};
 
+/// What one user, other than the mounter, may have open: so many files, or directories of so many entries in all.
+const MOST_OF_ONE_USER: usize = 4096;
+
+/// Entries of a directory that count as a file.
+const ENTRIES: usize = 64;
+
 /// Something that is open.
 #[derive(Clone, Debug)]
 pub(super) enum Handle {
@@ -37,20 +43,60 @@ impl Handle {
     }
 }
 
+/// Something that is open, and for whom.
+#[derive(Debug)]
+struct Entry {
+    handle: Handle,
+    /// The user, where that is not the mounter.
+    user: Option<u32>,
+    /// For how many files it counts.
+    cost: usize,
+}
+
+/// What is open, and how much of it each user has.
+#[derive(Debug, Default)]
+struct Open {
+    handles: HashMap<u64, Entry>,
+    /// The cost of all that is open for each user; none has 0.
+    of_user: HashMap<u32, usize>,
+}
+
+impl Open {
+    fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.handles.values().map(|entry| &entry.handle)
+    }
+}
+
 /// All that is open.
 #[derive(Debug, Default)]
 pub(super) struct HandleTable {
     next: AtomicU64,
     /// Guards which handles there are. Nothing is locked inside it, and none is dropped.
-    open: RwLock<HashMap<u64, Handle>>,
+    open: RwLock<Open>,
 }
 
 impl HandleTable {
-    /// Opens `handle`, and returns its number.
-    pub(super) fn open(&self, handle: Handle) -> u64 {
+    /// Opens `handle` for a user, where that is not the mounter, and returns its number.
+    ///
+    /// # Errors
+    /// `TooManyOpen`.
+    pub(super) fn open(&self, handle: Handle, user: Option<u32>) -> Result<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.write().insert(number, handle);
-        number
+        let cost = match &handle {
+            Handle::File(_) => 1,
+            Handle::Directory(directory) => 1 + directory.entries() / ENTRIES,
+        };
+        let mut open = self.open.write();
+        if let Some(user) = user {
+            let held = open.of_user.get(&user).copied().unwrap_or_default();
+            if held + cost > MOST_OF_ONE_USER {
+                return Err(Error::TooManyOpen(user));
+            }
+            open.of_user.insert(user, held + cost);
+        }
+        let entry = Entry { handle, user, cost };
+        open.handles.insert(number, entry);
+        Ok(number)
     }
 
     /// The handle of this number.
@@ -58,17 +104,25 @@ impl HandleTable {
     /// # Errors
     /// `BadHandle`.
     pub(super) fn get(&self, number: u64) -> Result<Handle> {
-        self.open
-            .read()
-            .get(&number)
-            .cloned()
-            .ok_or(Error::BadHandle)
+        let open = self.open.read();
+        let entry = open.handles.get(&number).ok_or(Error::BadHandle)?;
+        Ok(entry.handle.clone())
     }
 
     /// Closes it, and returns what it was: to be dropped outside the lock, since the last user
     /// of a process closes descriptors and empties its cache.
     pub(super) fn close(&self, number: u64) -> Option<Handle> {
-        self.open.write().remove(&number)
+        let mut open = self.open.write();
+        let Entry { handle, user, cost } = open.handles.remove(&number)?;
+        if let Some(user) = user
+            && let Some(held) = open.of_user.get_mut(&user)
+        {
+            *held -= cost;
+            if *held == 0 {
+                open.of_user.remove(&user);
+            }
+        }
+        Some(handle)
     }
 
     /// Whether any handle is on this process.
@@ -77,24 +131,21 @@ impl HandleTable {
             let own = file.file.process();
             own.is_some_and(|own| Arc::ptr_eq(own, process))
         };
-        self.open
-            .read()
-            .values()
-            .filter_map(Handle::file)
-            .any(is_of)
+        let open = self.open.read();
+        open.handles().filter_map(Handle::file).any(is_of)
     }
 
     /// Whether memory is open under this inode.
     pub(super) fn holds(&self, inode: Inode) -> bool {
         let open = self.open.read();
-        let mut files = open.values().filter_map(Handle::file);
+        let mut files = open.handles().filter_map(Handle::file);
         files.any(|file| file.inode == inode && file.file.process().is_some())
     }
 
     /// Inodes of files whose bytes the kernel may hold in its own cache.
     pub(super) fn buffered(&self) -> Vec<Inode> {
         let open = self.open.read();
-        let files = open.values().filter_map(Handle::file);
+        let files = open.handles().filter_map(Handle::file);
         let mut inodes: Vec<Inode> = files
             .filter(|file| file.is_buffered)
             .map(|file| file.inode)
@@ -108,8 +159,10 @@ impl HandleTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::Context;
+    use std::time::Duration;
+
     use crate::files::view::Seek;
+    use crate::files::{Context, Listing, Node};
 
     #[derive(Debug)]
     struct Empty;
@@ -135,8 +188,8 @@ mod tests {
     #[test]
     fn a_handle_is_good_until_it_is_closed() {
         let table = HandleTable::default();
-        let first = table.open(handle(5, false));
-        let second = table.open(handle(6, false));
+        let first = table.open(handle(5, false), None).unwrap();
+        let second = table.open(handle(6, false), None).unwrap();
         assert_ne!(first, second);
         table.close(first);
         assert!(matches!(table.get(first), Err(Error::BadHandle)));
@@ -144,11 +197,38 @@ mod tests {
         assert_eq!(open.file().unwrap().inode, Inode(6));
     }
 
+    /// SEMANTICS: one user takes no place from another.
+    #[test]
+    fn what_one_user_has_open_is_bounded() {
+        let table = HandleTable::default();
+        let open = |user| table.open(handle(5, false), user);
+        let (one, other) = (Some(1001), Some(1002));
+        let first = open(one).unwrap();
+        for _ in 1..MOST_OF_ONE_USER {
+            open(one).unwrap();
+        }
+        assert_eq!(open(one), Err(Error::TooManyOpen(1001)));
+        for user in [other, None] {
+            assert!(open(user).is_ok());
+        }
+        table.close(first);
+        assert!(open(one).is_ok());
+        let mut listing = Listing::default();
+        for _ in 0..2 * ENTRIES {
+            listing.add("name", Node::ROOT);
+        }
+        let directory = OpenDirectory::new(Node::ROOT, listing, Duration::ZERO);
+        let opened = table.open(Handle::Directory(Arc::new(directory)), other);
+        assert_eq!(table.open.read().of_user[&1002], 4);
+        table.close(opened.unwrap());
+        assert_eq!(table.open.read().of_user[&1002], 1);
+    }
+
     #[test]
     fn buffered_files_are_listed_once() {
         let table = HandleTable::default();
         for (inode, is_buffered) in [(5, true), (5, true), (6, false)] {
-            table.open(handle(inode, is_buffered));
+            table.open(handle(inode, is_buffered), None).unwrap();
         }
         assert_eq!(table.buffered(), [Inode(5)]);
     }

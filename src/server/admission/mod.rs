@@ -70,11 +70,15 @@ pub(crate) struct Limits {
     pub permits: usize,
     /// Calls in one process at a time.
     pub per_process: usize,
+    /// Calls of one user, other than the mounter, at a time, beside those past their deadline.
+    pub per_user: usize,
+    /// Calls of one such user that may wait past their deadline.
+    pub stuck_per_user: usize,
     /// Workers.
     pub workers: usize,
-    /// Requests in the queue; half of them may be of one process.
+    /// Requests in the queue; half of them may be of one process, or of one user.
     pub queued: usize,
-    /// Bytes that the queue holds for them; half of them may be of one process.
+    /// Bytes that the queue holds for them; half of them may be of one process, or of one user.
     pub queued_bytes: usize,
 }
 
@@ -82,6 +86,7 @@ impl Limits {
     /// Limits for a number of serving threads.
     pub(crate) fn for_threads(threads: usize) -> Self {
         let permits = threads.saturating_sub(1);
+        let workers = 64;
         Self {
             deadline: Duration::from_secs(2),
             reduced: Duration::from_millis(50),
@@ -94,7 +99,9 @@ impl Limits {
             linger: Duration::from_secs(1),
             permits,
             per_process: permits.div_ceil(2).max(2),
-            workers: 64,
+            per_user: permits.div_ceil(2).max(2),
+            stuck_per_user: (permits + workers) / 4,
+            workers,
             queued: 2048,
             queued_bytes: 32 << 20,
         }
@@ -132,7 +139,7 @@ pub(crate) trait Tasks: Debug + Send + Sync {
     fn start(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
-/// The process that a call may wait for.
+/// The process that a call may wait for, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Its number.
@@ -140,13 +147,18 @@ pub(crate) struct Target {
     /// What tells it from others of its number ([`Tasks::instance`]); `None` where nobody has asked:
     /// that costs a few system calls, and is seldom needed.
     pub instance: Option<u64>,
+    /// The user who asks, where that is not the mounter: what one of them has wait takes no place from the others.
+    pub user: Option<u32>,
 }
 
 impl Target {
     /// Whatever process has this number.
     pub(crate) fn numbered(pid: ProcessId) -> Self {
-        let instance = None;
-        Self { pid, instance }
+        Self {
+            pid,
+            instance: None,
+            user: None,
+        }
     }
 
     /// Whether both can be the same process.

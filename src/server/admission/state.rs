@@ -33,6 +33,11 @@ impl Call {
         self.target.is_some_and(|own| own.is(target))
     }
 
+    /// Whether this user asks, and is not the mounter.
+    fn is_for(&self, user: u32) -> bool {
+        self.target.is_some_and(|target| target.user == Some(user))
+    }
+
     /// Whether it is past its deadline and has not returned.
     pub(super) fn is_stuck(&self) -> bool {
         self.thread.is_some() && self.expire.is_none()
@@ -119,12 +124,31 @@ impl State {
     pub(super) fn capacity(&self, target: Target, limits: &Limits) -> Capacity {
         let stuck = self.stuck(|call| call.asks(target));
         if stuck > 0 && stuck >= limits.stuck_per_process(self.stuck(|_| true)) {
+            return Capacity::None;
+        }
+        let stuck = target.user.map_or(0, |user| {
+            self.stuck(|call| call.kind != Kind::Closing && call.is_for(user))
+        });
+        if stuck > 0 && stuck >= limits.stuck_per_user {
             Capacity::None
-        } else if self.inside_of(target) < limits.per_process {
+        } else if self.has_room_in(target, limits) {
             Capacity::Now
         } else {
             Capacity::Later
         }
+    }
+
+    /// Whether neither the process nor the user who asks has as many calls as they may.
+    fn has_room_in(&self, target: Target, limits: &Limits) -> bool {
+        let of_user = |user| {
+            let calls = self.inside.values();
+            let asking = calls.filter(|call| call.kind != Kind::Closing && !call.is_stuck());
+            asking.filter(|call| call.is_for(user)).count()
+        };
+        self.inside_of(target) < limits.per_process
+            && target
+                .user
+                .is_none_or(|user| of_user(user) < limits.per_user)
     }
 
     fn inside_of(&self, target: Target) -> usize {
@@ -150,12 +174,17 @@ impl State {
 
     /// Whether the queue takes a job of so many bytes.
     pub(super) fn has_place(&self, target: Target, bytes: usize, limits: &Limits) -> bool {
-        let own = self.waiting.iter().filter(|of| of.call.is_of(target));
-        let (number, held) = own.fold((0, 0), |(number, held), waiting| {
-            (number + 1, held + waiting.bytes)
-        });
-        number < limits.queued / 2
-            && held + bytes <= limits.queued_bytes / 2
+        let has_share = |is_own: &dyn Fn(&Call) -> bool| {
+            let own = self.waiting.iter().filter(|waiting| is_own(&waiting.call));
+            let (number, held) = own.fold((0, 0), |(number, held), waiting| {
+                (number + 1, held + waiting.bytes)
+            });
+            number < limits.queued / 2 && held + bytes <= limits.queued_bytes / 2
+        };
+        has_share(&|call| call.is_of(target))
+            && target
+                .user
+                .is_none_or(|user| has_share(&|call| call.is_for(user)))
             && self.waiting.len() < limits.queued
             && self.queued_bytes + bytes <= limits.queued_bytes
     }
@@ -163,7 +192,7 @@ impl State {
     fn has_room(&self, call: &Call, limits: &Limits) -> bool {
         call.target.is_none_or(|target| match call.kind {
             Kind::Closing => !self.is_closing(target),
-            _ => self.inside_of(target) < limits.per_process,
+            _ => self.has_room_in(target, limits),
         })
     }
 

@@ -311,8 +311,8 @@ fn another_process_of_the_same_number_is_not_given_less() {
     bench.tasks.renewed.store(1, Ordering::SeqCst);
     assert_eq!(bench.deadline(7), millis(2000));
     let known = |instance| Target {
-        pid: pid(7),
         instance: Some(instance),
+        ..Target::numbered(pid(7))
     };
     let admitted = |instance| {
         let target = known(instance);
@@ -437,6 +437,76 @@ fn the_queue_is_bounded_in_number_and_bytes() {
     bench.pass(2000);
     assert_eq!((bench.waiting(), bench.counts().0), (0, 103));
     assert_eq!(bench.admission.state.lock().queued_bytes, 0);
+}
+
+/// SEMANTICS: one user takes no place from another.
+#[test]
+fn what_one_user_has_wait_takes_no_place_from_others() {
+    let limits = Limits {
+        permits: 6,
+        per_process: 4,
+        per_user: 2,
+        stuck_per_user: 3,
+        workers: 0,
+        queued: 8,
+        queued_bytes: 1000,
+        ..Limits::for_threads(8)
+    };
+    let bench = Bench::with(limits);
+    let enter = |user, number| {
+        let target = Target {
+            user,
+            ..Target::numbered(pid(number))
+        };
+        bench.admission.enter(target, Kind::Probe, || ())
+    };
+    let (one, other, mounter) = (Some(1001), Some(1002), None);
+    let mut permits = Vec::new();
+    let mut now = |admitted| match admitted {
+        Admitted::Now(permit) => permits.push(permit),
+        other => panic!("no permit: {other:?}"),
+    };
+    now(enter(one, 1));
+    now(enter(one, 2));
+    assert!(matches!(enter(one, 3), Admitted::Later), "two at a time");
+    for user in [other, mounter, mounter] {
+        now(enter(user, 4));
+    }
+    bench.pass(2000);
+    // Both wait without an end; one more may.
+    now(enter(one, 3));
+    bench.pass(2000);
+    assert!(matches!(enter(one, 5), Admitted::Refused));
+    assert!(
+        matches!(enter(other, 5), Admitted::Later),
+        "no permit is left"
+    );
+    let queue = |user, number, bytes| {
+        let target = Target {
+            user,
+            ..Target::numbered(pid(number))
+        };
+        let job = || true;
+        bench
+            .admission
+            .queue(target, Kind::Probe, bytes, bench.counter(), job);
+    };
+    for number in 10..20 {
+        queue(one, number, 0);
+    }
+    assert_eq!(
+        (bench.waiting(), bench.counts().0),
+        (4, 6),
+        "half of the queue"
+    );
+    queue(other, 20, 501);
+    assert_eq!(bench.counts().0, 7, "half of its bytes");
+    queue(other, 20, 400);
+    queue(mounter, 21, 400);
+    assert_eq!((bench.waiting(), bench.counts().0), (6, 7));
+    for permit in permits {
+        bench.admission.leave(permit, true);
+    }
 }
 
 #[test]

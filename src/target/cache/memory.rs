@@ -39,7 +39,18 @@ impl CachedMemory {
         freshness: Arc<Freshness>,
         epoch: SpaceEpoch,
     ) -> Self {
-        let space = cache.new_space();
+        Self::for_user(None, inner, cache, freshness, epoch)
+    }
+
+    /// As [`new`](Self::new), for a user other than the mounter: one has a part of the cache at most.
+    pub fn for_user(
+        user: Option<u32>,
+        inner: Arc<dyn ProcessMemory>,
+        cache: Arc<PageCache>,
+        freshness: Arc<Freshness>,
+        epoch: SpaceEpoch,
+    ) -> Self {
+        let space = cache.new_space(user);
         Self {
             inner,
             cache,

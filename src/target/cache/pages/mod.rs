@@ -29,6 +29,12 @@ const COST: u64 = PAGE_SIZE + 192;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SpaceId(u64);
 
+/// One user, other than the mounter, has at most this part of the cache.
+const SHARE: usize = 4;
+
+/// Blocks that are looked at for one of the same user, where that user has a full share.
+const LOOKED_AT: usize = 64;
+
 /// A page of an address space, by its number.
 type Key = (SpaceId, u64);
 
@@ -49,6 +55,10 @@ struct Blocks {
     order: Order,
     /// How many blocks each space has, so that a space without any costs no look-up; none has 0.
     of_space: HashMap<SpaceId, usize, DefaultHasher>,
+    /// For whom a space is read, where that is not the mounter.
+    users: HashMap<SpaceId, u32, DefaultHasher>,
+    /// How many blocks each user has, other than the mounter; none has 0.
+    of_user: HashMap<u32, usize, DefaultHasher>,
 }
 
 /// The cache that all processes share.
@@ -72,6 +82,8 @@ impl PageCache {
                 known: Vec::new(),
                 order: Order::default(),
                 of_space: HashMap::default(),
+                users: HashMap::default(),
+                of_user: HashMap::default(),
             }),
             metrics,
         }
@@ -81,8 +93,13 @@ impl PageCache {
         &self.metrics
     }
 
-    pub(super) fn new_space(&self) -> SpaceId {
-        SpaceId(self.next_space.fetch_add(1, Ordering::Relaxed))
+    /// Another space, read for a user, where that is not the mounter.
+    pub(super) fn new_space(&self, user: Option<u32>) -> SpaceId {
+        let space = SpaceId(self.next_space.fetch_add(1, Ordering::Relaxed));
+        if let Some(user) = user {
+            self.blocks.lock().users.insert(space, user);
+        }
+        space
     }
 
     /// Locks the cache to look up pages of a space; `None` where it holds none at all.
@@ -162,6 +179,13 @@ impl Blocks {
             self.slab.page_mut(slot).copy_from_slice(page);
             return;
         }
+        let user = self.user(key.0);
+        if let Some(user) = user
+            && self.of_user.get(&user).copied().unwrap_or_default() >= self.share()
+            && !self.evict_of(user)
+        {
+            return;
+        }
         if self.slab.len() == self.slab.capacity() {
             self.evict();
         }
@@ -177,15 +201,45 @@ impl Blocks {
         self.slots.insert(key, slot);
         self.order.put(Generation::Probation, slot);
         *self.of_space.entry(key.0).or_default() += 1;
+        if let Some(user) = user {
+            *self.of_user.entry(user).or_default() += 1;
+        }
         self.check();
     }
 
     /// Evicts the least recently used block, one on probation if there is any.
     fn evict(&mut self) {
         let oldest = self.order.oldest(Generation::Probation);
-        let Some(slot) = oldest.or_else(|| self.order.oldest(Generation::Proven)) else {
-            return;
-        };
+        if let Some(slot) = oldest.or_else(|| self.order.oldest(Generation::Proven)) {
+            self.evict_slot(slot);
+        }
+    }
+
+    /// For whom a space is read, where that is not the mounter.
+    fn user(&self, space: SpaceId) -> Option<u32> {
+        self.users.get(&space).copied()
+    }
+
+    /// Blocks that one user may have.
+    fn share(&self) -> usize {
+        (self.slab.capacity() / SHARE).max(1)
+    }
+
+    /// Evicts an old block of a user; returns whether there was one among the oldest.
+    fn evict_of(&mut self, user: u32) -> bool {
+        let generations = [Generation::Probation, Generation::Proven];
+        let of_user = |slot: &Slot| self.user(self.known[*slot as usize].key.0) == Some(user);
+        let found = generations.into_iter().find_map(|generation| {
+            let oldest = self.order.oldest_first(generation);
+            oldest.take(LOOKED_AT).find(of_user)
+        });
+        if let Some(slot) = found {
+            self.evict_slot(slot);
+        }
+        found.is_some()
+    }
+
+    fn evict_slot(&mut self, slot: Slot) {
         let (space, _) = self.known[slot as usize].key;
         self.remove(slot);
         if let Some(count) = self.of_space.get_mut(&space) {
@@ -197,13 +251,23 @@ impl Blocks {
     }
 
     fn remove(&mut self, slot: Slot) {
-        self.slots.remove(&self.known[slot as usize].key);
+        let key = self.known[slot as usize].key;
+        self.slots.remove(&key);
+        if let Some(user) = self.user(key.0)
+            && let Some(count) = self.of_user.get_mut(&user)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_user.remove(&user);
+            }
+        }
         self.order.take(slot);
         self.slab.remove(slot);
     }
 
     fn forget(&mut self, space: SpaceId) {
         if self.of_space.remove(&space).is_none() {
+            self.users.remove(&space);
             return;
         }
         let slots = self.slots.iter().filter(|((of, _), _)| *of == space);
@@ -211,6 +275,8 @@ impl Blocks {
         for slot in slots {
             self.remove(slot);
         }
+        // After its blocks, which are counted for its user.
+        self.users.remove(&space);
         if self.slots.is_empty() {
             self.slots = HashMap::default();
             self.known = Vec::new();
@@ -262,7 +328,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_page_leaves() {
         let (cache, epoch) = (cache(2), epoch());
-        let space = cache.new_space();
+        let space = cache.new_space(None);
         cache.add(space, epoch, Address::new(0), &[1; 2 * PAGE]);
         assert!(holds(&cache, space, epoch, 0));
         cache.add(space, epoch, Address::new(7 * PAGE_SIZE), &[7; PAGE]);
@@ -272,10 +338,38 @@ mod tests {
         assert_eq!(cache.metrics().cache_bytes.get(), 2 * PAGE_SIZE);
     }
 
+    /// SEMANTICS: one user takes no place from another.
+    #[test]
+    fn one_user_has_a_part_of_it_at_most() {
+        let (cache, epoch) = (cache(16), epoch());
+        let (own, one) = (cache.new_space(None), cache.new_space(Some(1001)));
+        let (also, other) = (cache.new_space(Some(1001)), cache.new_space(Some(1002)));
+        cache.add(own, epoch, Address::new(0), &[1; 8 * PAGE]);
+        for _ in 0..3 {
+            for space in [one, also] {
+                cache.add(space, epoch, Address::new(0), &[2; 20 * PAGE]);
+            }
+        }
+        let held = |space| {
+            (0..20)
+                .filter(|page| holds(&cache, space, epoch, *page))
+                .count()
+        };
+        assert_eq!((held(own), held(one) + held(also)), (8, 4));
+        cache.add(other, epoch, Address::new(0), &[3; 4 * PAGE]);
+        assert_eq!((held(own), held(other), held(also)), (8, 4, 4));
+        assert_eq!(cache.blocks.lock().of_user[&1001], 4);
+        for space in [one, also, other] {
+            cache.forget(space);
+        }
+        let blocks = cache.blocks.lock();
+        assert!(blocks.of_user.is_empty() && blocks.users.is_empty());
+    }
+
     #[test]
     fn one_pass_pushes_out_nothing_that_was_asked_for_again() {
         let (cache, epoch) = (cache(16), epoch());
-        let space = cache.new_space();
+        let space = cache.new_space(None);
         cache.add(space, epoch, Address::new(0), &[1; 4 * PAGE]);
         assert!((0..4).all(|page| holds(&cache, space, epoch, page)));
         for page in 100..200 {
@@ -289,7 +383,7 @@ mod tests {
     #[test]
     fn what_is_proven_leaves_room_for_newcomers() {
         let (cache, epoch) = (cache(16), epoch());
-        let space = cache.new_space();
+        let space = cache.new_space(None);
         for page in 0..64 {
             cache.add(space, epoch, Address::new(page * PAGE_SIZE), &[1; PAGE]);
             assert!(holds(&cache, space, epoch, page));
@@ -301,7 +395,7 @@ mod tests {
     #[test]
     fn spaces_and_epochs_are_kept_apart() {
         let cache = cache(8);
-        let (one, other) = (cache.new_space(), cache.new_space());
+        let (one, other) = (cache.new_space(None), cache.new_space(None));
         let freshness = Freshness::new(
             std::time::Duration::from_secs(1),
             Arc::new(ManualClock::new()),
@@ -326,7 +420,7 @@ mod tests {
     #[test]
     fn a_space_that_is_forgotten_leaves_nothing() {
         let (cache, epoch) = (cache(8), epoch());
-        let (one, other) = (cache.new_space(), cache.new_space());
+        let (one, other) = (cache.new_space(None), cache.new_space(None));
         cache.add(one, epoch, Address::new(0), &[1; 2 * PAGE]);
         cache.add(other, epoch, Address::new(0), &[2; PAGE]);
         cache.forget(one);
@@ -339,7 +433,7 @@ mod tests {
     fn a_budget_below_a_page_keeps_nothing() {
         for budget in [0, 1, COST - 1] {
             let cache = PageCache::new(budget, Arc::new(Metrics::default()));
-            let (space, epoch) = (cache.new_space(), epoch());
+            let (space, epoch) = (cache.new_space(None), epoch());
             cache.add(space, epoch, Address::new(0), &[1; PAGE]);
             assert!(cache.lock(space, epoch).is_none());
             assert_eq!(cache.metrics().cache_bytes.get(), 0);
@@ -363,7 +457,11 @@ mod tests {
     fn it_does_what_a_simple_one_does() {
         const PAGES: usize = 24;
         let (cache, epoch) = (cache(PAGES as u64), epoch());
-        let spaces = [cache.new_space(), cache.new_space(), cache.new_space()];
+        let spaces = [
+            cache.new_space(None),
+            cache.new_space(None),
+            cache.new_space(None),
+        ];
         // Oldest first; whether proven.
         let mut simple: Vec<(SpaceId, u64, bool)> = Vec::new();
         let mut random = 1_u64;

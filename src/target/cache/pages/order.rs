@@ -100,8 +100,16 @@ impl Order {
 
     /// The slot of a generation that was not used for the longest time.
     pub(super) fn oldest(&self, generation: Generation) -> Option<Slot> {
-        let newer = self.links[generation as usize].newer as usize;
-        newer.checked_sub(RINGS.len()).map(|slot| slot as Slot)
+        self.oldest_first(generation).next()
+    }
+
+    /// The slots of a generation, the one that was not used for the longest time first.
+    pub(super) fn oldest_first(&self, generation: Generation) -> impl Iterator<Item = Slot> {
+        let mut at = generation as usize;
+        std::iter::from_fn(move || {
+            at = self.links[at].newer as usize;
+            at.checked_sub(RINGS.len()).map(|slot| slot as Slot)
+        })
     }
 }
 
