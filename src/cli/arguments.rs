@@ -20,6 +20,8 @@ Options (-o):
                      memory use (default: absent pages are never touched)
   allow_other        let other users in: each may read what the kernel would let
                      them read by themselves (default: the mounter alone)
+  audit              log each open and each handle's writes: who, of what, and
+                     whether it was granted (audit=stderr, syslog or journald)
   pid=PID[:PID...]   show these processes only (default: all)
   threads=N          threads that serve requests (default: by the CPUs)
   nosuid, nodev, noexec, nosymfollow, fsname=NAME ... as every file system takes

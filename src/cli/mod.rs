@@ -11,6 +11,7 @@ use procmemfs::mount::{Mode, MountConfig, Prepared, Supervisor};
 
 use arguments::{Command, MountArguments};
 use daemon::Ends;
+use logging::Audit;
 
 /// Does what the command line asks for.
 pub(crate) fn run() -> ExitCode {
@@ -39,8 +40,9 @@ fn mount(arguments: &MountArguments) -> Result<()> {
             "procmemfs: hint: rw means nothing here and memory cannot be written: -o write lets it be"
         );
     }
+    let audit = Audit::check(config.audit, arguments.foreground)?;
     if arguments.foreground {
-        logging::to_stderr(arguments.debug);
+        logging::to_stderr(arguments.debug, &audit);
     }
     let prepared = Prepared::new(&config, &arguments.mountpoint)?;
     // A signal that ended the process with the mount just made would leave a dead one. Until here one
@@ -49,7 +51,7 @@ fn mount(arguments: &MountArguments) -> Result<()> {
     let mount = prepared.mount()?;
     if !arguments.foreground {
         daemon::go_to_background(&ends)?;
-        logging::to_syslog();
+        logging::to_syslog(&audit);
     }
     daemon::serve(mount, &ends)
 }

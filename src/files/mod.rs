@@ -33,7 +33,7 @@ use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::files::view::{FaultPolicy, Seek};
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::{Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource};
+use crate::target::{Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource, Program};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
@@ -450,6 +450,20 @@ impl Context {
     /// The user who asks, where that is not the mounter.
     pub(crate) fn other_user(&self, caller: &Caller) -> Option<u32> {
         (self.options.allow_other && caller.uid != self.options.uid).then_some(caller.uid)
+    }
+
+    /// The program that asks, for the audit trail; `None` where it is not seen.
+    pub(crate) fn program_of(&self, caller: &Caller) -> Option<Program> {
+        self.services.source.program_of_thread(caller.pid)
+    }
+
+    /// The path of the program that a process runs.
+    ///
+    /// # Errors
+    /// Why the process cannot be asked.
+    pub(crate) fn executable(&self, info: &ProcessInfo) -> Result<Vec<u8>> {
+        self.opened
+            .ask(&info.identity, |process| process.executable())
     }
 
     /// Whether `subject` may know of the process that a file belongs to, if it belongs to one.

@@ -19,8 +19,9 @@ use std::time::Duration;
 use fuser::{Config, Session, SessionACL};
 use parking_lot::Mutex;
 
+pub use crate::server::AUDIT;
 pub use error::MountError;
-pub use options::{GenericOptions, Mode, MountConfig, OptionError};
+pub use options::{AuditSink, GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
@@ -112,7 +113,11 @@ impl Prepared {
             Limits::for_threads(config.threads),
         );
         let admission = Arc::new(admission);
-        let fs = Arc::new(FileSystem::new(Context::new(services, options)));
+        let fs = FileSystem::new(Context::new(services, options));
+        let fs = Arc::new(match config.audit {
+            Some(_) => fs.with_audit(),
+            None => fs,
+        });
         let (invalidations, queue) = Invalidations::new();
         let server = Server::new(Arc::clone(&fs), invalidations, Arc::clone(&admission));
         Ok(Self {

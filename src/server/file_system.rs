@@ -3,14 +3,16 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::audit;
 use super::directory::OpenDirectory;
 use super::handles::{FileHandle, Handle, HandleTable};
 use super::inodes::{Generation, Inode, InodeTable};
+use super::request::{Operation, Request};
 use crate::common::error::{Error, Result};
 use crate::files::view::Seek;
 use crate::files::{
-    Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, OpenFile, Pass,
-    Subject, WaitsFor, xattr_list,
+    Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, Pass, Subject,
+    WaitsFor, xattr_list,
 };
 
 /// A file as the kernel knows it.
@@ -43,6 +45,8 @@ pub(crate) struct Written {
 #[derive(Debug)]
 pub(crate) struct FileSystem {
     context: Context,
+    /// Whether each open is to be told of.
+    audit: bool,
     inodes: InodeTable,
     handles: HandleTable,
 }
@@ -52,8 +56,17 @@ impl FileSystem {
     pub(crate) fn new(context: Context) -> Self {
         Self {
             context,
+            audit: false,
             inodes: InodeTable::default(),
             handles: HandleTable::default(),
+        }
+    }
+
+    /// The same, with an audit trail.
+    pub(crate) fn with_audit(self) -> Self {
+        Self {
+            audit: true,
+            ..self
         }
     }
 
@@ -237,11 +250,16 @@ impl FileSystem {
     /// As [`File::open`](crate::files::File::open).
     pub(super) fn open(&self, inode: Inode, subject: &Subject, access: Access) -> Result<Opened> {
         let node = self.inodes.get(inode)?;
-        let open = node.open(&self.context, subject, access)?;
+        let opened = node.open(&self.context, subject, access);
+        let trail = self
+            .audit
+            .then(|| audit::opened(&self.context, &subject.caller, &node, access, &opened));
+        let open = opened?;
         let file = FileHandle {
             inode,
             file: open.file,
             is_buffered: !open.direct,
+            trail,
         };
         let user = self.context.other_user(&subject.caller);
         let handle = self.handles.open(Handle::File(file), user)?;
@@ -270,7 +288,11 @@ impl FileSystem {
     /// `BadHandle`, and as [`OpenFile::write_at`].
     pub(super) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<Written> {
         let open = self.file(handle)?;
-        let bytes = open.write_at(&self.context, offset, data)?;
+        let written = open.file.write_at(&self.context, offset, data);
+        if let Some(trail) = &open.trail {
+            trail.wrote(&written);
+        }
+        let bytes = written?;
         self.context.metrics().written_bytes.add(bytes as u64);
         Ok(Written {
             bytes,
@@ -284,12 +306,13 @@ impl FileSystem {
     /// # Errors
     /// `NoMoreData` at and past the end, `BadHandle`.
     pub(super) fn seek(&self, handle: u64, offset: u64, whence: Seek) -> Result<u64> {
-        self.file(handle)?.seek(&self.context, offset, whence)
+        let open = self.file(handle)?;
+        open.file.seek(&self.context, offset, whence)
     }
 
-    fn file(&self, handle: u64) -> Result<Arc<dyn OpenFile>> {
+    fn file(&self, handle: u64) -> Result<FileHandle> {
         match self.handles.get(handle)? {
-            Handle::File(open) => Ok(open.file),
+            Handle::File(open) => Ok(open),
             Handle::Directory(_) => Err(Error::BadHandle),
         }
     }
@@ -299,10 +322,31 @@ impl FileSystem {
         let Some(Handle::File(open)) = self.handles.close(handle) else {
             return;
         };
+        if let Some(trail) = &open.trail {
+            trail.end();
+        }
         if let Some(process) = open.file.process()
             && !self.handles.uses(process)
         {
             process.drop_caches();
+        }
+    }
+
+    /// Tells of a request that was refused to its caller.
+    pub(super) fn audit_refusal(&self, request: &Request, error: &Error) {
+        // An open has told by itself, where it was known who asks.
+        let is_told =
+            matches!(request.operation, Operation::Open { .. }) && *error != Error::UnknownCaller;
+        if self.audit && !is_told {
+            let node = self.inodes.get(request.operation.inode()).ok();
+            audit::refused(&self.context, request, node.as_ref(), error);
+        }
+    }
+
+    /// Tells what was written through all that is still open.
+    pub(super) fn end_audit(&self) {
+        for trail in self.handles.trails() {
+            trail.end();
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::audit::Trail;
 use super::directory::OpenDirectory;
 use super::inodes::Inode;
 use crate::common::error::{Error, Result};
@@ -32,6 +33,8 @@ pub(super) struct FileHandle {
     pub(super) file: Arc<dyn OpenFile>,
     /// Whether the kernel may hold some of its bytes in its own cache.
     pub(super) is_buffered: bool,
+    /// What is to be told of its writes (`audit`).
+    pub(super) trail: Option<Arc<Trail>>,
 }
 
 impl Handle {
@@ -135,6 +138,13 @@ impl HandleTable {
         open.handles().filter_map(Handle::file).any(is_of)
     }
 
+    /// The trails of all that is open.
+    pub(super) fn trails(&self) -> Vec<Arc<Trail>> {
+        let open = self.open.read();
+        let files = open.handles().filter_map(Handle::file);
+        files.filter_map(|file| file.trail.clone()).collect()
+    }
+
     /// Whether memory is open under this inode.
     pub(super) fn holds(&self, inode: Inode) -> bool {
         let open = self.open.read();
@@ -182,6 +192,7 @@ mod tests {
             inode: Inode(inode),
             file: Arc::new(Empty),
             is_buffered,
+            trail: None,
         })
     }
 

@@ -3,6 +3,7 @@
 //! A transport hands a [`Request`] and whoever waits for its answer to [`Server::serve`], and knows no more.
 
 pub(crate) mod admission;
+mod audit;
 mod deadlines;
 mod directory;
 mod dispatcher;
@@ -21,6 +22,7 @@ use std::sync::atomic::AtomicUsize;
 use crate::common::contained::contained;
 use crate::common::error::Error;
 
+pub use audit::AUDIT;
 pub(crate) use file_system::{Entry, FileSystem, Opened};
 pub(crate) use inodes::{Generation, Inode};
 pub(crate) use invalidation::{Invalidate, InvalidationQueue, Invalidations};
@@ -67,6 +69,7 @@ impl Server {
     /// The end of the file system: ends the watchdog and the workers, and logs how many failures were not.
     pub(crate) fn end(&self) {
         self.admission.end();
+        self.fs.end_audit();
         self.failures.log_rest();
     }
 
@@ -77,6 +80,7 @@ impl Server {
 
     /// Counts and logs a failure, once and here.
     fn fail(&self, request: &Request, error: &Error) -> nix::errno::Errno {
+        self.fs.audit_refusal(request, error);
         self.failures.log(&self.fs, request, error)
     }
 }

@@ -16,6 +16,17 @@ pub struct ProcessIdentity {
     pub layout: [u64; 2],
 }
 
+/// A program that asks for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its process.
+    pub pid: ProcessId,
+    /// The name of the thread that asks (`/proc/PID/comm`), in its own bytes.
+    pub command: Vec<u8>,
+    /// The path of the program, in its own bytes; empty where the kernel does not say.
+    pub executable: Vec<u8>,
+}
+
 /// What the tree shows of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {

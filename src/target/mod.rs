@@ -16,7 +16,7 @@ pub(crate) mod visit;
 
 pub(crate) use activity::Activity;
 pub use credentials::{Credentials, UserNamespace};
-pub use identity::{ProcessId, ProcessIdentity, ProcessInfo};
+pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
 pub use process::Process;
 pub(crate) use source::LONGEST_EXEC;

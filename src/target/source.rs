@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::credentials::Credentials;
-use super::identity::{ProcessId, ProcessIdentity, ProcessInfo};
+use super::identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
 use super::process::Process;
 use crate::common::error::Result;
 
@@ -63,6 +63,9 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`, and `Replaced` where it is not `identity` any more.
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>>;
+
+    /// The program that the thread `tid` runs; `None` where there is no such thread.
+    fn program_of_thread(&self, tid: u32) -> Option<Program>;
 
     /// The process that the thread `tid` belongs to.
     ///

@@ -47,10 +47,26 @@ pub struct MountConfig {
     pub only: Vec<ProcessId>,
     /// Threads that serve requests.
     pub threads: usize,
+    /// Where a line for each open and for each handle's writes goes; none where it is `None`.
+    pub audit: Option<AuditSink>,
     /// Options that every file system takes.
     pub generic: GenericOptions,
     /// Whether `rw` was given, which changes nothing: mount(8) gives it to every file system that is not `ro`.
     pub rw: bool,
+}
+
+/// Where the audit trail goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuditSink {
+    /// Where all of the log goes.
+    #[default]
+    Log,
+    /// The standard error.
+    Stderr,
+    /// The system's log (syslog(3)).
+    Syslog,
+    /// The journal of systemd, each field by itself.
+    Journal,
 }
 
 /// What may be written through a mount.
@@ -79,6 +95,7 @@ impl Default for MountConfig {
             faults: FaultPolicy::default(),
             only: Vec::new(),
             threads: default_threads(),
+            audit: None,
             generic: GenericOptions::default(),
             rw: false,
         }
@@ -88,6 +105,7 @@ impl Default for MountConfig {
 /// Options of our own.
 const OWN: &[&str] = &[
     "allow_other",
+    "audit",
     "write",
     "rw",
     "ro",
@@ -157,6 +175,13 @@ impl MountConfig {
             }
             "threads" => {
                 self.threads = given("threads", value, "a number from 1 to 256", value::threads)?;
+            }
+            "audit" => {
+                let wanted = "'stderr', 'syslog', 'journald' or no value";
+                self.audit = Some(match value {
+                    None => AuditSink::Log,
+                    Some(_) => given("audit", value, wanted, value::audit)?,
+                });
             }
             "yama" => {
                 given("yama", value, "'ignore'", |text| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::OptionError;
+use super::{AuditSink, OptionError};
 use crate::common::pid::ProcessId;
 use crate::files::view::FaultPolicy;
 
@@ -47,6 +47,15 @@ pub(super) fn faults(text: &str) -> Option<FaultPolicy> {
     match text {
         "error" => Some(FaultPolicy::Error),
         "zero" => Some(FaultPolicy::Zero),
+        _ => None,
+    }
+}
+
+pub(super) fn audit(text: &str) -> Option<AuditSink> {
+    match text {
+        "stderr" => Some(AuditSink::Stderr),
+        "syslog" => Some(AuditSink::Syslog),
+        "journald" => Some(AuditSink::Journal),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ use crate::common::error::{Error, Result};
 use crate::target::mapping::AddressSpace;
 use crate::target::{
     Credentials, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
+    Program,
 };
 
 /// One program of a fake process.
@@ -154,6 +155,16 @@ impl ProcessSource for FakeSource {
     /// The user 0 is the one who has mounted.
     fn credentials(&self, _thread: u32, uid: u32, gid: u32) -> Result<Option<Credentials>> {
         Ok((uid != 0).then(|| Credentials::plain(uid, gid)))
+    }
+
+    fn program_of_thread(&self, tid: u32) -> Option<Program> {
+        let process = self.find(ProcessId::new(tid)?).ok()?;
+        let state = process.state.lock();
+        Some(Program {
+            pid: state.info.identity.pid,
+            command: state.info.command.clone(),
+            executable: b"/usr/bin/fake".to_vec(),
+        })
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {

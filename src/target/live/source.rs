@@ -1,5 +1,6 @@
 //! The processes of this system.
 
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
 use crate::target::{
     Activity, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity, ProcessInfo,
-    ProcessSource,
+    ProcessSource, Program,
 };
 
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
@@ -243,18 +244,34 @@ impl ProcessSource for LiveSource {
         self.shared.own.of_caller(thread, uid, gid)
     }
 
-    fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
-        let pid = ProcessId::new(tid).ok_or(Error::NoEntry)?;
-        let process = Directory::new(pid.as_pid_t()).map_err(|_| Error::NoEntry)?;
-        // By hand: the crate's own parser stops at a thread name that is not UTF-8.
-        let mut status = process
-            .open_relative("status")
-            .map_err(|_| Error::NoEntry)?;
-        let status = read_whole(&mut status).map_err(|_| Error::NoEntry)?;
-        field(&status, b"Tgid:")
-            .and_then(ProcessId::parse)
-            .ok_or(Error::NoEntry)
+    fn program_of_thread(&self, tid: u32) -> Option<Program> {
+        let directory = thread(tid)?;
+        let mut command = read_whole(&mut directory.open_relative("comm").ok()?).ok()?;
+        command.pop_if(|last| *last == b'\n');
+        let executable = directory.exe().unwrap_or_default();
+        Some(Program {
+            pid: process_of(&directory)?,
+            command,
+            executable: executable.into_os_string().into_vec(),
+        })
     }
+
+    fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
+        let process = thread(tid).and_then(|directory| process_of(&directory));
+        process.ok_or(Error::NoEntry)
+    }
+}
+
+/// `/proc/TID` of a thread.
+fn thread(tid: u32) -> Option<Directory> {
+    Directory::new(ProcessId::new(tid)?.as_pid_t()).ok()
+}
+
+/// The process that a thread belongs to.
+fn process_of(thread: &Directory) -> Option<ProcessId> {
+    // By hand: the crate's own parser stops at a thread name that is not UTF-8.
+    let status = read_whole(&mut thread.open_relative("status").ok()?).ok()?;
+    field(&status, b"Tgid:").and_then(ProcessId::parse)
 }
 
 #[cfg(test)]

@@ -1,0 +1,217 @@
+//! The audit trail (`-o audit`): a line for each open, for each refusal, and for what each handle has written.
+//!
+//! A line is a word and fields `name=value`, so that people and programs read it alike; what somebody else has named is quoted,
+//! in printable ASCII. The fields go along as values of their own, for the journal. Bytes of memory are never in it.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Request;
+use crate::common::error::{Error, Result};
+use crate::files::{Access, Caller, Context, Node};
+
+/// The target of these lines in the log, by which they find their way.
+pub const AUDIT: &str = "procmemfs::audit";
+
+/// Who did something, to what: the fields that all lines about it begin with.
+#[derive(Debug)]
+pub(super) struct Trail {
+    fields: String,
+    writes: AtomicU64,
+    bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Trail {
+    fn new(context: &Context, caller: &Caller, node: &Node) -> Self {
+        let mut fields = format!("uid={} gid={}", caller.uid, caller.gid);
+        match context.program_of(caller) {
+            Some(program) => {
+                // A String takes whatever is written.
+                let _ = write!(
+                    fields,
+                    " pid={} comm={} exe={}",
+                    program.pid,
+                    quoted(&program.command),
+                    quoted(&program.executable)
+                );
+            }
+            None => {
+                let _ = write!(fields, " tid={}", caller.pid);
+            }
+        }
+        if let Some(info) = node.process() {
+            let executable = context.executable(info).unwrap_or_default();
+            let _ = write!(
+                fields,
+                " target={} target_uid={} target_comm={} target_exe={}",
+                info.identity.pid,
+                info.uid,
+                quoted(&info.command),
+                quoted(&executable)
+            );
+        }
+        let _ = write!(fields, " file={}", quoted(node.path().as_bytes()));
+        Self {
+            fields,
+            writes: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes note of a write through the handle.
+    pub(super) fn wrote(&self, outcome: &Result<usize>) {
+        match outcome {
+            Ok(bytes) => {
+                self.writes.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Says what was written through the handle, if anything, once.
+    pub(super) fn end(&self) {
+        let [writes, bytes, failures] = [&self.writes, &self.bytes, &self.failures]
+            .map(|count| count.swap(0, Ordering::Relaxed));
+        if writes + failures > 0 {
+            let Self { fields, .. } = self;
+            log::info!(
+                target: AUDIT,
+                audit_event = "written", audit_writes = writes, audit_bytes = bytes, audit_failures = failures;
+                "written {fields} writes={writes} bytes={bytes} failures={failures}"
+            );
+        }
+    }
+}
+
+/// Notes that `caller` has opened a file, or was not let, and what for; returns what to go on with.
+pub(super) fn opened<T>(
+    context: &Context,
+    caller: &Caller,
+    node: &Node,
+    access: Access,
+    outcome: &Result<T>,
+) -> Arc<Trail> {
+    let trail = Trail::new(context, caller, node);
+    let wanted = match (access.read, access.write) {
+        (true, true) => "read,write",
+        (false, true) => "write",
+        (_, false) => "read",
+    };
+    let verdict = verdict(outcome);
+    let fields = &trail.fields;
+    log::info!(
+        target: AUDIT,
+        audit_event = "open", audit_uid = caller.uid, audit_verdict = verdict.as_str();
+        "open {fields} access={wanted} verdict={verdict}"
+    );
+    Arc::new(trail)
+}
+
+/// Notes that a request other than an open was refused to its caller.
+pub(super) fn refused(context: &Context, request: &Request, node: Option<&Node>, error: &Error) {
+    let is_of_the_caller = matches!(error, Error::CallerDenied(_) | Error::UnknownCaller);
+    let Some(node) = node.filter(|_| is_of_the_caller) else {
+        return;
+    };
+    let trail = Trail::new(context, &request.caller, node);
+    let mut fields = trail.fields;
+    if let Some(name) = request.operation.name() {
+        let _ = write!(fields, " name={}", quoted(name.as_encoded_bytes()));
+    }
+    let operation = request.operation.counted().name();
+    let verdict = verdict(&Err::<(), _>(error.clone()));
+    log::info!(
+        target: AUDIT,
+        audit_event = operation, audit_uid = request.caller.uid, audit_verdict = verdict.as_str();
+        "{operation} {fields} verdict={verdict}"
+    );
+}
+
+/// What came of it: `granted`, or the error by its name.
+fn verdict<T>(outcome: &Result<T>) -> String {
+    match outcome {
+        Ok(_) => "granted".to_owned(),
+        Err(error) => format!("{:?}", error.errno()),
+    }
+}
+
+/// Bytes that somebody else has chosen, as one word: quoted, and in printable ASCII.
+fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Operation;
+    use crate::server::file_system::tests::bench;
+    use crate::target::fake::FakeProcess;
+
+    #[test]
+    fn what_others_have_named_is_one_word_on_one_line() {
+        for (name, expected) in [
+            (&b"nginx"[..], r#""nginx""#),
+            (b"a \"b\" c=d", r#""a \"b\" c=d""#),
+            (b"x\n\x1b[31m\xff\\", r#""x\n\x1b[31m\xff\\""#),
+            (b"", r#""""#),
+        ] {
+            assert_eq!(quoted(name), expected);
+        }
+    }
+
+    #[test]
+    fn a_trail_names_who_and_what() {
+        let bench = bench();
+        let process = FakeProcess::new(8, b"x uid=0\ny");
+        process.set_maps(b"10000-12000 rw-p 00000000 00:00 0 [heap]\n");
+        bench.source.add(process);
+        let entry = bench.find("mem/8").unwrap();
+        let node = bench.fs.node(entry.inode).unwrap();
+        let caller = Caller {
+            pid: 7,
+            uid: 1001,
+            gid: 1002,
+        };
+        let context = bench.fs.context();
+        let trail = Trail::new(context, &caller, &node);
+        assert_eq!(
+            trail.fields,
+            r#"uid=1001 gid=1002 pid=7 comm="my prog" exe="/usr/bin/fake" target=8 target_uid=1000 target_comm="x uid=0\ny" target_exe="/usr/bin/fake" file="mem/8""#
+        );
+        let unknown = Caller { pid: 99, ..caller };
+        let trail = Trail::new(context, &unknown, &Node::ROOT);
+        assert_eq!(trail.fields, r#"uid=1001 gid=1002 tid=99 file=".""#);
+    }
+
+    #[test]
+    fn writes_are_counted_and_told_once() {
+        let bench = bench();
+        let trail = Trail::new(bench.fs.context(), &Caller::default(), &Node::ROOT);
+        trail.wrote(&Ok(5));
+        trail.wrote(&Ok(7));
+        trail.wrote(&Err(Error::PastEnd));
+        let counts = |trail: &Trail| {
+            [&trail.writes, &trail.bytes, &trail.failures]
+                .map(|count| count.load(Ordering::Relaxed))
+        };
+        assert_eq!(counts(&trail), [2, 12, 1]);
+        trail.end();
+        assert_eq!(counts(&trail), [0; 3]);
+        let operation = Operation::Change {
+            inode: crate::server::inodes::ROOT,
+        };
+        // Not of the caller: no line, and no panic.
+        refused(
+            bench.fs.context(),
+            &Request::of(operation),
+            None,
+            &Error::PastEnd,
+        );
+    }
+}
