@@ -219,6 +219,9 @@ fn as_the_kernel_does(operation: u32, body: &mut [u8]) {
     const IOCTL: u32 = 39;
 
     let length = body.len() as u32;
+    // After the name and its NUL.
+    let name_end = body.iter().skip(8).position(|byte| *byte == 0);
+    let value = name_end.map_or(0, |at| length - 9 - at as u32);
     let mut set = |at: usize, with: &dyn Fn(u32) -> u32| {
         if let Some(number) = body.get_mut(at..at + 4) {
             let given = u32::from_le_bytes((&*number).try_into().unwrap_or_default());
@@ -228,8 +231,7 @@ fn as_the_kernel_does(operation: u32, body: &mut [u8]) {
     match operation {
         WRITE => set(16, &|_| length.saturating_sub(40)),
         IOCTL => set(24, &|_| length.saturating_sub(32)),
-        // The name and its NUL come before the value.
-        SETXATTR => set(0, &|given| given % 8),
+        SETXATTR => set(0, &|_| value),
         SETATTR => {
             for nanoseconds in [56, 60, 64] {
                 set(nanoseconds, &|given| given % 1_000_000_000);
