@@ -14,7 +14,7 @@ use super::*;
 enum Page {
     Absent,
     Present,
-    ZeroPage,
+    Zeros,
     /// Told by the scan itself (since Linux 6.15), and not.
     Guard(bool),
     Swapped,
@@ -30,7 +30,7 @@ enum Page {
 const PAGES: [Page; 11] = [
     Page::Absent,
     Page::Present,
-    Page::ZeroPage,
+    Page::Zeros,
     Page::Guard(true),
     Page::Guard(false),
     Page::Swapped,
@@ -47,7 +47,7 @@ impl Page {
         match self {
             Self::Absent => 0,
             Self::Present => PRESENT,
-            Self::ZeroPage => PRESENT | ZERO_PAGE,
+            Self::Zeros => PRESENT | ZERO_PAGE,
             Self::Guard(true) => SWAPPED | GUARD,
             _ => SWAPPED,
         }
@@ -60,7 +60,7 @@ impl Page {
         let marker = |flags: u64| NOT_PRESENT | 31 | flags << 5;
         match self {
             Self::Absent | Self::Migrating => 0,
-            Self::Present | Self::ZeroPage => 1 << 63 | 0x1234,
+            Self::Present | Self::Zeros => 1 << 63 | 0x1234,
             Self::Guard(_) => marker(4) | 1 << 58,
             Self::Swapped => NOT_PRESENT | 2 | 77 << 5,
             Self::HiddenSwap => NOT_PRESENT,
@@ -74,8 +74,8 @@ impl Page {
     fn state(self, by_scan: bool) -> Option<EntryState> {
         match self {
             Self::Absent | Self::WriteProtectMarker => None,
-            Self::ZeroPage if by_scan => Some(EntryState::ZeroPage),
-            Self::Present | Self::ZeroPage => Some(EntryState::Present),
+            Self::Zeros if by_scan => Some(EntryState::ZeroPage),
+            Self::Present | Self::Zeros => Some(EntryState::Present),
             Self::Guard(_) | Self::PoisonMarker => Some(EntryState::Unreadable),
             Self::Swapped | Self::HiddenSwap => Some(EntryState::Swapped),
             Self::HiddenMarker => Some(EntryState::MaybeSwapped),
