@@ -6,6 +6,9 @@
 
 pub mod common;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod mount;
 mod server;
 pub mod target;

@@ -124,11 +124,17 @@ impl FileSystem {
         self.inodes.number(node)
     }
 
+    /// How many inodes the kernel holds, the root included, and how many handles.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.inodes.len(), self.handles.len())
+    }
+
     /// The node of a number.
     ///
     /// # Errors
     /// `NoEntry`.
-    pub(super) fn node(&self, inode: Inode) -> Result<Node> {
+    pub(crate) fn node(&self, inode: Inode) -> Result<Node> {
         self.inodes.get(inode)
     }
 

@@ -128,6 +128,12 @@ impl HandleTable {
         Some(handle)
     }
 
+    /// How many are open.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn len(&self) -> usize {
+        self.open.read().len()
+    }
+
     /// Whether any handle is on this process.
     pub(super) fn uses(&self, process: &Arc<OpenProcess>) -> bool {
         let is_of = |file: &FileHandle| {

@@ -24,6 +24,14 @@ pub(crate) trait Invalidate: Send + 'static {
     fn invalidate_attributes(&self, inode: Inode) -> io::Result<()>;
 }
 
+/// A kernel that keeps nothing.
+#[cfg(any(test, feature = "fuzzing"))]
+impl Invalidate for () {
+    fn invalidate_attributes(&self, _inode: Inode) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Inodes that may wait to be told: each is that of a file that somebody has open, and is there once.
 const MOST_INODES: usize = 1 << 16;
 
@@ -160,6 +168,13 @@ impl InvalidationQueue {
                 }
             })
             .map(drop)
+    }
+
+    /// Tells the kernel what there is to tell by now.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn tell(&self, kernel: &impl Invalidate) {
+        let batch = std::mem::take(&mut self.0.pending.lock().batch);
+        batch.invalidate(kernel);
     }
 
     /// What there is to tell; waits for it. `None` at the end.

@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OptionError {
     /// Not an option of ours or of mount(8).
-    #[error("unknown option '{name}'{}: see procmemfs --help", suggested(.suggestion))]
+    #[error("unknown option '{}'{}: see procmemfs --help", one_line(.name), suggested(.suggestion))]
     Unknown {
         /// The option.
         name: String,
@@ -14,7 +14,7 @@ pub enum OptionError {
         suggestion: Option<&'static str>,
     },
     /// A value is missing or is not of its kind.
-    #[error("option {name}={value}: needs {wanted}")]
+    #[error("option {name}={}: needs {wanted}", one_line(.value))]
     Value {
         /// The option.
         name: &'static str,
@@ -24,13 +24,16 @@ pub enum OptionError {
         wanted: &'static str,
     },
     /// A value where none belongs.
-    #[error("option {name} takes no value")]
+    #[error("option {} takes no value", one_line(.name))]
     NoValue {
         /// The option.
         name: String,
     },
     /// A double quote without its second one.
-    #[error("option {option}: its double quote is not closed: add one where the value ends")]
+    #[error(
+        "option {}: its double quote is not closed: add one where the value ends",
+        one_line(.option)
+    )]
     Quote {
         /// The option and all that follows.
         option: String,
@@ -51,6 +54,18 @@ pub enum OptionError {
         "option remount: a mount cannot be changed: unmount it, and mount it again with other options"
     )]
     Remount,
+}
+
+/// Without what ends a line or moves the cursor of a terminal.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => line.extend(letter.escape_default()),
+            false => line.push(letter),
+        }
+    }
+    line
 }
 
 fn suggested(suggestion: &Option<&'static str>) -> String {

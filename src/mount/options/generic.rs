@@ -82,7 +82,7 @@ impl GenericOptions {
     }
 
     /// What is shown as the mount's source.
-    pub(in crate::mount) fn source(&self) -> &str {
+    pub(crate) fn source(&self) -> &str {
         &self.source
     }
 
@@ -92,7 +92,7 @@ impl GenericOptions {
     }
 
     /// What the kernel's file system and its security modules are told beside.
-    pub(in crate::mount) fn kernel(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn kernel(&self) -> impl Iterator<Item = String> {
         let max_read = self.max_read.map(|bytes| format!("max_read={bytes}"));
         let contexts = self.contexts.iter();
         max_read

@@ -216,7 +216,7 @@ impl MountConfig {
     }
 
     /// The flags of mount(2).
-    pub(super) fn flags(&self) -> MsFlags {
+    pub(crate) fn flags(&self) -> MsFlags {
         let mut flags = self.generic.flags();
         flags.set(MsFlags::MS_RDONLY, self.mode == Mode::ReadOnly);
         flags
@@ -230,7 +230,7 @@ impl MountConfig {
     }
 
     /// What `fusermount3 -o` is given.
-    pub(super) fn for_helper(&self) -> String {
+    pub(crate) fn for_helper(&self) -> String {
         let mut list = self.generic.for_helper();
         if self.mode == Mode::ReadOnly {
             list.push_str(",ro");

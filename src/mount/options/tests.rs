@@ -131,6 +131,18 @@ fn a_bad_option_is_named_with_what_would_be_taken() {
         ),
         ("write=1", "option write takes no value"),
         (
+            "no\nline",
+            "unknown option 'no\\nline': see procmemfs --help",
+        ),
+        (
+            "cache_ttl=1\n\x1b[s",
+            "option cache_ttl=1\\n\\u{1b}[s: needs a time such as 100ms, 2s or 0",
+        ),
+        (
+            "fsname=\"a\tb",
+            "option fsname=\"a\\tb: its double quote is not closed: add one where the value ends",
+        ),
+        (
             "wirte",
             "unknown option 'wirte', did you mean 'write'?: see procmemfs --help",
         ),

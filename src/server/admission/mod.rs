@@ -322,6 +322,12 @@ impl Admission {
         self.state.lock().stuck(|_| true)
     }
 
+    /// Whether nobody holds a permit, works or waits.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state.lock().is_idle()
+    }
+
     /// The room there is for one more call in `target`. Where others take some of it, it is
     /// made sure, without the lock, that they wait for the same process.
     fn capacity(&self, mut target: Target) -> (MutexGuard<'_, State>, Target, Capacity) {

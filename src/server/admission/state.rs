@@ -233,6 +233,13 @@ impl State {
         answered
     }
 
+    /// Whether nobody holds a permit, works or waits.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn is_idle(&self) -> bool {
+        let threads = self.serving + self.workers + self.sweepers;
+        threads == 0 && self.inside.is_empty() && self.waiting.is_empty() && self.queued_bytes == 0
+    }
+
     /// Whether all is counted; debug builds check it.
     fn check(&self) {
         let mut waiting = self.waiting.iter();

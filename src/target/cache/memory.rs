@@ -178,8 +178,10 @@ impl CachedMemory {
                 self.cache.add(self.space, epoch, pages.address, read);
             }
             let skipped = segment.address.since(pages.address) as usize;
-            let useful = read.len().saturating_sub(skipped).min(segment.buffer.len());
-            segment.buffer[..useful].copy_from_slice(&read[skipped..][..useful]);
+            // Nothing of a segment that the read did not come to, or of one without a byte.
+            let read = read.get(skipped..).unwrap_or_default();
+            let useful = read.len().min(segment.buffer.len());
+            segment.buffer[..useful].copy_from_slice(&read[..useful]);
             done += useful;
             if useful < segment.buffer.len() {
                 break;

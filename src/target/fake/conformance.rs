@@ -77,6 +77,12 @@ pub(crate) fn check(memory: &dyn ProcessMemory, layout: &Layout) {
         "and nothing after it counts"
     );
     assert_eq!(
+        read(memory, &[(*start, 4), (hole.plus(9), 4)]).unwrap(),
+        first[..4],
+        "wherever in its page it begins"
+    );
+    assert_eq!(read(memory, &[(hole.plus(9), 0)]).unwrap(), []);
+    assert_eq!(
         read(memory, &[(hole, 4), (*start, 4)]),
         Err(Error::Unreachable(hole))
     );

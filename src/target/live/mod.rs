@@ -22,6 +22,15 @@ mod vm;
 mod vma;
 mod yama;
 
+/// Parsers of what the kernel tells, for the fuzzer.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod parsers {
+    pub(crate) use super::mounts::{MountPoint, parse as mountinfo_line};
+    pub(crate) use super::pagemap::fuzzing::check as check_pagemap;
+    pub(crate) use super::smaps::Smaps;
+    pub(crate) use super::task::Stat;
+}
+
 pub use kernel::{Feature, Kernel, ProcFault};
 pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;

@@ -110,7 +110,7 @@ pub(crate) fn mount_of(path: &Path) -> io::Result<Option<MountPoint>> {
 }
 
 /// Reads a line: ID, parent, device, root, mount point, options, any number of optional fields, `-`, type, ...
-fn parse(line: &[u8]) -> Option<MountPoint> {
+pub(crate) fn parse(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = decimal(fields.next()?)?;
     let _parent = fields.next()?;

@@ -19,19 +19,19 @@ const COST_FACTOR: u32 = 10;
 
 /// One mapping, by its lines in `smaps`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct VmaDetails {
-    pub(super) range: AddressRange,
+pub(crate) struct VmaDetails {
+    pub(crate) range: AddressRange,
     /// Pages of it that are in swap, in bytes.
-    pub(super) swapped: u64,
+    pub(crate) swapped: u64,
     /// Memory of a device: `io` (`VM_IO`) or `pf` (`VM_PFNMAP`).
-    pub(super) is_device: bool,
+    pub(crate) is_device: bool,
     /// A `userfaultfd` fills in its absent pages: `um` (missing) or `ui` (minor).
-    pub(super) is_lazy: bool,
+    pub(crate) is_lazy: bool,
 }
 
 /// All mappings of a process, lowest address first.
 #[derive(Debug, Default)]
-pub(super) struct Smaps(Vec<VmaDetails>);
+pub(crate) struct Smaps(Vec<VmaDetails>);
 
 impl Smaps {
     /// Reads all of it.
@@ -48,12 +48,13 @@ impl Smaps {
     }
 
     /// The mapping at an address.
-    pub(super) fn at(&self, address: Address) -> Option<&VmaDetails> {
+    pub(crate) fn at(&self, address: Address) -> Option<&VmaDetails> {
         let index = self.0.partition_point(|vma| vma.range.end() <= address);
         self.0.get(index).filter(|vma| vma.range.contains(address))
     }
 
-    fn line(&mut self, line: &[u8]) {
+    /// Takes the next line in, without its newline.
+    pub(crate) fn line(&mut self, line: &[u8]) {
         if let Some(flags) = line.strip_prefix(b"VmFlags:") {
             let has = |wanted: [&[u8]; 2]| {
                 flags
@@ -66,7 +67,7 @@ impl Smaps {
             }
         } else if let Some(amount) = line.strip_prefix(b"Swap:") {
             if let Some(vma) = self.0.last_mut() {
-                vma.swapped = kib(amount).unwrap_or(0) * 1024;
+                vma.swapped = kib(amount).unwrap_or(0).saturating_mul(1024);
             }
         } else if let Some(range) = range_of(line) {
             self.0.push(VmaDetails {
@@ -168,5 +169,13 @@ VmFlags: rd pf\n";
         assert_eq!(at(0x8fff).unwrap().swapped, 0);
         assert_eq!(at(0x8fff).unwrap().range, range(0x6000, 0x9000));
         assert_eq!([at(0), at(0x2000), at(0x9000)], [None; 3]);
+    }
+
+    #[test]
+    fn no_amount_is_too_large() {
+        let mut smaps = Smaps::default();
+        smaps.line(b"1000-2000 rw-p 00000000 00:00 0");
+        smaps.line(b"Swap: 18446744073709551615 kB");
+        assert_eq!(smaps.at(Address::new(0x1000)).unwrap().swapped, u64::MAX);
     }
 }

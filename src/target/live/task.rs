@@ -199,14 +199,14 @@ fn statm_fields(directory: &Process) -> Option<[u64; 4]> {
 
 /// What `stat` says of a thread, alive or dead (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
-    is_dead: bool,
-    parent: u64,
-    flags: u64,
-    threads: u64,
-    start_time: u64,
-    size: u64,
-    layout: [u64; 2],
+pub(crate) struct Stat {
+    pub(crate) is_dead: bool,
+    pub(crate) parent: u64,
+    pub(crate) flags: u64,
+    pub(crate) threads: u64,
+    pub(crate) start_time: u64,
+    pub(crate) size: u64,
+    pub(crate) layout: [u64; 2],
 }
 
 impl Stat {
@@ -218,7 +218,7 @@ impl Stat {
 
     /// By hand, since each read of a target's memory ends with this: to parse all of the fields
     /// takes as long as the kernel takes to write them.
-    fn parse(stat: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(stat: &[u8]) -> Option<Self> {
         // The command may hold anything, `)` and blanks included.
         let command_end = stat.iter().rposition(|byte| *byte == b')')?;
         // The third field is the first one after it; they are counted as in proc_pid_stat(5).

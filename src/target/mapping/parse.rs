@@ -37,6 +37,8 @@ pub(super) enum Fault {
     NotANumber(&'static str),
     #[error("the range ends before it starts")]
     Inverted,
+    #[error("the range holds no byte")]
+    Empty,
     #[error("unknown protection")]
     Protection,
 }
@@ -86,8 +88,13 @@ pub(super) fn line(line: &[u8], recent: &mut Recent) -> Result<Mapping, Fault> {
     } else {
         AccessibleLength::Whole
     };
+    let range = AddressRange::new(Address::new(start), Address::new(end)).ok_or(Fault::Inverted)?;
+    // Two that begin at one address could not be told apart.
+    if range.is_empty() {
+        return Err(Fault::Empty);
+    }
     Ok(Mapping {
-        range: AddressRange::new(Address::new(start), Address::new(end)).ok_or(Fault::Inverted)?,
+        range,
         offset,
         accessible,
         object: recent.object(device, inode, &path, deleted),
@@ -175,38 +182,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzzing::written;
     use crate::target::mapping::AddressSpace;
 
     fn line(line: &[u8]) -> Result<Mapping, Fault> {
         super::line(line, &mut Recent::default())
-    }
-
-    /// The kernel's `show_map_vma`.
-    fn written(mapping: &Mapping) -> Vec<u8> {
-        let mut text = format!(
-            "{:08x}-{:08x} {} {:08x} {:02x}:{:02x} {} ",
-            mapping.range.start().get(),
-            mapping.range.end().get(),
-            mapping.protection,
-            mapping.offset,
-            mapping.device().major,
-            mapping.device().minor,
-            mapping.inode()
-        )
-        .into_bytes();
-        if !mapping.path().is_empty() {
-            text.resize(text.len().max(73), b' ');
-            for byte in mapping.path() {
-                match byte {
-                    b'\n' => text.extend_from_slice(b"\\012"),
-                    _ => text.push(*byte),
-                }
-            }
-        }
-        if mapping.is_deleted() {
-            text.extend_from_slice(DELETED);
-        }
-        text
     }
 
     prop_compose! {
@@ -304,6 +284,7 @@ mod tests {
         let error = AddressSpace::parse(b"1000-2000 rw-p 0 00:00 0\nnonsense\n").unwrap_err();
         assert!(error.to_string().starts_with("line 2 of maps:"), "{error}");
         assert_eq!(line(b"2000-1000 rw-p 0 00:00 0"), Err(Fault::Inverted));
+        assert_eq!(line(b"1000-1000 rw-p 0 00:00 0"), Err(Fault::Empty));
         assert_eq!(line(b"1000-2000 rwqp 0 00:00 0"), Err(Fault::Protection));
     }
 

@@ -3,6 +3,8 @@
 //! Neither touches a page. See `Documentation/admin-guide/mm/pagemap.rst`.
 
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 use std::cell::RefCell;
 use std::fs::File;
