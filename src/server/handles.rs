@@ -131,7 +131,7 @@ impl HandleTable {
     /// How many are open.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
-        self.open.read().len()
+        self.open.read().handles.len()
     }
 
     /// Whether any handle is on this process.
