@@ -14,11 +14,13 @@ mod cache;
 mod calls;
 mod cli;
 mod clients;
+mod confined;
 mod daemon;
 mod differential;
 mod directories;
 mod edges;
 mod fsx;
+mod hardening;
 mod harmless;
 mod host;
 mod hostile;
@@ -30,6 +32,7 @@ mod namespace;
 mod options;
 mod plain;
 mod promises;
+mod protection;
 mod read;
 mod runtimes;
 mod scan;
@@ -73,6 +76,9 @@ fn main() {
         cli::tests(),
         calls::tests(),
         clients::tests(),
+        confined::tests(),
+        hardening::tests(),
+        protection::tests(),
         directories::tests(),
         daemon::tests(),
         host::tests(),

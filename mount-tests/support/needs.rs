@@ -27,6 +27,8 @@ pub(crate) enum Need {
     PlainUser,
     /// The file system exerciser.
     Fsx,
+    /// Cores go into files of the directory in which a process runs.
+    CoreFiles,
 }
 
 impl Need {
@@ -56,6 +58,12 @@ impl Need {
                 let tools = ["setpriv", "unshare", "fusermount3"];
                 let possible = is_root() && tools.iter().all(|name| tool(name).is_some());
                 (!possible).then(|| "root, `setpriv`, `unshare` and `fusermount3`".into())
+            }
+            Self::CoreFiles => {
+                let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern");
+                let is_name = pattern.is_ok_and(|pattern| !pattern.starts_with(['|', '/', '@']));
+                let text = "a core_pattern that is a plain name (sysctl kernel.core_pattern=core)";
+                (!is_name).then(|| text.into())
             }
             Self::Fsx => fsx()
                 .is_none()

@@ -3,6 +3,7 @@
 mod attach;
 mod detach;
 mod error;
+mod hardening;
 mod helper;
 mod options;
 mod point;
@@ -19,10 +20,12 @@ use fuser::{Config, Session, SessionACL};
 use parking_lot::Mutex;
 
 pub use error::MountError;
+pub use hardening::{HardeningError, UnknownCalls, missing_capabilities};
 pub use options::{GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
+use hardening::{Duties as Needs, harden};
 
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;
@@ -63,6 +66,7 @@ pub struct Mount {
     fs: Arc<FileSystem>,
     admission: Arc<Admission>,
     attached: Arc<Attached>,
+    writes: bool,
 }
 
 impl Prepared {
@@ -77,11 +81,7 @@ impl Prepared {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
             touch: config.touch,
-            without: config
-                .without_scan
-                .then_some(Feature::PagemapScan)
-                .into_iter()
-                .collect(),
+            without: config.without.clone(),
         };
         // Before anything else is asked of `/proc`.
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -123,6 +123,11 @@ impl Prepared {
         })
     }
 
+    /// Whether the kernel has the feature.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.source.kernel().has(feature)
+    }
+
     /// Mounts. No thread is started yet, so that the caller may still `fork`;
     /// whoever comes to the mount meanwhile waits.
     ///
@@ -148,6 +153,7 @@ impl Prepared {
             fs: self.fs,
             admission: self.admission,
             attached: Arc::new(attached),
+            writes: self.config.mode == Mode::Write,
         })
     }
 }
@@ -168,6 +174,22 @@ impl Mount {
     /// Where this program cannot be run again, or the kernel gives mounts no numbers of their own.
     pub fn supervise(&self) -> io::Result<()> {
         self.attached.supervise()
+    }
+
+    /// Gives up what this process does not need any more to serve and to unmount: capabilities, new ones, system
+    /// calls, and that others of this user may look at its memory. To be called by the first thread,
+    /// after [`supervise`](Self::supervise), while there is no other one; it holds for the whole process.
+    ///
+    /// # Errors
+    /// Where `unknown_calls` asks for a filter by all means and there is none.
+    pub fn harden(&self, unknown_calls: UnknownCalls) -> Result<(), HardeningError> {
+        harden(&Needs {
+            writes: self.writes,
+            judges_callers: false,
+            unmounts_by_helper: !self.attached.is_direct(),
+            serves: true,
+            unknown_calls,
+        })
     }
 
     /// Starts the threads that answer.

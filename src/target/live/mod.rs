@@ -11,6 +11,7 @@ mod pinned;
 mod probe;
 mod process;
 mod resolver;
+mod security_modules;
 mod smaps;
 mod source;
 mod task;
@@ -23,6 +24,7 @@ pub use kernel::{Feature, Kernel, ProcFault};
 pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;
 pub use process::SourceOptions;
+pub(crate) use security_modules::security_module_hint;
 pub use source::LiveSource;
 pub(crate) use task::own_activity;
 
