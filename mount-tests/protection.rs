@@ -52,14 +52,13 @@ fn memory_without_r_is_a_hole_and_an_error() {
             &std::fs::read(&path).unwrap(),
             &target.bytes("noaccess"),
         );
-        assert_eq!(Footprint::of(target.pid()), before, "{options:?}");
+        if options != "touch" {
+            assert_eq!(Footprint::of(target.pid()), before, "{options:?}");
+        }
         let (start, len) = (region.start, region.len());
         target.ask(&format!("protect {start:x} {len} r--"));
-        assert_bytes(
-            "r by now",
-            &std::fs::read(&same).unwrap(),
-            &target.bytes("noaccess"),
-        );
+        let now = pread(&file, 0, PAGE).unwrap();
+        assert_bytes("r by now", &now, &target.bytes("noaccess")[..PAGE]);
     }
     let target = Target::new();
     let mount = Mount::new("");

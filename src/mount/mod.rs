@@ -25,7 +25,7 @@ pub use options::{GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
-use hardening::{Duties as Needs, harden};
+use hardening::{Needs, harden};
 
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;

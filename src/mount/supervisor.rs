@@ -22,7 +22,7 @@ use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::detach;
-use super::hardening::{Duties, UnknownCalls, harden, may_unmount};
+use super::hardening::{Needs, UnknownCalls, harden, may_unmount};
 use crate::target::live::unique_id;
 
 /// How the program is told to be a supervisor: number of the daemon, of the mount's device, of the
@@ -99,10 +99,10 @@ impl Supervisor {
         let told = Signal::SIGUSR1;
         set_pdeathsig(told)?;
         // That signal stays set where capabilities are only taken away (`commit_creds` in `kernel/cred.c`).
-        harden(&Duties {
+        harden(&Needs {
             unmounts_by_helper: !may_unmount(),
             unknown_calls: UnknownCalls::from_environment().unwrap_or_default(),
-            ..Duties::default()
+            ..Needs::default()
         })
         .map_err(io::Error::other)?;
         // It may have ended before it was asked for.

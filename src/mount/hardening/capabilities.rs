@@ -7,7 +7,7 @@ use rustix::thread::{
     clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
 };
 
-use super::Duties;
+use super::Needs;
 
 /// What ends a mount: umount2(2), on a path that leads through directories of others.
 const UNMOUNTING: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_READ_SEARCH);
@@ -24,13 +24,13 @@ const WRITING: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 /// To become a caller and to come back.
 const JUDGING: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
 
-/// What is needed for `duties`, where it is there.
-fn needed(duties: &Duties) -> CapabilitySet {
+/// What is needed for `needs`, where it is there.
+fn needed(needs: &Needs) -> CapabilitySet {
     let mut needed = UNMOUNTING;
-    if duties.serves {
+    if needs.serves {
         needed |= READING;
-        needed.set(WRITING, duties.writes);
-        needed.set(JUDGING, duties.judges_callers);
+        needed.set(WRITING, needs.writes);
+        needed.set(JUDGING, needs.judges_callers);
     }
     needed
 }
@@ -40,12 +40,12 @@ fn needed(duties: &Duties) -> CapabilitySet {
 /// Without `SYS_PTRACE` a process may read those alone whose permitted capabilities are among its own, effective ones
 /// for what it opens and permitted ones for what it copies (`cap_ptrace_access_check` in `security/commoncap.c`): a daemon
 /// that reads memory then keeps what it has.
-fn reduced(sets: CapabilitySets, duties: &Duties) -> CapabilitySets {
-    let needed = needed(duties);
-    let compares = duties.serves && !sets.effective.contains(CapabilitySet::SYS_PTRACE);
+fn reduced(sets: CapabilitySets, needs: &Needs) -> CapabilitySets {
+    let needed = needed(needs);
+    let compares = needs.serves && !sets.effective.contains(CapabilitySet::SYS_PTRACE);
     let (effective, permitted) = match compares {
         true => (sets.effective, sets.permitted),
-        false if duties.judges_callers => (sets.effective & needed, sets.permitted),
+        false if needs.judges_callers => (sets.effective & needed, sets.permitted),
         false => (sets.effective & needed, sets.permitted & needed),
     };
     CapabilitySets {
@@ -55,16 +55,16 @@ fn reduced(sets: CapabilitySets, duties: &Duties) -> CapabilitySets {
     }
 }
 
-/// Keeps the capabilities that `duties` need, and passes none on to other programs.
+/// Keeps the capabilities that `needs` need, and passes none on to other programs.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub(super) fn reduce(duties: &Duties) -> io::Result<()> {
+pub(super) fn reduce(needs: &Needs) -> io::Result<()> {
     let sets = capabilities(None)?;
-    let reduced = reduced(sets, duties);
+    let reduced = reduced(sets, needs);
     clear_ambient_capability_set()?;
     // What `fusermount3` gets from its file is cut by this, too; and it takes a capability that goes with the others.
-    if !duties.unmounts_by_helper && sets.effective.contains(CapabilitySet::SETPCAP) {
+    if !needs.unmounts_by_helper && sets.effective.contains(CapabilitySet::SETPCAP) {
         bound(reduced.permitted)?;
     }
     set_capabilities(None, reduced)?;
@@ -155,10 +155,10 @@ mod tests {
         }
     }
 
-    fn serving() -> Duties {
-        Duties {
+    fn serving() -> Needs {
+        Needs {
             serves: true,
-            ..Duties::default()
+            ..Needs::default()
         }
     }
 
@@ -169,12 +169,12 @@ mod tests {
         assert_eq!(kept.effective, reading);
         assert_eq!(kept.permitted, reading);
         assert!(kept.inheritable.is_empty());
-        let writes = Duties {
+        let writes = Needs {
             writes: true,
             ..serving()
         };
         assert_eq!(reduced(sets(ALL), &writes).permitted, reading | WRITING);
-        let supervisor = reduced(sets(ALL), &Duties::default());
+        let supervisor = reduced(sets(ALL), &Needs::default());
         assert_eq!(supervisor.permitted, UNMOUNTING);
     }
 
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn who_judges_callers_keeps_what_they_may_have() {
-        let judging = Duties {
+        let judging = Needs {
             judges_callers: true,
             ..serving()
         };
@@ -204,7 +204,7 @@ mod tests {
         let kept = reduced(sets(container), &serving());
         assert_eq!((kept.effective, kept.permitted), (container, container));
         assert!(kept.inheritable.is_empty());
-        let supervisor = reduced(sets(container), &Duties::default());
+        let supervisor = reduced(sets(container), &Needs::default());
         assert_eq!(supervisor.permitted, UNMOUNTING);
     }
 

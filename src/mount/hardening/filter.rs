@@ -14,7 +14,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use super::{Duties, UnknownCalls};
+use super::{Needs, UnknownCalls};
 
 /// A table of calls.
 type Calls = &'static [u32];
@@ -146,22 +146,22 @@ const PRCTL: [u32; 3] = [PR_GET_NAME, PR_SET_NAME, PR_SET_VMA];
 ///
 /// # Errors
 /// In words, why there is none.
-pub(super) fn install(duties: &Duties) -> Result<(), String> {
-    let unknown = match duties.unknown_calls {
+pub(super) fn install(needs: &Needs) -> Result<(), String> {
+    let unknown = match needs.unknown_calls {
         UnknownCalls::Refused => SeccompAction::Errno(Errno::ENOSYS as u32),
         UnknownCalls::Fatal => SeccompAction::KillProcess,
         UnknownCalls::Allowed => return Ok(()),
     };
-    let program = program(&tables(duties), unknown).map_err(|error| error.to_string())?;
+    let program = program(&tables(needs), unknown).map_err(|error| error.to_string())?;
     seccompiler::apply_filter(&program).map_err(|error| error.to_string())
 }
 
-fn tables(duties: &Duties) -> Vec<Calls> {
+fn tables(needs: &Needs) -> Vec<Calls> {
     let mut tables = vec![FILES, OLDER, OURSELVES, MOUNTS];
-    if duties.serves {
+    if needs.serves {
         tables.push(SERVING);
     }
-    if duties.judges_callers {
+    if needs.judges_callers {
         tables.push(JUDGING);
     }
     tables
@@ -196,22 +196,22 @@ mod tests {
 
     use super::*;
 
-    fn duties() -> Duties {
-        Duties {
+    fn needs() -> Needs {
+        Needs {
             serves: true,
-            ..Duties::default()
+            ..Needs::default()
         }
     }
 
-    fn has(duties: &Duties, call: u32) -> bool {
-        tables(duties).concat().contains(&call)
+    fn has(needs: &Needs, call: u32) -> bool {
+        tables(needs).concat().contains(&call)
     }
 
     #[test]
     fn each_call_is_listed_once_and_none_starts_a_program() {
-        let judging = Duties {
+        let judging = Needs {
             judges_callers: true,
-            ..duties()
+            ..needs()
         };
         let mut all = tables(&judging).concat();
         let number = all.len();
@@ -235,14 +235,14 @@ mod tests {
 
     #[test]
     fn who_does_not_need_a_call_does_not_have_it() {
-        let supervisor = Duties::default();
+        let supervisor = Needs::default();
         assert!(has(&supervisor, nr::__NR_umount2));
         assert!(!has(&supervisor, nr::__NR_process_vm_readv));
-        assert!(has(&duties(), nr::__NR_process_vm_readv));
-        assert!(!has(&duties(), nr::__NR_setfsuid));
-        let judging = Duties {
+        assert!(has(&needs(), nr::__NR_process_vm_readv));
+        assert!(!has(&needs(), nr::__NR_setfsuid));
+        let judging = Needs {
             judges_callers: true,
-            ..duties()
+            ..needs()
         };
         assert!(has(&judging, nr::__NR_setfsuid));
     }
@@ -252,7 +252,7 @@ mod tests {
     fn what_is_not_listed_is_refused_as_by_an_older_kernel() {
         let filtered = std::thread::spawn(|| {
             assert!(getpgid(None).is_ok());
-            install(&duties()).unwrap();
+            install(&needs()).unwrap();
             assert_eq!(getpgid(None), Err(rustix::io::Errno::NOSYS));
             assert_eq!(
                 nix::sys::socket::socket(
@@ -270,6 +270,9 @@ mod tests {
             let other = std::thread::Builder::new().name("named".to_owned());
             let read = other.spawn(|| std::fs::read("/proc/self/status").unwrap());
             assert!(!read.unwrap().join().unwrap().is_empty());
+            // What a panic shows.
+            let trace = std::backtrace::Backtrace::force_capture().to_string();
+            assert!(trace.contains("what_is_not_listed_is_refused"), "{trace}");
         });
         filtered.join().unwrap();
     }

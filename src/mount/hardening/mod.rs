@@ -72,7 +72,7 @@ impl UnknownCalls {
 
 /// What a process still has to do.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Duties {
+pub(super) struct Needs {
     /// Whether it writes to the memory of others.
     pub(super) writes: bool,
     /// Whether its threads take on the credentials of callers: the permitted set then stays, since the effective
@@ -85,20 +85,20 @@ pub(super) struct Duties {
     pub(super) unknown_calls: UnknownCalls,
 }
 
-/// Gives up what `duties` do not need, as far as the system lets it. To be called by the first thread, while there
+/// Gives up what `needs` do not need, as far as the system lets it. To be called by the first thread, while there
 /// is no other. What is not given up is told to who debugs, and why.
 ///
 /// # Errors
 /// `NoFilter`.
-pub(super) fn harden(duties: &Duties) -> Result<(), HardeningError> {
+pub(super) fn harden(needs: &Needs) -> Result<(), HardeningError> {
     not_given_up(
         "that others trace it and that it dumps core",
         dump_nothing(),
     );
-    if let Err(error) = capabilities::reduce(duties) {
+    if let Err(error) = capabilities::reduce(needs) {
         not_given_up("capabilities", Err(error));
     }
-    if duties.unmounts_by_helper {
+    if needs.unmounts_by_helper {
         // Without no_new_privs only CAP_SYS_ADMIN could install a filter; who has that mounts and unmounts without
         // the helper.
         let why = "fusermount3 -u needs the rights of its file to unmount";
@@ -106,7 +106,7 @@ pub(super) fn harden(duties: &Duties) -> Result<(), HardeningError> {
         return Ok(());
     }
     not_given_up("new privileges", no_new_privileges());
-    match (filter::install(duties), duties.unknown_calls) {
+    match (filter::install(needs), needs.unknown_calls) {
         (Err(why), UnknownCalls::Fatal) => Err(HardeningError::NoFilter(why)),
         (Err(why), _) => {
             log::info!("there is no seccomp filter: {why}");

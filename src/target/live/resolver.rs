@@ -286,6 +286,12 @@ impl Resolver {
         for neighbours in pages.chunk_by(|one, next| next.start() <= one.end().plus(NEAR)) {
             usage.extend(self.usage_of_neighbours(neighbours)?);
         }
+        if !self.kernel.has(Feature::ForcedAccess) {
+            for (range, usage) in ranges.iter().zip(&mut usage) {
+                let vma = self.maps.at_or_after(range.start())?;
+                usage.is_hidden = vma.is_some_and(|vma| self.is_hidden(&vma));
+            }
+        }
         Ok(usage)
     }
 
