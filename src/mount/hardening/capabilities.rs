@@ -24,7 +24,7 @@ const WRITING: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 /// To become a caller and to come back.
 const JUDGING: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
 
-/// What is needed for `needs`, where it is there.
+/// The capabilities that `needs` take, whether they are there or not.
 fn needed(needs: &Needs) -> CapabilitySet {
     let mut needed = UNMOUNTING;
     if needs.serves {
@@ -55,7 +55,7 @@ fn reduced(sets: CapabilitySets, needs: &Needs) -> CapabilitySets {
     }
 }
 
-/// Keeps the capabilities that `needs` need, and passes none on to other programs.
+/// Keeps the capabilities that are needed, and passes none on to other programs.
 ///
 /// # Errors
 /// The kernel's refusal.

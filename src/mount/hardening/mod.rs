@@ -85,7 +85,7 @@ pub(super) struct Needs {
     pub(super) unknown_calls: UnknownCalls,
 }
 
-/// Gives up what `needs` do not need, as far as the system lets it. To be called by the first thread, while there
+/// Gives up all but what is needed, as far as the system lets it. To be called by the first thread, while there
 /// is no other. What is not given up is told to who debugs, and why.
 ///
 /// # Errors
