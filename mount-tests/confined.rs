@@ -17,7 +17,8 @@ tests![
     a_plain_user_is_told_nothing_of_capabilities: [Need::PlainUser],
 ];
 
-const HIDEPID: &str = "mount -t proc -o hidepid=invisible none /proc";
+/// Hides from everybody but a group that nobody is in; without `gid=` that is root's.
+const HIDEPID: &str = "mount -t proc -o hidepid=invisible,gid=64999 none /proc";
 
 /// For a script: waits for the mount, and for the end of its daemon.
 fn script(daemon: &Path, point: &MountPoint, body: &str) -> String {
@@ -26,8 +27,10 @@ fn script(daemon: &Path, point: &MountPoint, body: &str) -> String {
         "set -e\n\
          point={path}\n\
          {daemon} -f $point 2> $point.log & daemon=$!\n\
+         trap 'kill $daemon' EXIT\n\
          until test -e $point/stats; do kill -0 $daemon; done\n\
          {body}\n\
+         trap - EXIT\n\
          kill $daemon\n\
          wait $daemon\n\
          cat $point.log >&2\n",
