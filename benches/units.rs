@@ -108,10 +108,9 @@ impl ProcessMemory for Plain {
     }
 
     fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
-        let swapped = 0;
         let whole = ranges.iter().map(|range| MemoryUsage {
             resident: range.len(),
-            swapped,
+            ..MemoryUsage::default()
         });
         Ok(whole.collect())
     }

@@ -15,11 +15,13 @@ mod cache;
 mod calls;
 mod cli;
 mod clients;
+mod confined;
 mod daemon;
 mod differential;
 mod directories;
 mod edges;
 mod fsx;
+mod hardening;
 mod harmless;
 mod host;
 mod hostile;
@@ -32,6 +34,7 @@ mod options;
 mod others;
 mod plain;
 mod promises;
+mod protection;
 mod read;
 mod runtimes;
 mod scan;
@@ -76,6 +79,9 @@ fn main() {
         cli::tests(),
         calls::tests(),
         clients::tests(),
+        confined::tests(),
+        hardening::tests(),
+        protection::tests(),
         directories::tests(),
         daemon::tests(),
         host::tests(),

@@ -1,52 +1,18 @@
-//! A kernel without `PAGEMAP_SCAN` (before 6.7): the mount serves within this
-//! very process there, since no option says so.
+//! A kernel without `PAGEMAP_SCAN` (before 6.7).
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
 
-use procmemfs::mount::{Mount as Inside, MountConfig, Serving};
+use procmemfs::target::live::Feature;
 
 use crate::support::{
-    Footprint, Mount, MountPoint, PAGE, Region, Target, assert_bytes, extents, held, open,
-    pread_all, tests,
+    Footprint, Inside, Mount, PAGE, Region, Target, assert_bytes, extents, held, open, pread_all,
+    tests,
 };
 
 tests![
     without_the_scan_bytes_and_holes_are_the_same: [Need::Root],
     without_the_scan_a_large_reservation_is_passed_over,
 ];
-
-/// A mount of this process that does without the scan. Unmounted when dropped.
-struct Scanless {
-    serving: Option<Serving>,
-    point: MountPoint,
-}
-
-impl Scanless {
-    fn new(options: &str) -> Self {
-        let point = MountPoint::new();
-        let mut config = MountConfig::parse([options]).unwrap();
-        config.without_scan = true;
-        let mount = Inside::new(&config, point.path()).unwrap();
-        let serving = Some(mount.start().unwrap());
-        Self { serving, point }
-    }
-
-    /// The same file as `path` of another mount.
-    fn same(&self, mount: &Mount, path: &Path) -> PathBuf {
-        let relative = path.strip_prefix(mount.point()).unwrap();
-        self.point.path().join(relative)
-    }
-}
-
-impl Drop for Scanless {
-    fn drop(&mut self) {
-        let unmounted = self.serving.take().map(Serving::unmount);
-        if let Some(Err(error)) = unmounted {
-            eprintln!("unmounting {:?}: {error}", self.point.path());
-        }
-    }
-}
 
 /// The bytes of the stretches of data of a file.
 fn data(file: &File) -> Vec<Vec<u8>> {
@@ -74,7 +40,7 @@ fn without_the_scan_bytes_and_holes_are_the_same() {
     let before = Footprint::of(pid);
     for options in ["", "cache_ttl=0"] {
         let mount = Mount::new(options);
-        let scanless = Scanless::new(options);
+        let scanless = Inside::without(&[Feature::PagemapScan], options);
         let names = mount.names(pid);
         for name in names.iter().filter(|name| name.contains('-')) {
             let path = mount.process(pid).join(name);
@@ -103,7 +69,7 @@ fn without_the_scan_a_large_reservation_is_passed_over() {
     let region = Region::parse(&answer).unwrap();
     let before = Footprint::of(target.pid());
     let mount = Mount::new("");
-    let scanless = Scanless::new("");
+    let scanless = Inside::without(&[Feature::PagemapScan], "");
     let path = mount.mapping(target.pid(), region.start, region.end);
     let other = scanless.same(&mount, &path);
     let found = extents(&open(&other));

@@ -29,6 +29,8 @@ pub(crate) enum Need {
     Fsx,
     /// Others may be let in, and the kernel judges them as it would by themselves.
     Judging,
+    /// Cores go into files of the directory in which a process runs.
+    CoreFiles,
 }
 
 impl Need {
@@ -65,6 +67,12 @@ impl Need {
                 (!possible || yama() != "0").then(|| {
                     "root, `setpriv`, `unshare`, `cc` and kernel.yama.ptrace_scope = 0".into()
                 })
+            }
+            Self::CoreFiles => {
+                let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern");
+                let is_name = pattern.is_ok_and(|pattern| !pattern.starts_with(['|', '/', '@']));
+                let text = "a core_pattern that is a plain name (sysctl kernel.core_pattern=core)";
+                (!is_name).then(|| text.into())
             }
             Self::Fsx => fsx()
                 .is_none()

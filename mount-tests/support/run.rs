@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 
+use super::mount::UNKNOWN_CALLS;
+
 /// How long a command may take: the longest takes 20 s where nothing else runs.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -154,6 +156,7 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Output {
     let shown = format!("in {dir:?}: {command:?}");
     command
         .env("LC_ALL", "C")
+        .env(UNKNOWN_CALLS.0, UNKNOWN_CALLS.1)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use procfs::process::Process;
-use procmemfs::mount::{Mount, Unmounted, Unmounter};
+use procmemfs::mount::{Mount, UnknownCalls, Unmounted, Unmounter};
 
 /// How long the end waits for threads that serve requests: the mount is gone by then.
 const LAST_CALLS: Duration = Duration::from_millis(300);
@@ -68,10 +68,12 @@ pub(super) fn go_to_background(ends: &Ends) -> Result<()> {
 ///
 /// # Errors
 /// Where a thread cannot be started, or talking to the kernel fails.
-pub(super) fn serve(mount: Mount, ends: &Ends) -> Result<()> {
+pub(super) fn serve(mount: Mount, ends: &Ends, unknown_calls: UnknownCalls) -> Result<()> {
     if let Err(error) = mount.supervise() {
         log::info!("nobody will end the mount where this daemon is killed and cannot end: {error}");
     }
+    // The supervisor could not be started after this, and a thread that is there already would be left out.
+    mount.harden(unknown_calls)?;
     let serving = mount.start().context("starting threads")?;
     let ends = ends.0;
     let mut waiting = Ok(());

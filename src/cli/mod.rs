@@ -7,7 +7,10 @@ mod logging;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use procmemfs::mount::{Mode, MountConfig, Prepared, Supervisor};
+use procmemfs::mount::{
+    Mode, MountConfig, Prepared, Supervisor, UnknownCalls, missing_capabilities,
+};
+use procmemfs::target::live::Feature;
 
 use arguments::{Command, MountArguments};
 use daemon::Ends;
@@ -41,10 +44,19 @@ fn mount(arguments: &MountArguments) -> Result<()> {
         );
     }
     let audit = Audit::check(config.audit, arguments.foreground)?;
+    let unknown_calls = UnknownCalls::from_environment()?;
     if arguments.foreground {
         logging::to_stderr(arguments.debug, &audit);
     }
     let prepared = Prepared::new(&config, &arguments.mountpoint)?;
+    if let Some(missing) = missing_capabilities(config.mode == Mode::Write) {
+        eprintln!("procmemfs: hint: {missing}");
+    }
+    if config.force && !prepared.has(Feature::ForcedAccess) {
+        eprintln!(
+            "procmemfs: hint: force: this kernel was started with proc_mem.force_override and does not let writes pass over protection"
+        );
+    }
     // A signal that ended the process with the mount just made would leave a dead one. Until here one
     // ends a check of a mount point that does not answer.
     let ends = Ends::hold()?;
@@ -53,5 +65,5 @@ fn mount(arguments: &MountArguments) -> Result<()> {
         daemon::go_to_background(&ends)?;
         logging::to_syslog(&audit);
     }
-    daemon::serve(mount, &ends)
+    daemon::serve(mount, &ends, unknown_calls)
 }

@@ -21,7 +21,7 @@ pub enum Error {
     NoProcess(ProcessId),
     /// The kernel does not let the mounter read this process.
     #[error(
-        "process {0} may not be read: mount as its owner or with CAP_SYS_PTRACE, \
+        "process {0} may not be read: mount as its owner, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, \
          and see ptrace(2) for Yama and PR_SET_DUMPABLE"
     )]
     ProcessDenied(ProcessId),

@@ -130,7 +130,8 @@ impl Mapping {
         };
         // Tools ask for holes only where blocks are missing, so what is there and cannot be read shows none.
         let is_own = || self.info.identity.pid.get() == std::process::id();
-        if usage.total() >= shown.len() && (self.mapping.is_of_own_mount() || is_own()) {
+        let is_hidden = || usage.is_hidden || self.mapping.is_of_own_mount() || is_own();
+        if usage.total() >= shown.len() && is_hidden() {
             return Some(0);
         }
         Some((usage.total() / BLOCK).max(u64::from(hidden)))

@@ -30,6 +30,8 @@ pub(super) struct Attached {
     id: Option<u64>,
     /// Tells whether it is still there.
     fuse: OwnedFd,
+    /// Whether mount(2) made it, and not the helper.
+    is_direct: bool,
 }
 
 /// Mounts on `path`, and returns the connection to answer on. The mount is known by its device
@@ -38,9 +40,9 @@ pub(super) struct Attached {
 /// # Errors
 /// Why there is no mount.
 pub(super) fn attach(path: &Path, config: &MountConfig) -> Result<(OwnedFd, Attached), MountError> {
-    let fuse = match attach_directly(path, config)? {
-        Some(fuse) => fuse,
-        None => attach_by_helper(path, config)?,
+    let (fuse, is_direct) = match attach_directly(path, config)? {
+        Some(fuse) => (fuse, true),
+        None => (attach_by_helper(path, config)?, false),
     };
     let lost = |error| MountError::Lost(path.to_path_buf(), error);
     match mount_of(path) {
@@ -50,6 +52,7 @@ pub(super) fn attach(path: &Path, config: &MountConfig) -> Result<(OwnedFd, Atta
                 device: mount.device,
                 id: unique_id(path),
                 fuse: fuse.try_clone().map_err(lost)?,
+                is_direct,
             };
             Ok((fuse, attached))
         }
@@ -167,6 +170,11 @@ impl Attached {
     /// The device number that the mount's files show.
     pub(super) fn device(&self) -> Device {
         self.device
+    }
+
+    /// Whether mount(2) made it; else the helper did, and has to unmount it.
+    pub(super) fn is_direct(&self) -> bool {
+        self.is_direct
     }
 
     /// Starts a process that ends the mount where this one cannot.

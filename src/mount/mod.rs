@@ -3,6 +3,7 @@
 mod attach;
 mod detach;
 mod error;
+mod hardening;
 mod helper;
 mod options;
 mod others;
@@ -21,10 +22,12 @@ use parking_lot::Mutex;
 
 pub use crate::server::AUDIT;
 pub use error::MountError;
+pub use hardening::{HardeningError, UnknownCalls, missing_capabilities};
 pub use options::{AuditSink, GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
+use hardening::{Needs, harden};
 
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;
@@ -65,6 +68,8 @@ pub struct Mount {
     fs: Arc<FileSystem>,
     admission: Arc<Admission>,
     attached: Arc<Attached>,
+    writes: bool,
+    judges_callers: bool,
 }
 
 impl Prepared {
@@ -79,11 +84,7 @@ impl Prepared {
             writable: config.mode == Mode::Write,
             only: config.only.clone(),
             touch: config.touch,
-            without: config
-                .without_scan
-                .then_some(Feature::PagemapScan)
-                .into_iter()
-                .collect(),
+            without: config.without.clone(),
         };
         // Before anything else is asked of `/proc`.
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -131,6 +132,11 @@ impl Prepared {
         })
     }
 
+    /// Whether the kernel has the feature.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.source.kernel().has(feature)
+    }
+
     /// Mounts. No thread is started yet, so that the caller may still `fork`;
     /// whoever comes to the mount meanwhile waits.
     ///
@@ -160,6 +166,8 @@ impl Prepared {
             fs: self.fs,
             admission: self.admission,
             attached: Arc::new(attached),
+            writes: self.config.mode == Mode::Write,
+            judges_callers: self.config.allow_other,
         })
     }
 }
@@ -180,6 +188,22 @@ impl Mount {
     /// Where this program cannot be run again, or the kernel gives mounts no numbers of their own.
     pub fn supervise(&self) -> io::Result<()> {
         self.attached.supervise()
+    }
+
+    /// Gives up what this process does not need any more to serve and to unmount: capabilities, new ones, system
+    /// calls, and that others of this user may look at its memory. To be called by the first thread,
+    /// after [`supervise`](Self::supervise), while there is no other one; it holds for the whole process.
+    ///
+    /// # Errors
+    /// Where `unknown_calls` asks for a filter by all means and there is none.
+    pub fn harden(&self, unknown_calls: UnknownCalls) -> Result<(), HardeningError> {
+        harden(&Needs {
+            writes: self.writes,
+            judges_callers: self.judges_callers,
+            unmounts_by_helper: !self.attached.is_direct(),
+            serves: true,
+            unknown_calls,
+        })
     }
 
     /// Starts the threads that answer.

@@ -8,6 +8,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::detach;
+use super::hardening::{Needs, UnknownCalls, harden, may_unmount};
 use crate::target::live::unique_id;
 
 /// How the program is told to be a supervisor: number of the daemon, of the mount's device, of the
@@ -49,12 +51,14 @@ pub struct Supervisor {
 /// # Errors
 /// Where the program cannot be run again.
 pub(super) fn start(device: u32, mount: u64, mountpoint: &Path) -> io::Result<()> {
+    let unknown_calls = UnknownCalls::from_environment().unwrap_or_default();
     let mut order = OsString::from(format!("{} {device} {mount} ", std::process::id()));
     order.push(mountpoint);
     Command::new("/proc/self/exe")
         .arg0(NAME)
         .env_clear()
         .env(ORDER, order)
+        .envs(unknown_calls.to_environment())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -94,16 +98,20 @@ impl Supervisor {
         let pidfd = pidfd_open(daemon, PidfdFlags::empty())?;
         let told = Signal::SIGUSR1;
         set_pdeathsig(told)?;
+        // That signal stays set where capabilities are only taken away (`commit_creds` in `kernel/cred.c`).
+        harden(&Needs {
+            unmounts_by_helper: !may_unmount(),
+            unknown_calls: UnknownCalls::from_environment().unwrap_or_default(),
+            ..Needs::default()
+        })
+        .map_err(io::Error::other)?;
         // It may have ended before it was asked for.
-        if self.lives() {
+        if self.lives(&pidfd) {
             let mut ends = SigSet::empty();
             ends.add(told);
             ends.wait()?;
         }
-        let mut ended = [PollFd::new(
-            std::os::fd::AsFd::as_fd(&pidfd),
-            PollFlags::POLLIN,
-        )];
+        let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(LAST_BREATH).unwrap_or(PollTimeout::ZERO);
         if poll(&mut ended, timeout)? == 0 {
             self.end_mount();
@@ -111,11 +119,16 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether the daemon's first thread has not ended.
-    fn lives(&self) -> bool {
-        Process::new(self.daemon)
-            .and_then(|process| process.stat())
-            .is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+    /// Whether the daemon's first thread has not ended. Where `/proc` does not show that to a plain user (`hidepid`)
+    /// the daemon as a whole must do.
+    fn lives(&self, pidfd: impl AsFd) -> bool {
+        match Process::new(self.daemon).and_then(|process| process.stat()) {
+            Ok(stat) => !matches!(stat.state, 'Z' | 'X'),
+            Err(_) => {
+                let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                poll(&mut ended, PollTimeout::ZERO) == Ok(0)
+            }
+        }
     }
 
     /// Ends the mount, if it is still there.

@@ -10,6 +10,7 @@ use crate::common::clock::Clock;
 use crate::common::error::Error;
 use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Operation;
+use crate::target::live::security_module_hint;
 use crate::target::mapping::sanitized;
 
 /// Logs failures: those of one kind once a minute, with their number.
@@ -37,10 +38,14 @@ impl Failures {
         }
         if log::log_enabled!(level) {
             let left_out = left_out.map_or_else(String::new, |count| count.to_string());
+            let hint = match error {
+                Error::ProcessDenied(_) => security_module_hint(),
+                _ => "",
+            };
             let Request { number, caller, .. } = request;
             log::log!(
                 level,
-                "{}: {errno:?}: {error}{left_out} [request {number} of PID {}, UID {}]",
+                "{}: {errno:?}: {error}{hint}{left_out} [request {number} of PID {}, UID {}]",
                 place(fs, request),
                 caller.pid,
                 caller.uid

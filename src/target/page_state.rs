@@ -85,6 +85,8 @@ pub struct MemoryUsage {
     pub resident: u64,
     /// In swap.
     pub swapped: u64,
+    /// Whether none of it can be read, although it is there.
+    pub is_hidden: bool,
 }
 
 impl MemoryUsage {

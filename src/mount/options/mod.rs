@@ -20,6 +20,7 @@ use value::given;
 
 use crate::common::pid::ProcessId;
 use crate::files::view::FaultPolicy;
+use crate::target::live::Feature;
 
 /// What a mount does, all of it checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +35,9 @@ pub struct MountConfig {
     pub ignore_yama: bool,
     /// Reads may fault absent pages in.
     pub touch: bool,
-    /// Do without `PAGEMAP_SCAN`, as on a kernel before 6.7. No option sets
-    /// this: tests do, to see that both ways show the same.
-    pub without_scan: bool,
+    /// What to do without although the kernel has it, as on another one. No option sets
+    /// this: tests do, to see that all ways show the same.
+    pub without: Vec<Feature>,
     /// The oldest data that a read may return.
     pub cache_ttl: Duration,
     /// Budget of the page cache, in bytes.
@@ -89,7 +90,7 @@ impl Default for MountConfig {
             allow_other: false,
             ignore_yama: false,
             touch: false,
-            without_scan: false,
+            without: Vec::new(),
             cache_ttl: Duration::from_millis(100),
             cache_size: 64 << 20,
             faults: FaultPolicy::default(),

@@ -355,7 +355,7 @@ impl ProcessMemory for FakeMemory {
             .iter()
             .map(|range| MemoryUsage {
                 resident: resident(range),
-                swapped: 0,
+                ..MemoryUsage::default()
             })
             .collect())
     }

@@ -380,6 +380,10 @@ impl ProcessMemory for LiveMemory {
         }
         self.verify()?;
         let pid = self.identity().pid;
+        let mode = match self.resolver.kernel.has(Feature::ForcedAccess) {
+            true => mode,
+            false => WriteMode::Obey,
+        };
         let mut answer = Err(Errno::ENOSYS);
         let by_number = mode == WriteMode::Obey && self.are_calls_open();
         if by_number {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use linux_raw_sys::general::PID_FS_MAGIC;
@@ -12,7 +13,8 @@ use nix::unistd::Pid;
 use rustix::fs::{FsWord, fstatfs};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::backing::can_probe_huge_pages;
+use super::backing::{OwnPage, can_probe_huge_pages};
+use super::errno_of;
 use super::kernel::{Feature, Files, Kernel, ProcFault};
 use super::mounts::unique_id;
 use super::pagemap::{Pagemap, try_scan};
@@ -45,6 +47,7 @@ fn is_there(feature: Feature, files: &Files) -> bool {
             pidfd_open(getpid(), PidfdFlags::empty()).is_ok_and(|pidfd| is_on_pidfs(&pidfd))
         }
         Feature::UniqueMounts => unique_id(Path::new("/proc")).is_some(),
+        Feature::ForcedAccess => own("mem").is_none_or(|file| passes_over_protection(&file)),
     }
 }
 
@@ -91,6 +94,17 @@ fn copies_own_descriptor() -> bool {
         .is_ok_and(|pidfd| pidfd_getfd(&pidfd, pidfd.as_raw_fd(), PidfdGetfdFlags::empty()).is_ok())
 }
 
+/// By a page of our own that nobody may access.
+fn passes_over_protection(mem: &File) -> bool {
+    OwnPage::without_access().is_none_or(|page| is_shown(mem, page.address()))
+}
+
+/// Whether there is a byte; anything but `EIO` and a byte is no answer.
+fn is_shown(mem: &File, address: Address) -> bool {
+    let read = mem.read_at(&mut [0], address.get());
+    !read.is_err_and(|error| errno_of(&error) == Errno::EIO)
+}
+
 /// Before, all pidfds had one inode.
 fn is_on_pidfs(pidfd: impl AsFd) -> bool {
     fstatfs(pidfd).is_ok_and(|found| found.f_type == PID_FS_MAGIC as FsWord)
@@ -98,8 +112,7 @@ fn is_on_pidfs(pidfd: impl AsFd) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
+    use super::super::vm;
     use super::*;
 
     /// A file that knows none of the requests of `/proc`.
@@ -115,6 +128,16 @@ mod tests {
         assert!(!has_query(&file));
         assert!(!shows_frames(&file));
         assert!(!is_on_pidfs(&file));
+    }
+
+    /// A kernel that does not pass over protection answers `EIO`, as for an address at which there is nothing.
+    #[test]
+    fn a_page_that_is_not_shown_is_found() {
+        let mem = own("mem").unwrap();
+        let byte = 0_u8;
+        assert!(is_shown(&mem, Address::new(&raw const byte as u64)));
+        assert!(!is_shown(&mem, Address::new(1 << 60)));
+        assert!(is_shown(&plain_file(), Address::new(0)), "no answer");
     }
 
     #[test]
@@ -157,6 +180,11 @@ mod tests {
         if has(Feature::PidfdInodes) {
             assert!(has(Feature::PidfdGetfd), "the older one");
         }
+        let page = OwnPage::without_access().unwrap();
+        let read = vm::read_own(page.address(), &mut [0]);
+        assert!(read.is_err(), "process_vm_readv never passes over it");
+        let forced = is_shown(&own("mem").unwrap(), page.address());
+        assert_eq!(has(Feature::ForcedAccess), forced);
         if has(Feature::MinorFaults) {
             assert!(can_probe_huge_pages(), "again");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place};
-use super::kernel::Kernel;
+use super::kernel::{Feature, Kernel};
 use super::pagemap::{EntryState, Pagemap, Scan};
 use super::pinned::Pinned;
 use super::smaps::RecentSmaps;
@@ -99,12 +99,18 @@ impl Resolver {
             let Run { range, state } = run?;
             let state = match state {
                 Some(vma) if self.is_mount(vma.device) => PageSource::OwnMount,
+                Some(vma) if self.is_hidden(&vma) => PageSource::Unreadable,
                 Some(_) => PageSource::Memory,
                 None => PageSource::Unreadable,
             };
             Ok(Run { range, state })
         });
         runs.collect()
+    }
+
+    /// Whether the kernel does not show the mapping's pages, since it may not be read.
+    fn is_hidden(&self, vma: &Vma) -> bool {
+        !vma.readable && !self.kernel.has(Feature::ForcedAccess)
     }
 
     fn is_mount(&self, device: Device) -> bool {
@@ -161,7 +167,7 @@ impl Resolver {
                 EntryState::Swapped | EntryState::MaybeSwapped => {
                     resolution.not_present(run.range, run.state)?;
                 }
-                EntryState::Present => resolution.push(run.range, PageSource::Memory),
+                EntryState::Present => resolution.present(run.range)?,
                 EntryState::ZeroPage => resolution.push(run.range, PageSource::Zeros),
                 EntryState::Unreadable => resolution.push(run.range, PageSource::Unreadable),
             }
@@ -280,6 +286,12 @@ impl Resolver {
         for neighbours in pages.chunk_by(|one, next| next.start() <= one.end().plus(NEAR)) {
             usage.extend(self.usage_of_neighbours(neighbours)?);
         }
+        if !self.kernel.has(Feature::ForcedAccess) {
+            for (range, usage) in ranges.iter().zip(&mut usage) {
+                let vma = self.maps.at_or_after(range.start())?;
+                usage.is_hidden = vma.is_some_and(|vma| self.is_hidden(&vma));
+            }
+        }
         Ok(usage)
     }
 
@@ -365,6 +377,20 @@ impl Resolution<'_> {
         Ok(())
     }
 
+    /// Adds pages that are in memory. Which mapping they belong to matters only where protection hides some.
+    fn present(&mut self, range: AddressRange) -> Result<(), Errno> {
+        if self.resolver.kernel.has(Feature::ForcedAccess) {
+            self.push(range, PageSource::Memory);
+            return Ok(());
+        }
+        self.each(range, |resolution, vma| {
+            match resolution.resolver.is_hidden(vma) {
+                true => PageSource::Unreadable,
+                false => PageSource::Memory,
+            }
+        })
+    }
+
     /// Adds absent pages from `start` to `end`.
     fn absent(&mut self, start: Address, end: Address) -> Result<(), Errno> {
         let range = AddressRange::new(start, end).unwrap_or_default();
@@ -379,7 +405,9 @@ impl Resolution<'_> {
                 // The entries of shared memory are no swap: its pages are those of the object.
                 _ => !vma.shared,
             };
-            if is_swap {
+            if is_swap && resolution.resolver.is_hidden(vma) {
+                PageSource::Unreadable
+            } else if is_swap {
                 PageSource::Swap
             } else {
                 resolution.absent_in(vma)

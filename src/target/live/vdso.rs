@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::vm;
 use crate::common::address::AddressRange;
 
 /// Where the addresses of 32-bit programs end: theirs is another one.
@@ -29,14 +30,10 @@ pub(super) fn copy(range: AddressRange, offset: u64, buffer: &mut [u8]) -> bool 
 }
 
 fn read_own() -> Option<Vec<u8>> {
-    use std::os::unix::fs::FileExt;
-
     let maps = std::fs::read("/proc/self/maps").ok()?;
     let space = crate::target::mapping::AddressSpace::parse(&maps).ok()?;
     let vdso = space.mappings().iter().find(|mapping| mapping.is_vdso())?;
     let mut bytes = vec![0; usize::try_from(vdso.range().len()).ok()?];
-    let mem = std::fs::File::open("/proc/self/mem").ok()?;
-    mem.read_exact_at(&mut bytes, vdso.range().start().get())
-        .ok()?;
+    vm::read_own(vdso.range().start(), &mut bytes).ok()?;
     Some(bytes)
 }

@@ -1,6 +1,8 @@
 //! `process_vm_readv` and `process_vm_writev`, in batches (process_vm_readv(2)).
 
+use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
+use std::os::unix::fs::FileExt;
 
 use linux_raw_sys::general::UIO_MAXIOV;
 use nix::errno::Errno;
@@ -72,6 +74,28 @@ impl<'a> Batch<'a> {
         metrics.vm_readv_calls.increment();
         metrics.vm_readv_iovecs.add(self.remote.len() as u64);
         process_vm_readv(Pid::from_raw(pid.as_pid_t()), &mut self.local, &self.remote)
+    }
+}
+
+/// Reads memory of this process without touching it, so that a page that cannot be had is an error, and no signal.
+///
+/// The files of a process that is not dumpable are root's: a plain user cannot open the own `/proc/self/mem`.
+///
+/// # Errors
+/// The kernel's refusal, and `UnexpectedEof` where only a part can be read.
+pub(super) fn read_own(address: Address, buffer: &mut [u8]) -> std::io::Result<()> {
+    let remote = RemoteIoVec {
+        base: address.get() as usize,
+        len: buffer.len(),
+    };
+    match process_vm_readv(Pid::this(), &mut [IoSliceMut::new(buffer)], &[remote]) {
+        Ok(read) if read == remote.len => Ok(()),
+        Ok(_) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        // Where a seccomp filter refuses it for all.
+        Err(Errno::EPERM | Errno::ENOSYS) => {
+            File::open("/proc/self/mem")?.read_exact_at(buffer, address.get())
+        }
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -41,6 +41,7 @@ use status::{FileId, FileSystemKind, status_of_file};
 
 pub(super) use hugetlb::can_probe_huge_pages;
 pub(super) use leases::Leases;
+pub(super) use own_page::OwnPage;
 pub(super) use sameness::is_older_than_mappings;
 pub(super) use status::{MapFiles, file_type, is_dev_zero, is_stacked_at, path_in_root, status};
 

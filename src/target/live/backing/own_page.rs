@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::common::address::{Address, PAGE_SIZE};
 use crate::target::live::pagemap::Pagemap;
+use crate::target::live::vm;
 
 /// The page, mapped privately and brought in: of a hole of shared memory that would allocate a page.
 #[derive(Debug)]
-pub(super) struct OwnPage {
+pub(in crate::target::live) struct OwnPage {
     start: NonNull<std::ffi::c_void>,
     len: NonZeroUsize,
 }
@@ -29,6 +29,15 @@ impl OwnPage {
         Some(Self { start, len })
     }
 
+    /// A page of nothing, that nobody may read or write.
+    pub(in crate::target::live) fn without_access() -> Option<Self> {
+        let len = NonZeroUsize::new(PAGE_SIZE as usize)?;
+        let (nothing, flags) = (ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE);
+        // SAFETY: a new mapping at an address of the kernel's choice; its bytes are never touched.
+        let start = unsafe { mmap_anonymous(None, len, nothing, flags) }.ok()?;
+        Some(Self { start, len })
+    }
+
     /// Its page frame; `None` without `CAP_SYS_ADMIN`.
     pub(super) fn frame(&self) -> Option<u64> {
         Pagemap::frame_in(&File::open("/proc/self/pagemap").ok()?, self.address())
@@ -39,11 +48,10 @@ impl OwnPage {
     /// # Errors
     /// The kernel's refusal, as where the file was cut short meanwhile.
     pub(super) fn read(&self, from: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        let memory = File::open("/proc/self/mem")?;
-        memory.read_exact_at(buffer, self.address().plus(from).get())
+        vm::read_own(self.address().plus(from), buffer)
     }
 
-    fn address(&self) -> Address {
+    pub(in crate::target::live) fn address(&self) -> Address {
         Address::new(self.start.as_ptr() as u64)
     }
 }

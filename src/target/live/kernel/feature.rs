@@ -25,11 +25,14 @@ pub enum Feature {
     PidfdInodes,
     /// A killed daemon's mount can be ended by another process, which knows it by a number that no other gets.
     UniqueMounts,
+    /// `/proc/PID/mem` passes over the protection of a mapping (`FOLL_FORCE`); not where the kernel was started with
+    /// `proc_mem.force_override=never` or `ptrace` (`proc_mem_foll_force` in `fs/proc/base.c`).
+    ForcedAccess,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ProcessVm,
         Self::PagemapScan,
         Self::ScannedGuards,
@@ -41,6 +44,7 @@ impl Feature {
         Self::PidfdGetfd,
         Self::PidfdInodes,
         Self::UniqueMounts,
+        Self::ForcedAccess,
     ];
 
     /// Its name: the kernel's own where it has one.
@@ -57,6 +61,7 @@ impl Feature {
             Self::PidfdGetfd => "pidfd_getfd",
             Self::PidfdInodes => "inodes of pidfds",
             Self::UniqueMounts => "STATX_MNT_ID_UNIQUE",
+            Self::ForcedAccess => "FOLL_FORCE in /proc/PID/mem",
         }
     }
 
@@ -67,7 +72,7 @@ impl Feature {
             Self::PagemapScan => (6, 7),
             Self::ScannedGuards => (6, 15),
             Self::ProcmapQuery => (6, 11),
-            Self::PageFrames | Self::PageFlags => (2, 6),
+            Self::PageFrames | Self::PageFlags | Self::ForcedAccess => (2, 6),
             Self::UserfaultSlabs => (4, 3),
             Self::MinorFaults => (5, 13),
             Self::PidfdGetfd => (5, 6),

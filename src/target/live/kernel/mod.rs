@@ -128,6 +128,12 @@ impl Kernel {
 }
 
 fn log_absent(feature: Feature) {
+    if feature == Feature::ForcedAccess {
+        log::info!(
+            "memory without the protection r cannot be read: the kernel was started with proc_mem.force_override"
+        );
+        return;
+    }
     let level = match feature {
         Feature::PagemapScan | Feature::ProcessVm => log::Level::Info,
         _ => log::Level::Debug,
