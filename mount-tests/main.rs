@@ -4,7 +4,8 @@
 //! test that lacks a tool counts as ignored and says so; with `CI` or
 //! `PROCMEMFS_TESTS_NOTHING_SKIPPED` set it fails instead.
 //!
-//! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last.
+//! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last. With `PROCMEMFS_LONG` set tests that count rounds go
+//! many more of them (`docs/TESTING.md`).
 
 #![allow(clippy::unwrap_used)]
 

@@ -43,6 +43,14 @@ pub(crate) const PAGE: usize = 4096;
 /// How long anything may take that should be immediate.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// How many rounds a test goes: `long` with `PROCMEMFS_LONG` set, else `short`.
+pub(crate) fn rounds(short: u64, long: u64) -> u64 {
+    match std::env::var_os("PROCMEMFS_LONG") {
+        Some(_) => long,
+        None => short,
+    }
+}
+
 /// Asks again and again until `probe` has an answer; fails after `SOON`.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
