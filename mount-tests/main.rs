@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attack;
 mod backup;
 mod bounds;
 mod cache;
@@ -58,6 +59,7 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        attack::tests(),
         backup::tests(),
         hung::tests(),
         idle::tests(),

@@ -25,7 +25,9 @@ pub(crate) use client::{Client, Width, build_client};
 pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, seek, timed};
 pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use machine::Turn;
-pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
+pub(crate) use mount::{
+    Mount, MountPoint, daemon_binary, daemons_on, end_with_us, is_mounted, unmount_lazily,
+};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_within, sh};
