@@ -38,6 +38,12 @@ pub enum Error {
         "the mapping is not writable: mount with -o write,force to write in spite of its protection"
     )]
     Protected,
+    /// The kernel does not let the mounter open the `mem` of this process for writing.
+    #[error(
+        "the memory of process {0} may not be written: /proc must be mounted rw, \
+         and the mounter its owner or have CAP_DAC_OVERRIDE"
+    )]
+    Unwritable(ProcessId),
     /// A file was opened for writing on a mount without `write`.
     #[error("memory cannot be written through this mount: mount with -o write to write")]
     WriteOff,
@@ -145,7 +151,9 @@ impl Error {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NoEntry | Self::NoProcess(_) => Errno::ENOENT,
-            Self::ProcessDenied(_) | Self::Protected | Self::WriteOff => Errno::EACCES,
+            Self::ProcessDenied(_) | Self::Protected | Self::Unwritable(_) | Self::WriteOff => {
+                Errno::EACCES
+            }
             Self::TooManyMappings(..) => Errno::EFBIG,
             Self::ReadOnlyMount => Errno::EROFS,
             Self::Ended(_) => Errno::ESRCH,
@@ -189,6 +197,7 @@ mod tests {
             (Error::NoProcess(pid), Errno::ENOENT),
             (Error::ProcessDenied(pid), Errno::EACCES),
             (Error::Protected, Errno::EACCES),
+            (Error::Unwritable(pid), Errno::EACCES),
             (Error::WriteOff, Errno::EACCES),
             (Error::ReadOnlyMount, Errno::EROFS),
             (Error::Ended(pid), Errno::ESRCH),
@@ -223,5 +232,10 @@ mod tests {
         assert!(Error::WriteOff.to_string().contains("-o write"));
         assert!(Error::ReadOnlyMount.to_string().contains("-o ro"));
         assert!(Error::Protected.to_string().contains("force"));
+        assert!(
+            Error::Unwritable(pid)
+                .to_string()
+                .contains("CAP_DAC_OVERRIDE")
+        );
     }
 }

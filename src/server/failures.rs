@@ -96,7 +96,10 @@ fn place_of(fs: &FileSystem, operation: &str, inode: Inode, name: Option<&OsStr>
 /// At which level a failure is logged: warnings for what a user may wonder about, debug for what is normal.
 fn level(error: &Error) -> log::Level {
     match error {
-        Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,
+        Error::ProcessDenied(_)
+        | Error::Unwritable(_)
+        | Error::System { .. }
+        | Error::BadHandle => log::Level::Warn,
         Error::OwnMemory | Error::WrongProc | Error::TooManyMappings(..) | Error::TimedOut(_) => {
             log::Level::Warn
         }

@@ -1,0 +1,92 @@
+//! `/proc/PID/mem`: the memory of one address space, whatever its process runs by then (proc_pid_mem(5)).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use procfs::process::Process;
+use rustix::fs::OFlags;
+
+use super::{errno_of, from_proc};
+use crate::common::address::Address;
+use crate::common::error::Result;
+use crate::target::ProcessId;
+
+/// An open `mem`. It follows the address space that the process had when it was opened: once that is gone it reads
+/// and writes 0 bytes, and never has those of another program.
+///
+/// It passes over the protection of mappings, as far as the kernel lets it (`FOLL_FORCE`): whoever is to obey that
+/// asks before.
+#[derive(Debug)]
+pub(super) struct Mem {
+    file: File,
+    is_writable: bool,
+}
+
+impl Mem {
+    /// Opens it, for writing too where that is wanted and the kernel agrees.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`, `System`.
+    pub(super) fn open(directory: &Process, pid: ProcessId, writable: bool) -> Result<Self> {
+        if writable {
+            match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
+                Ok(file) => {
+                    let is_writable = true;
+                    return Ok(Self { file, is_writable });
+                }
+                Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
+            }
+        }
+        let file = directory.open_relative("mem");
+        Ok(Self {
+            file: file.map_err(|error| from_proc(pid, "open of mem", &error))?,
+            is_writable: false,
+        })
+    }
+
+    /// Whether it takes writes.
+    pub(super) fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    /// Reads, whatever the protection; returns the bytes before the first unreadable page.
+    ///
+    /// # Errors
+    /// `EIO` where that is the first.
+    pub(super) fn read(
+        &self,
+        address: Address,
+        buffer: &mut [u8],
+    ) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = address.plus(done as u64).get();
+            match self.file.read_at(&mut buffer[done..], at) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes, whatever the protection; returns the bytes before the first page that takes none.
+    ///
+    /// # Errors
+    /// `EIO` where that is the first.
+    pub(super) fn write(&self, address: Address, data: &[u8]) -> std::result::Result<usize, Errno> {
+        let mut done = 0;
+        while done < data.len() {
+            let at = address.plus(done as u64).get();
+            match self.file.write_at(&data[done..], at) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(done)
+    }
+}
