@@ -4,6 +4,7 @@
 mod control;
 mod programs;
 mod setuid;
+#[allow(dead_code, reason = "the program of the target uses the rest of it")]
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -79,12 +80,13 @@ impl Attack {
         }
     }
 
-    /// Lets workers with these duties and on these mounts do them, until the target has ended.
+    /// Lets workers with these duties and on these mounts do them, until the target has ended; they are counted from
+    /// `first` on.
     #[track_caller]
-    fn run(&mut self, jobs: &[(&Path, Duty)]) -> Tally {
+    fn run(&mut self, first: u64, jobs: &[(&Path, Duty)]) -> Tally {
         let mut tally = Tally::default();
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..)
+            let workers: Vec<_> = (first..)
                 .zip(jobs)
                 .map(|(index, (mount, duty))| {
                     let control = Control::open(&self.control_path).unwrap();
@@ -101,7 +103,7 @@ impl Attack {
 
     /// Fails unless everybody has kept to what is promised.
     #[track_caller]
-    fn judge(&mut self, tally: &Tally, unopened: &[i32]) {
+    fn judge(&mut self, by: &str, tally: &Tally, unopened: &[i32]) {
         let status = self.target.wait().unwrap();
         assert!(status.success(), "the target ended with {status}");
         let word = |word| self.control.get(word).unwrap();
@@ -109,7 +111,7 @@ impl Attack {
         let seconds = self.begun.elapsed().as_secs_f64();
         // On the standard error: figures for docs/TESTING.md, and what a failure is judged by.
         eprintln!(
-            "[{}] {}: {} rounds in {seconds:.1} s; {tally}; words written {}, in the wrong program {wrong}; \
+            "[{}] {}, {by}: {} rounds in {seconds:.1} s; {tally}; words written {}, in the wrong program {wrong}; \
              not waited for {}",
             current_test(),
             self.what,

@@ -45,13 +45,6 @@ impl Duty {
         Self::WriteSpace,
     ];
 
-    /// The duty of this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|duty| format!("{duty:?}") == name)
-    }
-
     fn writes(self) -> bool {
         matches!(self, Self::Write | Self::WriteSpace)
     }
@@ -174,6 +167,8 @@ pub(crate) struct Worker {
     index: u64,
     /// The name of the mapping's file, as it was last.
     name: Option<(String, u64)>,
+    /// Whether every other generation is none of its business: those of root (`setuid`).
+    is_plain_user: bool,
     tally: Tally,
     turn: u64,
 }
@@ -211,9 +206,20 @@ impl Worker {
             duty,
             index,
             name: None,
+            is_plain_user: false,
             tally: Tally::default(),
             turn: index,
         }
+    }
+
+    /// It may not have anything of a generation with an even number.
+    pub(crate) fn of_plain_user(mut self) -> Self {
+        self.is_plain_user = true;
+        self
+    }
+
+    fn may_have(&self, generation: u64) -> bool {
+        !self.is_plain_user || generation % 2 == 1
     }
 
     /// Does its duty until the target has ended.
@@ -257,6 +263,10 @@ impl Worker {
         };
         if !is_certain {
             return Ok(());
+        }
+        if !self.may_have(generation) {
+            self.tally
+                .wrong(1, || format!("a handle of root's program {generation}"));
         }
         self.tally.handles += 1;
         let handle = Handle {
@@ -457,12 +467,13 @@ impl Worker {
         let is_old = before != 0 && value.is_some_and(|value| value < before);
         let is_blank = before != 0 && before == after && words(bytes).any(|word| word == 0);
         let is_other = before != 0 && before == after && value != Some(before);
-        if others > 0 || is_old || is_blank || is_other || bytes.is_empty() {
+        let is_denied = value.is_some_and(|value| !self.may_have(value));
+        if is_denied || others > 0 || is_old || is_blank || is_other || bytes.is_empty() {
             let read = bytes.len();
             self.tally.wrong((others * 8).max(1), || {
                 format!(
                     "Path: {read} bytes of {value:?}, {others} words of others; \
-                     it was {before} before and {after} after (old {is_old}, blank {is_blank})"
+                     it was {before} before and {after} after (old {is_old}, blank {is_blank}, of root {is_denied})"
                 )
             });
         }
