@@ -7,12 +7,11 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek};
 
 use super::control::{Control, READ_LEN, SLOT, SLOTS, Word};
@@ -326,10 +325,12 @@ impl Worker {
     /// Opens the file that has the address, and says where in it that is.
     fn open_address(&mut self, address: u64) -> io::Result<(File, u64)> {
         let pid = self.control.get(Word::Pid)?;
-        let options = OpenOptions::new()
-            .read(true)
-            .write(self.duty.writes())
-            .clone();
+        let mut options = OpenOptions::new();
+        options.read(true).write(self.duty.writes());
+        // By turns past what the kernel has cached, to what the daemon has.
+        if self.turn % 4 >= 2 {
+            options.custom_flags(nix::libc::O_DIRECT);
+        }
         // Both kinds of file, by turns.
         if self.duty.is_of_space() || self.duty == Duty::Seek && self.turn % 2 == 1 {
             self.turn += 1;
@@ -367,9 +368,6 @@ impl Worker {
     /// Reads a part: each word of it is the number of the generation.
     fn read(&mut self, handle: &Handle) -> io::Result<usize> {
         self.turn += 1;
-        if self.turn % 4 == 0 {
-            forget_pages(&handle.file);
-        }
         let len = [8, 4096, READ_LEN / 2, READ_LEN][self.turn as usize % 4];
         let at = (self.turn as usize * 4096) % (READ_LEN - len + 8) / 8 * 8;
         let mut bytes = vec![0xa5; len];
@@ -483,10 +481,4 @@ impl Worker {
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
     let (words, _) = bytes.as_chunks::<8>();
     words.iter().map(|word| u64::from_ne_bytes(*word))
-}
-
-/// Makes the kernel forget the pages of an open file that it has cached.
-fn forget_pages(file: &File) {
-    // A hint: where it fails they are checked all the same.
-    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
