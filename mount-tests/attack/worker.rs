@@ -396,7 +396,7 @@ impl Worker {
             Err(Errno::ENXIO) => false,
             Err(errno) => return Err(errno.into()),
         };
-        if is_data != (handle.generation % 2 == 0) {
+        if is_data != handle.generation.is_multiple_of(2) {
             let generation = handle.generation;
             self.tally.wrong(1, || {
                 format!("Seek: of {generation} it says data: {is_data}")
@@ -408,7 +408,7 @@ impl Worker {
     /// Writes the generation of the handle where no other worker does, and not in the next three generations.
     fn write(&mut self, handle: &Handle) -> io::Result<usize> {
         self.turn += 1;
-        let len = if self.turn % 2 == 0 { 8 } else { 4096 };
+        let len = if self.turn.is_multiple_of(2) { 8 } else { 4096 };
         let value = handle.generation << 16 | self.index << 8 | 0x5a;
         let bytes = value.to_ne_bytes().repeat(len / 8);
         let slot = (self.index * 4 + handle.generation % 4) % SLOTS;

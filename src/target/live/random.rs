@@ -1,7 +1,9 @@
 //! The random bytes that the kernel gives each program that it starts (`AT_RANDOM` in getauxval(3)).
 //!
 //! They tell programs apart that have the same layout: those that are run without randomization of addresses
-//! (`setarch -R`, debuggers, `kernel.randomize_va_space`), one after another in one process.
+//! (`setarch -R`, debuggers, `kernel.randomize_va_space`), one after another in one process; and those of 32 bits.
+//!
+//! They lie where the stack begins. To read them brings that page in, should it be in swap.
 
 use procfs::process::Process;
 
