@@ -6,10 +6,13 @@ mod probe;
 
 use std::fmt::Write;
 use std::hint::black_box;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+use nix::unistd::Pid;
 use procmemfs::common::address::{Address, AddressRange, PAGE_SIZE};
 use procmemfs::common::clock::{ManualClock, SystemClock};
 use procmemfs::common::error::Result;
@@ -39,6 +42,7 @@ fn main() {
     cache(&mut criterion);
     batching(&mut criterion);
     views(&mut criterion);
+    writes(&mut criterion);
     criterion.final_summary();
 }
 
@@ -268,6 +272,49 @@ fn views(criterion: &mut Criterion) {
             bencher.iter(|| {
                 clock.advance(Cached::BOUND);
                 cached.read_at(0, buffer, Short::Allowed).expect("a read")
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Writes to a live process: through its pinned `mem`, as they are done, and by its number between two checks, which is what
+/// that costs more than: an exec may come between check and call there.
+fn writes(criterion: &mut Criterion) {
+    const WHOLE: usize = 1 << 20;
+    let holder = probe::Holder::start(WHOLE);
+    let pid = ProcessId::new(holder.pid()).expect("a process's number");
+    let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::default()));
+    let options = SourceOptions {
+        writable: true,
+        ..SourceOptions::default()
+    };
+    let source = LiveSource::new(options, clock, metrics).expect("/proc");
+    let identity = source.describe(pid).expect("a live child").identity;
+    let process = source.open(&identity).expect("a child may be read");
+    let memory = process.memory().expect("it lives");
+    let address = Address::new(holder.address);
+    let data = vec![0x5a; WHOLE];
+
+    let mut group = criterion.benchmark_group("writes to a live process");
+    for len in [8, PAGE, WHOLE] {
+        group.throughput(Throughput::Bytes(len as u64));
+        let data = &data[..len];
+        group.bench_function(BenchmarkId::new("pinned mem", len), |bencher| {
+            bencher.iter(|| {
+                memory
+                    .write(address, data, WriteMode::Obey)
+                    .expect("a write")
+            });
+        });
+        let base = holder.address as usize;
+        group.bench_function(BenchmarkId::new("by number", len), |bencher| {
+            bencher.iter(|| {
+                memory.verify().expect("it lives");
+                let (local, remote) = ([IoSlice::new(data)], [RemoteIoVec { base, len }]);
+                let pid = Pid::from_raw(pid.as_pid_t());
+                process_vm_writev(pid, &local, &remote).expect("a write");
+                memory.verify().expect("it lives");
             });
         });
     }

@@ -4,10 +4,12 @@
 //! test that lacks a tool counts as ignored and says so; with `CI` or
 //! `PROCMEMFS_TESTS_NOTHING_SKIPPED` set it fails instead.
 //!
-//! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last.
+//! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last. With `PROCMEMFS_LONG` set tests that count rounds go
+//! many more of them (`docs/TESTING.md`).
 
 #![allow(clippy::unwrap_used)]
 
+mod attack;
 mod audit;
 mod backup;
 mod bounds;
@@ -62,6 +64,7 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        attack::tests(),
         audit::tests(),
         backup::tests(),
         hung::tests(),

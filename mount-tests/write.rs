@@ -4,8 +4,8 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use crate::support::{
-    Mount, PAGE, Target, assert_bytes, eventually, expect_errno, open, open_flags, open_rw,
-    pread_all, quote, run, sh, tests,
+    Mount, MountPoint, PAGE, Target, assert_bytes, daemon_binary, eventually, expect_errno, open,
+    open_flags, open_rw, pread_all, quote, run, sh, tests,
 };
 
 tests![
@@ -20,6 +20,9 @@ tests![
     no_byte_is_written_past_the_end,
     writes_to_a_hole_fail_and_write_nothing_else,
     a_write_keeps_the_neighbours_that_the_target_changes,
+    where_mem_cannot_be_opened_for_writing_nothing_is_written: [
+        Need::Root, Need::Tool("unshare"), Need::Tool("dd")
+    ],
 ];
 
 const MODES: [&str; 2] = ["write", "write,cache_ttl=0"];
@@ -297,4 +300,37 @@ fn a_write_keeps_the_neighbours_that_the_target_changes() {
         }
         assert_eq!(target.read(region.start + 8, 8), 199_u64.to_le_bytes());
     }
+}
+
+/// Where the kernel does not let the daemon open `mem` for writing, here since `/proc` is read-only, a write gives
+/// `EACCES` and writes nothing: by the number of the process it could get to another program. Reading goes on.
+fn where_mem_cannot_be_opened_for_writing_nothing_is_written() {
+    let mut target = Target::new();
+    let point = MountPoint::new();
+    let region = target.region("private");
+    let file = point
+        .path()
+        .join(target.pid().to_string())
+        .join(format!("{:012x}-{:012x}.rw-p.*", region.start, region.end));
+    let script = format!(
+        "set -e\n\
+         mount --make-rprivate /\n\
+         mount --bind /proc /proc\n\
+         mount -o remount,bind,ro /proc\n\
+         {daemon} -o write,cache_ttl=0 {point}\n\
+         file=$(echo {file})\n\
+         head -c 8 $file | wc -c\n\
+         code=0\n\
+         printf x | dd of=$file conv=notrunc,nocreat status=none || code=$?\n\
+         umount {point}\n\
+         exit $code\n",
+        daemon = quote(daemon_binary()),
+        point = quote(point.path()),
+        file = file.display(),
+    );
+    let output = run(Command::new("unshare").args(["-m", "sh", "-c", &script])).failure();
+    assert_eq!(output.text().trim(), "8", "what was read");
+    output.complains(&["Permission denied"]);
+    let said = target.read(region.start, region.len());
+    assert_bytes("private", &said, &target.bytes("private"));
 }

@@ -27,7 +27,9 @@ pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, see
 pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use inside::Inside;
 pub(crate) use machine::Turn;
-pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
+pub(crate) use mount::{
+    Mount, MountPoint, daemon_binary, daemons_on, end_with_us, is_mounted, unmount_lazily,
+};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_within, sh};
@@ -44,6 +46,14 @@ pub(crate) const PAGE: usize = 4096;
 
 /// How long anything may take that should be immediate.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// How many rounds a test goes: `long` with `PROCMEMFS_LONG` set, else `short`.
+pub(crate) fn rounds(short: u64, long: u64) -> u64 {
+    match std::env::var_os("PROCMEMFS_LONG") {
+        Some(_) => long,
+        None => short,
+    }
+}
 
 /// Asks again and again until `probe` has an answer; fails after `SOON`.
 #[track_caller]

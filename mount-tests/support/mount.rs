@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::abort::Connection;
 use super::run::current_test;
-use super::{SOON, Target, eventually};
+use super::{SOON, Target, eventually, rounds};
 
 /// A system call that the daemon's filter does not know kills it, in every test: so the list is complete.
 pub(crate) const UNKNOWN_CALLS: (&str, &str) = ("PROCMEMFS_SECCOMP", "kill");
@@ -134,8 +134,10 @@ pub(crate) struct Mount {
     watchdog: Option<mpsc::Sender<()>>,
 }
 
-/// How long a mount may exist before its test is taken to hang.
-const LONGEST: Duration = Duration::from_secs(900);
+/// How long a mount may exist before its test is taken to hang, in seconds; the long form of tests takes longer.
+fn longest() -> Duration {
+    Duration::from_secs(rounds(900, 4 * 3600))
+}
 
 /// Kills the daemon once it is older than any test, so that whoever waits for
 /// it gets an error. Ends when the sender is dropped.
@@ -144,7 +146,7 @@ fn watch(daemon: u32, connection: Option<Connection>) -> mpsc::Sender<()> {
     let name = current_test();
     std::thread::spawn(move || {
         let hangs = Err(mpsc::RecvTimeoutError::Timeout);
-        if receiver.recv_timeout(LONGEST) == hangs {
+        if receiver.recv_timeout(longest()) == hangs {
             eprintln!("[{name}] hangs: killing its daemon {daemon}");
             let _ = kill(Pid::from_raw(daemon as i32), Signal::SIGKILL);
             if let Some(connection) = connection {

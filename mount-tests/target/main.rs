@@ -7,9 +7,12 @@
 //!
 //! `mount-target as-pid PID DIR GENERATION` does the same in a child that has
 //! the given process id.
+//!
+//! `mount-target attack-worker CONTROL MOUNT DUTY INDEX` is a worker of `mount-tests/attack`.
 
 #![allow(clippy::unwrap_used)]
 
+mod attack;
 mod churn;
 mod command_line;
 mod edges;
@@ -40,6 +43,9 @@ fn main() {
         ["as-pid", pid, dir, generation] => odd::serve_as(pid.parse().unwrap(), || {
             serve(Path::new(dir), generation.parse().unwrap());
         }),
+        ["attack-worker", control, mount, duty, index] => {
+            attack::work(control, mount, duty, index).unwrap();
+        }
         _ => {
             eprintln!("usage: mount-target serve DIR GENERATION");
             std::process::exit(2);

@@ -44,6 +44,12 @@ pub enum Error {
         "the mapping is not writable: mount with -o write,force to write in spite of its protection"
     )]
     Protected,
+    /// The kernel does not let the mounter open the `mem` of this process for writing.
+    #[error(
+        "the memory of process {0} may not be written: /proc must be mounted rw, \
+         and the mounter its owner or have CAP_DAC_OVERRIDE"
+    )]
+    Unwritable(ProcessId),
     /// A file was opened for writing on a mount without `write`.
     #[error("memory cannot be written through this mount: mount with -o write to write")]
     WriteOff,
@@ -156,7 +162,7 @@ impl Error {
         match self {
             Self::NoEntry | Self::NoProcess(_) => Errno::ENOENT,
             Self::ProcessDenied(_) | Self::CallerDenied(_) | Self::UnknownCaller => Errno::EACCES,
-            Self::Protected | Self::WriteOff => Errno::EACCES,
+            Self::Protected | Self::Unwritable(_) | Self::WriteOff => Errno::EACCES,
             Self::TooManyMappings(..) => Errno::EFBIG,
             Self::ReadOnlyMount => Errno::EROFS,
             Self::Ended(_) => Errno::ESRCH,
@@ -203,6 +209,7 @@ mod tests {
             (Error::CallerDenied(pid), Errno::EACCES),
             (Error::UnknownCaller, Errno::EACCES),
             (Error::Protected, Errno::EACCES),
+            (Error::Unwritable(pid), Errno::EACCES),
             (Error::WriteOff, Errno::EACCES),
             (Error::ReadOnlyMount, Errno::EROFS),
             (Error::Ended(pid), Errno::ESRCH),
@@ -238,5 +245,10 @@ mod tests {
         assert!(Error::WriteOff.to_string().contains("-o write"));
         assert!(Error::ReadOnlyMount.to_string().contains("-o ro"));
         assert!(Error::Protected.to_string().contains("force"));
+        assert!(
+            Error::Unwritable(pid)
+                .to_string()
+                .contains("CAP_DAC_OVERRIDE")
+        );
     }
 }

@@ -101,9 +101,9 @@ fn place_of(fs: &FileSystem, operation: &str, inode: Inode, name: Option<&OsStr>
 /// At which level a failure is logged: warnings for what a user may wonder about, debug for what is normal.
 fn level(error: &Error) -> log::Level {
     match error {
-        Error::ProcessDenied(_) | Error::System { .. } | Error::BadHandle => log::Level::Warn,
-        Error::OwnMemory | Error::WrongProc | Error::TooManyMappings(..) => log::Level::Warn,
-        Error::TimedOut(_) | Error::TooManyOpen(_) => log::Level::Warn,
+        Error::ProcessDenied(_) | Error::Unwritable(_) | Error::BadHandle => log::Level::Warn,
+        Error::System { .. } | Error::OwnMemory | Error::WrongProc => log::Level::Warn,
+        Error::TooManyMappings(..) | Error::TimedOut(_) | Error::TooManyOpen(_) => log::Level::Warn,
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }

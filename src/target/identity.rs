@@ -14,6 +14,9 @@ pub struct ProcessIdentity {
     pub pidfd_inode: u64,
     /// Where its code and its stack start (fields 26 and 28): each exec lays them out anew.
     pub layout: [u64; 2],
+    /// Random bytes that the kernel gave the program (`AT_RANDOM`), where addresses are not random and every exec
+    /// lays them out alike; else 0.
+    pub random: u64,
 }
 
 /// A program that asks for something.

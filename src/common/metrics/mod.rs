@@ -55,10 +55,6 @@ metrics! {
     pub vm_readv_calls: Counter,
     /// Ranges asked of process_vm_readv.
     pub vm_readv_iovecs: Counter,
-    /// Calls of process_vm_writev.
-    pub vm_writev_calls: Counter,
-    /// Ranges given to process_vm_writev.
-    pub vm_writev_iovecs: Counter,
     /// Reads of a pinned /proc/PID/mem.
     pub mem_reads: Counter,
     /// Writes to a pinned /proc/PID/mem.

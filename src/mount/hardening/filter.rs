@@ -123,7 +123,6 @@ const SERVING: Calls = &[
     nr::__NR_memfd_create,
     nr::__NR_pidfd_getfd,
     nr::__NR_process_vm_readv,
-    nr::__NR_process_vm_writev,
     nr::__NR_sendmsg,
     nr::__NR_sendto,
     nr::__NR_userfaultfd,

@@ -73,6 +73,7 @@ impl FakeProcess {
             start_time: 1,
             pidfd_inode: u64::from(pid.get()),
             layout: [1, 1],
+            random: 0,
         };
         Self {
             state: Arc::new(Mutex::new(State {

@@ -1,25 +1,54 @@
-//! `/proc/PID/mem`: an address space as a file (proc_pid_mem(5)).
+//! `/proc/PID/mem`: the memory of one address space, whatever its process runs by then (proc_pid_mem(5)).
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
+use procfs::process::Process;
+use rustix::fs::OFlags;
 
-use super::errno_of;
+use super::{errno_of, from_proc};
 use crate::common::address::Address;
+use crate::common::error::Result;
+use crate::target::ProcessId;
 
-/// An open `mem`. It follows the address space that the process had when it was opened, and whoever has it may use it, whatever
-/// the credentials: the kernel has judged the open.
+/// An open `mem`. It follows the address space that the process had when it was opened: once that is gone it reads
+/// and writes 0 bytes, and never has those of another program.
+///
+/// It passes over the protection of mappings, as far as the kernel lets it (`FOLL_FORCE`): whoever is to obey that
+/// asks before.
 #[derive(Debug)]
 pub(super) struct Mem {
     file: File,
-    writable: bool,
+    is_writable: bool,
 }
 
 impl Mem {
-    /// What was opened for writing too, or for reading alone.
-    pub(super) fn new(file: File, writable: bool) -> Self {
-        Self { file, writable }
+    /// Opens it, for writing too where that is wanted and the kernel agrees.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`, `System`.
+    pub(super) fn open(directory: &Process, pid: ProcessId, writable: bool) -> Result<Self> {
+        if writable {
+            match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
+                Ok(file) => {
+                    let is_writable = true;
+                    return Ok(Self { file, is_writable });
+                }
+                Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
+            }
+        }
+        let file = directory.open_relative("mem");
+        Ok(Self {
+            file: file.map_err(|error| from_proc(pid, "open of mem", &error))?,
+            is_writable: false,
+        })
+    }
+
+    /// What somebody else has opened, for writing too or for reading alone: whoever has it may use it, whatever the
+    /// credentials, since the kernel has judged the open.
+    pub(super) fn opened(file: File, is_writable: bool) -> Self {
+        Self { file, is_writable }
     }
 
     /// Its owner and its group.
@@ -33,10 +62,10 @@ impl Mem {
 
     /// Whether it takes writes.
     pub(super) fn is_writable(&self) -> bool {
-        self.writable
+        self.is_writable
     }
 
-    /// Reads through `mem`, whatever the protection; returns the bytes before the first unreadable page.
+    /// Reads, whatever the protection; returns the bytes before the first unreadable page.
     ///
     /// # Errors
     /// `EIO` where that is the first.
@@ -58,17 +87,15 @@ impl Mem {
         Ok(done)
     }
 
-    /// Writes through `mem`, whatever the protection; returns the bytes before the first page that takes none.
+    /// Writes, whatever the protection; returns the bytes before the first page that takes none.
     ///
     /// # Errors
     /// `EIO` where that is the first.
     pub(super) fn write(&self, address: Address, data: &[u8]) -> std::result::Result<usize, Errno> {
         let mut done = 0;
         while done < data.len() {
-            match self
-                .file
-                .write_at(&data[done..], address.plus(done as u64).get())
-            {
+            let at = address.plus(done as u64).get();
+            match self.file.write_at(&data[done..], at) {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(_) if done > 0 => break,

@@ -10,7 +10,7 @@ use super::mem::Mem;
 use super::pinned::Pinned;
 use super::resolver::{PageSource, Resolver, Sources};
 use super::vdso;
-use super::vm::{self, Batch};
+use super::vm::Batch;
 use super::vma::Maps;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
@@ -21,6 +21,8 @@ use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
 
 /// Memory of a pinned process: `process_vm_readv` for what is in it, the file
 /// of a mapping for what is not, and the pinned `mem` where the call does not serve.
+/// Writes go through the pinned `mem` alone: bytes that were read of another program are dropped
+/// after the check, but bytes that were written to one would stay.
 #[derive(Debug)]
 pub(super) struct LiveMemory {
     pinned: Arc<Pinned>,
@@ -240,11 +242,50 @@ impl LiveMemory {
         Ok(done)
     }
 
-    fn is_all_writable(&self, start: Address, len: usize) -> bool {
-        AddressRange::new(start, start.plus(len as u64)).is_some_and(|range| {
-            let mut runs = self.resolver.maps.over(range, None);
-            runs.all(|run| matches!(run, Ok(run) if run.state.is_some_and(|vma| vma.writable)))
-        })
+    /// How many bytes from `start` on, at most `len`, lie in mappings with `w`.
+    fn writable_len(&self, start: Address, len: usize) -> usize {
+        let Some(range) = AddressRange::new(start, start.plus(len as u64)) else {
+            return 0;
+        };
+        let runs = self.resolver.maps.over(range, None);
+        let writable = runs
+            .map_while(std::result::Result::ok)
+            .take_while(|run| run.state.is_some_and(|vma| vma.writable));
+        let end = writable.last().map_or(start, |run| run.range.end());
+        usize::try_from(end.since(start)).unwrap_or(len)
+    }
+
+    /// Writes through an open `mem` of the pinned address space, and so never to another program; returns how many bytes
+    /// got there.
+    ///
+    /// A mapping that loses its `w` between the check and the write is written to all the same.
+    ///
+    /// # Errors
+    /// `Unreachable` where not even the first byte can be written; `Unwritable` where `mem` is not open for writing.
+    fn write_through(
+        &self,
+        mem: &Mem,
+        address: Address,
+        data: &[u8],
+        mode: WriteMode,
+    ) -> Result<usize> {
+        if !mem.is_writable() {
+            return Err(Error::Unwritable(self.identity().pid));
+        }
+        let len = match mode {
+            WriteMode::Obey => self.writable_len(address, data.len()),
+            // `mem` passes over the protection.
+            WriteMode::Force => data.len(),
+        };
+        if len == 0 {
+            return Err(Error::Unreachable(address));
+        }
+        self.metrics.mem_writes.increment();
+        match mem.write(address, &data[..len]) {
+            Ok(0) => Err(Error::Unreachable(address)),
+            Ok(written) => Ok(written),
+            Err(errno) => Err(refusal(address, "write to mem", errno)),
+        }
     }
 
     /// Whether the bytes after the first `done` were refused since the
@@ -379,36 +420,14 @@ impl ProcessMemory for LiveMemory {
             return Ok(0);
         }
         self.verify()?;
-        let pid = self.identity().pid;
         let mode = match self.resolver.kernel.has(Feature::ForcedAccess) {
             true => mode,
             false => WriteMode::Obey,
         };
-        let mut answer = Err(Errno::ENOSYS);
-        let by_number = mode == WriteMode::Obey && self.are_calls_open();
-        if by_number {
-            answer = vm::write(pid, address, data, &self.metrics);
-        }
-        if let Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::ESRCH)) = answer {
-            if by_number && errno != Errno::ESRCH {
-                self.note_refusal(errno);
-            }
-            if !self.mem().is_writable() {
-                return Err(Error::Protected);
-            }
-            // This descriptor passes over the protection, which is for `force` alone to ask.
-            if mode == WriteMode::Obey && !self.is_all_writable(address, data.len()) {
-                return Err(Error::Unreachable(address));
-            }
-            self.metrics.mem_writes.increment();
-            answer = self.mem().write(address, data);
-        }
+        let answer = self.write_through(self.mem(), address, data, mode);
+        // The bytes are in the address space that was opened, or nowhere: this tells whether the process still has it.
         self.verify()?;
-        match answer {
-            Ok(0) => Err(Error::Unreachable(address)),
-            Ok(written) => Ok(written),
-            Err(errno) => Err(refusal(address, "process_vm_writev", errno)),
-        }
+        answer
     }
 }
 

@@ -12,6 +12,7 @@ mod pagemap;
 mod pinned;
 mod probe;
 mod process;
+mod random;
 mod resolver;
 mod security_modules;
 mod smaps;

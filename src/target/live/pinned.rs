@@ -16,9 +16,11 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::kernel::check_pidfd;
 use super::mem::Mem;
+use super::random;
 use super::task::{Task, is_in_exec, statm};
 use super::text::read_whole;
 use super::{from_io, from_proc};
+use crate::common::address::Address;
 use crate::common::error::{Error, Result};
 use crate::target::{ProcessId, ProcessIdentity};
 
@@ -35,8 +37,9 @@ const NOT_AN_ENTRY: u64 = 1;
 /// where its number has been used again.
 ///
 /// One case needs more than `mem`: where somebody shares the address space
-/// (`vfork`, `CLONE_VM`), it outlives the exec of the process. `stat` shows
-/// that one, since each exec lays out code and stack anew.
+/// (`vfork`, `CLONE_VM`), or is just reading it, it outlives the exec of the process. `stat` shows
+/// that one, since each exec lays out code and stack anew; where it lays them out at the same place, the
+/// random bytes of the program do.
 #[derive(Debug)]
 pub(super) struct Pinned {
     identity: ProcessIdentity,
@@ -45,6 +48,8 @@ pub(super) struct Pinned {
     task: RwLock<Arc<Task>>,
     mem: Mem,
     pagemap: Arc<File>,
+    /// Where the program's random bytes lie, if its layout does not tell it from others.
+    random_at: Option<Address>,
     /// As long as it is open, no other process's pidfd has the same inode.
     pidfd: File,
 }
@@ -79,21 +84,28 @@ impl Pinned {
         if state.layout[0] == 0 || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
             return Err(Error::Replaced(pid));
         }
-        let mem = open_mem(task.directory(), pid, writable)?;
+        let mem = Mem::open(task.directory(), pid, writable)?;
         let pagemap = task
             .directory()
             .open_relative("pagemap")
             .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
+        let random_at = match state.is_layout_random {
+            true => None,
+            false => random::address(task.directory()),
+        };
+        let random = random_at.and_then(|at| random::value(&mem, at));
         let pinned = Self {
             identity: ProcessIdentity {
                 pid,
                 start_time: state.start_time,
                 pidfd_inode,
                 layout: state.layout,
+                random: random.unwrap_or(0),
             },
             task: RwLock::new(Arc::new(task)),
             mem,
             pagemap: Arc::new(pagemap),
+            random_at: random_at.filter(|_| random.is_some()),
             pidfd,
         };
         // The descriptors were opened one after another: only if the first and the last still
@@ -209,7 +221,7 @@ impl Pinned {
     /// Whether the process lives and its code and stack are where they were.
     ///
     /// Takes no lock of its address space, so that nobody waits here for a
-    /// target that waits for something else.
+    /// target that waits for something else; but for programs that lie where any other would lie, too.
     ///
     /// # Errors
     /// `Ended`, `Replaced`.
@@ -220,10 +232,28 @@ impl Pinned {
             Some(state) => task.is_of(&state, &self.identity),
             None => self.follow_another_thread()?,
         };
-        match is_same {
+        match is_same && self.has_same_random()? {
             true => Ok(()),
             false => Err(Error::Replaced(pid)),
         }
+    }
+
+    /// Whether the program that runs has the random bytes of the pinned one; yes, where those are not needed.
+    fn has_same_random(&self) -> Result<bool> {
+        let Some(at) = self.random_at else {
+            return Ok(true);
+        };
+        let pid = self.identity.pid;
+        let current = match Mem::open(self.task().directory(), pid, false) {
+            Ok(mem) => mem,
+            Err(Error::NoProcess(_)) => return Err(Error::Ended(pid)),
+            // It may have been read before: it is another program, or cannot be told from one.
+            Err(Error::ProcessDenied(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // As they are now in both: the program may have changed them.
+        let is_same = || random::value(&current, at) == random::value(&self.mem, at);
+        Ok(is_same() || is_same())
     }
 
     /// Asks another thread from now on, if one is left; returns whether it runs the same program.
@@ -274,20 +304,6 @@ impl Pinned {
             Ok(_) | Err(_) => self.check_program(),
         }
     }
-}
-
-/// Opens `mem`, for writing too where that is wanted and the kernel agrees.
-fn open_mem(directory: &Process, pid: ProcessId, writable: bool) -> Result<Mem> {
-    if writable {
-        match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
-            Ok(mem) => return Ok(Mem::new(mem, true)),
-            Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
-        }
-    }
-    let mem = directory
-        .open_relative("mem")
-        .map_err(|error| from_proc(pid, "open of mem", &error))?;
-    Ok(Mem::new(mem, false))
 }
 
 /// What tells the process that has this number now from others that had it: the inode of its pidfd, which is its own

@@ -185,7 +185,7 @@ impl Process for LiveProcess {
         let own = &self.shared.own;
         let mem = self.ask(|pinned| open_as(pinned, own, who, "mem", c"mem", access))?;
         let rights = Rights::Of(Arc::clone(own), Arc::new(who.clone()));
-        let memory = self.new_memory(Some(Mem::new(mem, write)), rights)?;
+        let memory = self.new_memory(Some(Mem::opened(mem, write)), rights)?;
         Ok(Arc::new(memory))
     }
 

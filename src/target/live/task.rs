@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use nix::libc::{PF_EXITING, PF_FORKNOEXEC};
+use nix::libc::{PF_EXITING, PF_FORKNOEXEC, PF_RANDOMIZE};
 use procfs::process::Process;
 
 use super::text::{field, read_whole};
@@ -21,6 +21,12 @@ use crate::target::{Activity, ProcessId, ProcessIdentity};
 const EXITING: u64 = PF_EXITING as u64;
 /// The process still runs the program of the one that it was forked from.
 const FORKED: u64 = PF_FORKNOEXEC as u64;
+
+/// The program was laid out at random addresses.
+const RANDOM: u64 = PF_RANDOMIZE as u64;
+
+/// Where the stack of a program of 64 bits never starts. One of 32 bits has so few places that two may be the same.
+const SMALL: u64 = 1 << 32;
 
 /// Ancestors that are asked for the last exec.
 const MOST_ANCESTORS: usize = 64;
@@ -117,7 +123,8 @@ impl Task {
         Stat::read(&self.stat)?.state()
     }
 
-    /// Whether the state is that of a thread of the process seen as `identity`, and that runs the same program.
+    /// Whether the state is that of a thread of the process seen as `identity`, and that runs the same program, as far
+    /// as the layout tells.
     pub(super) fn is_of(&self, state: &State, identity: &ProcessIdentity) -> bool {
         let same_start = !self.is_first || state.start_time == identity.start_time;
         same_start && state.layout == identity.layout
@@ -129,6 +136,8 @@ impl Task {
 pub(super) struct State {
     pub(super) start_time: u64,
     pub(super) layout: [u64; 2],
+    /// Whether another program that it runs has another layout.
+    pub(super) is_layout_random: bool,
 }
 
 impl State {
@@ -138,7 +147,7 @@ impl State {
         self.layout == [1, 0]
     }
 
-    /// Whether it is the same process, and it runs the same program.
+    /// Whether it is the same process, and it runs the same program, as far as the layout tells.
     pub(super) fn is_of(&self, identity: &ProcessIdentity) -> bool {
         self.start_time == identity.start_time && self.layout == identity.layout
     }
@@ -253,6 +262,7 @@ impl Stat {
         (!self.is_dead && self.size > 0).then_some(State {
             start_time: self.start_time,
             layout: self.layout,
+            is_layout_random: self.flags & RANDOM != 0 && self.layout[1] >= SMALL,
         })
     }
 
@@ -310,10 +320,21 @@ mod tests {
             let expected = State {
                 start_time: whole.starttime,
                 layout: [whole.startcode, whole.startstack],
+                is_layout_random: true,
             };
             assert_eq!(expected.start_time, 4711);
             assert_eq!(state(&text), Some(expected), "{command}");
         }
+    }
+
+    #[test]
+    fn a_layout_tells_programs_apart_only_where_it_is_random() {
+        let is_random = |flags| state(&stat("x", 'S', flags)).unwrap().is_layout_random;
+        assert!(is_random(0x40_0000));
+        assert!(!is_random(0));
+        // The third of the addresses is where the stack starts.
+        let narrow = stat("x", 'S', 0x40_0000).replace(" 140737488347136 ", " 4294959104 ");
+        assert!(!state(&narrow).unwrap().is_layout_random);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::common::metrics::Metrics;
 use crate::target::fake::conformance::{self, Layout};
 use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::page_state::{Extent, PageState};
-use crate::target::{ProcessId, ProcessMemory, ProcessSource, ReadSegment};
+use crate::target::{ProcessId, ProcessMemory, ProcessSource, ReadSegment, WriteMode};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -98,6 +98,14 @@ fn myself(metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
     open_myself(SourceOptions::default(), metrics)
 }
 
+fn writable() -> Arc<dyn ProcessMemory> {
+    let options = SourceOptions {
+        writable: true,
+        ..SourceOptions::default()
+    };
+    open_myself(options, &Arc::new(Metrics::default()))
+}
+
 fn open_myself(options: SourceOptions, metrics: &Arc<Metrics>) -> Arc<dyn ProcessMemory> {
     let source =
         LiveSource::new(options, Arc::new(SystemClock::new()), Arc::clone(metrics)).unwrap();
@@ -115,7 +123,7 @@ fn a_live_process_keeps_to_the_contract() {
         first: Pages::expected(0),
         second: Pages::expected(1),
     };
-    conformance::check(&*myself(&Arc::new(Metrics::default())), &layout);
+    conformance::check(&*writable(), &layout);
 }
 
 #[test]
@@ -160,6 +168,46 @@ fn memory_without_protection_bits_is_read_through_the_pinned_descriptor() {
         assert_eq!(memory.read(&mut [segment]), Ok(2 * PAGE));
         assert_eq!(bytes, [Pages::expected(0), Pages::expected(1)].concat());
         assert_eq!(metrics.mem_reads.get(), 1);
+    }
+}
+
+/// SEMANTICS: a write that meets a page without `w` later writes the bytes before it.
+#[test]
+fn a_write_ends_where_the_protection_does() {
+    let pages = Pages::new(4);
+    let memory = writable();
+    let only_read = |page: usize| {
+        let start = NonNull::new(pages.address(page).get() as *mut std::ffi::c_void).unwrap();
+        // SAFETY: the page lies in our mapping, and no reference into it is alive.
+        unsafe { mprotect(start, PAGE, ProtFlags::PROT_READ) }.unwrap();
+    };
+    let write = |page, len| {
+        let data = vec![0xa5; len];
+        memory.write(pages.address(page).plus(10), &data, WriteMode::Obey)
+    };
+    assert_eq!(write(0, 2 * PAGE), Ok(2 * PAGE));
+    only_read(1);
+    assert_eq!(write(0, 2 * PAGE), Ok(PAGE - 10));
+    let address = pages.address(1).plus(10);
+    assert_eq!(write(1, 1), Err(Error::Unreachable(address)));
+    assert_eq!(write(2, 1), Ok(1));
+    // The object ends there, the mapping does not.
+    assert_eq!(write(3, PAGE), Ok(PAGE - 10));
+    let address = pages.address(4).plus(10);
+    assert_eq!(write(4, 1), Err(Error::Unreachable(address)));
+    // Shared memory without `w` takes nothing by force either: it would change for all who share it.
+    let forced = memory.write(pages.address(1), &[1], WriteMode::Force);
+    assert_eq!(forced, Err(Error::Unreachable(pages.address(1))));
+}
+
+#[test]
+fn nothing_is_written_where_mem_is_not_open_for_writing() {
+    let pages = Pages::new(1);
+    let pid = ProcessId::new(std::process::id()).unwrap();
+    let memory = myself(&Arc::new(Metrics::default()));
+    for mode in [WriteMode::Obey, WriteMode::Force] {
+        let answer = memory.write(pages.address(0), b"x", mode);
+        assert_eq!(answer, Err(Error::Unwritable(pid)));
     }
 }
 

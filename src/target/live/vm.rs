@@ -1,12 +1,12 @@
-//! `process_vm_readv` and `process_vm_writev`, in batches (process_vm_readv(2)).
+//! `process_vm_readv`, in batches (process_vm_readv(2)).
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt;
 
 use linux_raw_sys::general::UIO_MAXIOV;
 use nix::errno::Errno;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
 use crate::common::address::Address;
@@ -97,27 +97,4 @@ pub(super) fn read_own(address: Address, buffer: &mut [u8]) -> std::io::Result<(
         }
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Writes `data` at `address`; returns the bytes before the first page that cannot be written.
-///
-/// # Errors
-/// As [`Batch::read`].
-pub(super) fn write(
-    pid: ProcessId,
-    address: Address,
-    data: &[u8],
-    metrics: &Metrics,
-) -> Result<usize, Errno> {
-    let remote = RemoteIoVec {
-        base: address.get() as usize,
-        len: data.len(),
-    };
-    metrics.vm_writev_calls.increment();
-    metrics.vm_writev_iovecs.increment();
-    process_vm_writev(
-        Pid::from_raw(pid.as_pid_t()),
-        &[IoSlice::new(data)],
-        &[remote],
-    )
 }
