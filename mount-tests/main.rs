@@ -4,6 +4,7 @@
 //! test that lacks a tool counts as ignored and says so; with `CI` or
 //! `PROCMEMFS_TESTS_NOTHING_SKIPPED` set it fails instead.
 //!
+//! With `PROCMEMFS_LONG` set those that repeat something do so for long (docs/TESTING.md).
 //! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last.
 
 #![allow(clippy::unwrap_used)]
@@ -12,12 +13,15 @@ mod backup;
 mod bounds;
 mod cache;
 mod calls;
+mod churn;
 mod cli;
 mod clients;
 mod daemon;
 mod differential;
 mod directories;
 mod edges;
+mod faults;
+mod fio;
 mod fsx;
 mod harmless;
 mod host;
@@ -25,7 +29,9 @@ mod hostile;
 mod hung;
 mod identity;
 mod idle;
+mod killed;
 mod log;
+mod model;
 mod namespace;
 mod options;
 mod plain;
@@ -34,6 +40,7 @@ mod read;
 mod runtimes;
 mod scan;
 mod selfmap;
+mod soak;
 mod space;
 mod sparse;
 mod stress;
@@ -57,6 +64,12 @@ fn main() {
     let modules = [
         // The long ones first, so that they do not run alone at the end.
         stress::tests(),
+        faults::tests(),
+        soak::tests(),
+        churn::tests(),
+        model::tests(),
+        killed::tests(),
+        fio::tests(),
         backup::tests(),
         hung::tests(),
         idle::tests(),

@@ -13,6 +13,7 @@ mod run;
 mod runtimes;
 mod stats;
 mod target;
+mod workload;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,12 +26,15 @@ pub(crate) use client::{Client, Width, build_client};
 pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, seek, timed};
 pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use machine::Turn;
-pub(crate) use mount::{Mount, MountPoint, daemon_binary, daemons_on, is_mounted, unmount_lazily};
+pub(crate) use mount::{
+    Mount, MountPoint, daemon_binary, daemons_on, end_with_us, is_mounted, unmount_lazily,
+};
 pub(crate) use needs::{Need, Test, fsx, tests, tool};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_within, sh};
 pub(crate) use stats::Stats;
 pub(crate) use target::{Region, Target};
+pub(crate) use workload::{TABLE, Workload};
 
 #[path = "../target/pattern.rs"]
 pub(crate) mod pattern;
@@ -42,6 +46,15 @@ pub(crate) const PAGE: usize = 4096;
 
 /// How long anything may take that should be immediate.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// How often something is done: `long` where `PROCMEMFS_LONG` is set, else `short`.
+pub(crate) fn rounds(short: u64, long: u64) -> u64 {
+    if std::env::var_os("PROCMEMFS_LONG").is_some() {
+        long
+    } else {
+        short
+    }
+}
 
 /// Asks again and again until `probe` has an answer; fails after `SOON`.
 #[track_caller]

@@ -149,8 +149,7 @@ impl InodeTable {
     }
 
     /// How many nodes the kernel holds: never none, since it holds the root.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.nodes.read().known.len()
     }
 }

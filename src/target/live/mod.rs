@@ -3,6 +3,7 @@
 mod accessible;
 mod arguments;
 mod backing;
+mod interrupted;
 mod kernel;
 mod memory;
 mod mounts;
@@ -65,16 +66,6 @@ fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
             log::debug!("{what} of process {pid}: {error}");
             Error::system(what, Errno::EIO)
         }
-    }
-}
-
-/// The errno of an error of the `procfs` crate.
-fn errno_of_proc(error: &ProcError) -> Errno {
-    match error {
-        ProcError::PermissionDenied(_) => Errno::EACCES,
-        ProcError::NotFound(_) => Errno::ENOENT,
-        ProcError::Io(error, _) => errno_of(error),
-        ProcError::Incomplete(_) | ProcError::Other(_) | ProcError::InternalError(_) => Errno::EIO,
     }
 }
 

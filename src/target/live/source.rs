@@ -1,18 +1,20 @@
 //! The processes of this system.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use procfs::process::{Process as Directory, all_processes};
+use procfs::process::Process as Directory;
 
 use super::backing::Leases;
+use super::interrupted::retry;
 use super::kernel::{Kernel, ProcFault, boot_time};
 use super::pinned::Pinned;
 use super::process::{LiveProcess, Shared, SourceOptions};
 use super::task::{Task, activity, resident};
 use super::text::{field, read_whole};
-use super::{errno_of_proc, from_io, from_proc};
+use super::{errno_of, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
@@ -120,7 +122,8 @@ impl LiveSource {
         if !self.is_shown(pid) {
             return Err(Error::NoProcess(pid));
         }
-        Directory::new(pid.as_pid_t()).map_err(|error| from_proc(pid, "open of /proc/PID", &error))
+        retry(|| Directory::new(pid.as_pid_t()))
+            .map_err(|error| from_proc(pid, "open of /proc/PID", &error))
     }
 
     fn pin(&self, pid: ProcessId, wanted: Option<&ProcessIdentity>) -> Result<Pinned> {
@@ -136,7 +139,7 @@ impl LiveSource {
     /// As [`describe`](ProcessSource::describe); `Replaced` where it begins to run a new program meanwhile.
     fn describe_once(&self, pid: ProcessId) -> Result<ProcessInfo> {
         let pinned = self.pin(pid, None)?;
-        let owner = std::fs::metadata(format!("/proc/{pid}"))
+        let owner = retry(|| std::fs::metadata(format!("/proc/{pid}")))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
         let command = pinned.line("comm")?;
         // The owner was asked for by number: it is the pinned process's only if that still lives.
@@ -152,14 +155,20 @@ impl LiveSource {
     }
 }
 
+/// The numbers that `/proc` lists, all of them: none is opened for that, since one that cannot be would be missing.
+fn listed() -> std::io::Result<Vec<ProcessId>> {
+    let entries = std::fs::read_dir("/proc")?;
+    let number = |name: OsString| name.to_str().and_then(ProcessId::parse);
+    entries
+        .filter_map(|entry| entry.map(|entry| number(entry.file_name())).transpose())
+        .collect()
+}
+
 impl ProcessSource for LiveSource {
     fn numbers(&self) -> Result<Vec<ProcessId>> {
         self.shared.kernel.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.shared.options.only.is_empty() {
-            all_processes()
-                .map_err(|error| Error::system("listing /proc", errno_of_proc(&error)))?
-                .filter_map(|process| ProcessId::new(process.ok()?.pid().cast_unsigned()))
-                .collect()
+            retry(listed).map_err(|error| Error::system("listing /proc", errno_of(&error)))?
         } else {
             self.shared.options.only.clone()
         };
@@ -223,7 +232,7 @@ impl ProcessSource for LiveSource {
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
         let pid = ProcessId::new(tid).ok_or(Error::NoEntry)?;
-        let process = Directory::new(pid.as_pid_t()).map_err(|_| Error::NoEntry)?;
+        let process = retry(|| Directory::new(pid.as_pid_t())).map_err(|_| Error::NoEntry)?;
         // By hand: the crate's own parser stops at a thread name that is not UTF-8.
         let mut status = process
             .open_relative("status")

@@ -25,6 +25,7 @@ use nix::fcntl::OFlag;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, openat};
 
+use super::interrupted::retry;
 use super::kernel::{Feature, Kernel};
 use super::pagemap::Pagemap;
 use super::pinned::Pinned;
@@ -328,7 +329,7 @@ impl OpenFile {
 /// A place in the file system, without opening what is there.
 fn place(directory: impl AsFd, path: &Path) -> Option<File> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    openat(directory, path, flags, Mode::empty())
+    retry(|| openat(&directory, path, flags, Mode::empty()))
         .ok()
         .map(File::from)
 }
