@@ -116,6 +116,7 @@ fn operations_leave_nothing() {
     let mount = mounted();
     let path = mount.file(&target, "scratch");
     let expected = target.bytes("scratch");
+    let process = mount.process(target.pid());
     let some = |count: u64, seed: u64| {
         let mut file = File::options().read(true).write(true).open(&path).unwrap();
         let buffered = File::open(&path).unwrap();
@@ -126,12 +127,7 @@ fn operations_leave_nothing() {
             let mut bytes = vec![0; len];
             match number / 2 % 1000 {
                 0 => file = File::options().read(true).write(true).open(&path).unwrap(),
-                1 => assert!(
-                    std::fs::read_dir(mount.process(target.pid()))
-                        .unwrap()
-                        .count()
-                        > 5
-                ),
+                1 => assert!(std::fs::read_dir(&process).unwrap().count() > 5),
                 2 => drop(path.metadata().unwrap()),
                 3..20 => file
                     .write_all_at(&expected[at..at + len], at as u64)

@@ -160,7 +160,7 @@ impl CachedMemory {
         let mut left = self.inner.read(&mut pages)?;
         let is_valid = self.freshness.is_valid(epoch);
         let mut done = 0;
-        for (pages, segment) in pages.iter().zip(segments) {
+        for (pages, segment) in pages.iter().zip(segments.iter_mut()) {
             let read = &pages.buffer[..left.min(pages.buffer.len())];
             left -= read.len();
             if is_valid {
@@ -168,13 +168,18 @@ impl CachedMemory {
             }
             let skipped = segment.address.since(pages.address) as usize;
             let useful = read.len().saturating_sub(skipped).min(segment.buffer.len());
-            segment.buffer[..useful].copy_from_slice(&read[skipped..][..useful]);
+            let from = skipped.min(read.len());
+            segment.buffer[..useful].copy_from_slice(&read[from..from + useful]);
             done += useful;
             if useful < segment.buffer.len() {
                 break;
             }
         }
-        Ok(done)
+        match done {
+            // It was cut short within the first page, before the first byte that is wanted.
+            0 => self.inner.read(segments),
+            done => Ok(done),
+        }
     }
 }
 

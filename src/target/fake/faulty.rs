@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(write(b"late"), Err(refusal));
         assert_eq!(write(b"short"), Ok(2));
         let (mapping, mut bytes) = (mapping(0x10_000, 1), [0; 6]);
-        let mut read = |bytes: &mut [u8]| {
+        let read = |bytes: &mut [u8]| {
             let segment = ReadSegment {
                 address: at,
                 buffer: bytes,

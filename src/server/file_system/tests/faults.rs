@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::target::fake::Faults;
 use crate::target::fake::plans::{faults, is_injected};
+use crate::target::fake::{Fault, Faults};
 
 /// Where the mapping lies; its fourth page is not there.
 const START: u64 = 0x40_000;
@@ -148,7 +148,7 @@ impl Model {
     }
 }
 
-fn run(steps: &[Step], plan: Vec<crate::target::fake::Fault>, is_direct: bool) {
+fn run(steps: &[Step], plan: Vec<Fault>, is_direct: bool) {
     let faults = Faults::default();
     let mut model = Model::new(&faults, is_direct);
     let mut opened = model.bench.open(FILE, READ_WRITE).unwrap();
@@ -217,5 +217,13 @@ fn cases() -> u32 {
     match std::env::var_os("PROCMEMFS_LONG") {
         Some(_) => 10_000,
         None => 200,
+    }
+}
+
+/// The cache reads whole pages, and what is asked for may lie past where that was cut short.
+#[test]
+fn a_page_that_is_cut_short_before_the_first_byte_wanted() {
+    for most in [1, 1225, 1226, 1227] {
+        run(&[Step::Read(1226, 100)], vec![Fault::Short(most)], false);
     }
 }
