@@ -1,9 +1,9 @@
 //! Processes that do nothing but change, by `stress-ng`, while everything of them is read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 tests![
-    everything_is_read_while_processes_churn: [Need::Root, Need::Tool("stress-ng")],
+    everything_is_read_while_processes_churn: [Need::Root, Need::Tool("stress-ng"), Need::Tool("setpriv")],
 ];
 
 /// What `stress-ng` lets its processes do, one process or one family each.
@@ -99,7 +99,18 @@ fn everything_is_read_while_processes_churn() {
     let scratch = mount.file(&steady, "private");
     let expected = steady.bytes("private");
     let seconds = rounds(4, 120);
-    let mut command = Command::new("stress-ng");
+    let scratch_dir = mount.outside().join("stress");
+    std::fs::create_dir(&scratch_dir).unwrap();
+    std::fs::set_permissions(&scratch_dir, Permissions::from_mode(0o777)).unwrap();
+    // A user of its own, whose processes are counted: `vforkmany` forks until it may not.
+    let mut command = Command::new("prlimit");
+    command.args([
+        "--nproc=200:200",
+        "setpriv",
+        "--reuid=54321",
+        "--clear-groups",
+    ]);
+    command.arg("stress-ng");
     for stressor in STRESSORS {
         command.args([&format!("--{stressor}"), "1"]);
     }
@@ -112,7 +123,7 @@ fn everything_is_read_while_processes_churn() {
         "--quiet",
         "--temp-path",
     ]);
-    command.arg(mount.outside());
+    command.arg(&scratch_dir);
     end_with_us(&mut command, Signal::SIGKILL);
     let stress = command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut stress = stress.spawn().unwrap();

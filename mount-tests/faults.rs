@@ -10,11 +10,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::{
-    Mount, TABLE, Target, Workload, current_test, errno_name, eventually, measured, rounds, tests,
+    Mount, MountPoint, TABLE, Target, Workload, current_test, daemon_binary, errno_name,
+    eventually, is_mounted, measured, rounds, run, tests,
 };
 
 tests![
     every_system_call_fails_now_and_then: [Need::Root, Need::Tool("strace")],
+    a_start_that_fails_leaves_no_mount: [Need::Root, Need::Tool("strace")],
     no_system_call_is_left_out: [Need::Root, Need::Tool("strace")],
     where_there_is_no_address_space_that_is_an_error: [Need::Root, Need::Tool("prlimit")],
 ];
@@ -219,7 +221,7 @@ fn every_system_call_fails_now_and_then() {
 #[track_caller]
 fn fail(mount: &Mount, workload: &mut Workload, call: &str, outcome: &str, when: &str) -> u64 {
     let goal = rounds(3, 10_000);
-    let longest = Duration::from_millis(rounds(300, 20_000));
+    let longest = Duration::from_millis(rounds(300, 4_000));
     let kind = if outcome == "0" { "retval" } else { "error" };
     let inject = format!("inject={call}:{kind}={outcome}:{when}");
     let arguments = ["-e".into(), format!("trace={call}"), "-e".into(), inject];
@@ -228,7 +230,7 @@ fn fail(mount: &Mount, workload: &mut Workload, call: &str, outcome: &str, when:
     let (begun, failed) = (Instant::now(), workload.failed());
     let mut number = 0;
     while begun.elapsed() < longest && injection.injected() < goal {
-        for _ in 0..rounds(1, 50) {
+        for _ in 0..rounds(1, 4) {
             workload.round(number);
             number += 1;
         }
@@ -240,6 +242,36 @@ fn fail(mount: &Mount, workload: &mut Workload, call: &str, outcome: &str, when:
         workload.failed() - failed
     );
     injected
+}
+
+/// Where a thread, a descriptor or memory is missing while it starts that is one line and the exit code 1, and no mount
+/// is left.
+fn a_start_that_fails_leaves_no_mount() {
+    let faults = [
+        // Of the first thread: what watches the daemon, then three threads.
+        ("clone3", "EAGAIN", 2..=4),
+        // Of each descriptor that serves.
+        ("ioctl", "ENOMEM", 1..=2),
+        ("mount", "ENOMEM", 1..=1),
+    ];
+    for (call, errno, numbers) in faults {
+        for number in numbers {
+            let point = MountPoint::new();
+            let mut command = Command::new("strace");
+            command.args([
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+                &format!("trace={call}"),
+                "-e",
+            ]);
+            command.arg(format!("inject={call}:error={errno}:when={number}"));
+            command.arg(daemon_binary()).arg("-f").arg(point.path());
+            run(&mut command).code(1).one_line(&["procmemfs: "]);
+            assert!(!is_mounted(point.path()), "{call} {number}: mounted");
+        }
+    }
 }
 
 /// What the daemon calls is in one of the lists, so that a new call is not forgotten.
@@ -286,7 +318,7 @@ fn where_there_is_no_address_space_that_is_an_error() {
     let limit = |bytes: String| {
         let mut command = Command::new("prlimit");
         command.args(["--pid", &mount.daemon().to_string()]);
-        crate::support::run(command.arg(format!("--as={bytes}:unlimited"))).success();
+        run(command.arg(format!("--as={bytes}:unlimited"))).success();
     };
     limit((pages * 4096).to_string());
     workload.allow(&allowed("ENOMEM"));

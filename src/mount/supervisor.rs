@@ -53,6 +53,8 @@ pub(super) fn start(device: u32, mount: u64, mountpoint: &Path) -> io::Result<()
     order.push(mountpoint);
     Command::new("/proc/self/exe")
         .arg0(NAME)
+        // Whoever kills the daemon with its whole process group leaves this one.
+        .process_group(0)
         .env_clear()
         .env(ORDER, order)
         .current_dir("/")
