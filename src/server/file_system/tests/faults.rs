@@ -2,6 +2,7 @@
 //! an error that was injected.
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::target::fake::plans::{faults, is_injected};
@@ -198,17 +199,26 @@ fn reopened(model: &Model) -> Opened {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
-
-    /// SEMANTICS: a byte that was read is a byte that was there.
-    #[test]
-    fn whatever_fails_no_byte_is_wrong(
-        steps in proptest::collection::vec(step(), 1..40),
-        plan in faults(),
-        is_direct: bool,
-    ) {
+/// SEMANTICS: a byte that was read is a byte that was there. What fails is kept, with its seed, below
+/// `proptest-regressions`, and tried first from then on.
+#[test]
+fn whatever_fails_no_byte_is_wrong() {
+    let config = ProptestConfig {
+        cases: cases(),
+        source_file: Some(file!()),
+        ..ProptestConfig::default()
+    };
+    let sequences = (
+        proptest::collection::vec(step(), 1..40),
+        faults(),
+        any::<bool>(),
+    );
+    let tried = TestRunner::new(config).run(&sequences, |(steps, plan, is_direct)| {
         run(&steps, plan, is_direct);
+        Ok(())
+    });
+    if let Err(error) = tried {
+        panic!("{error}");
     }
 }
 
