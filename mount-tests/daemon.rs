@@ -129,6 +129,7 @@ fn readers_of_a_killed_daemon_get_an_error() {
 /// names the mount point, the state and the remedy; which works.
 fn a_dead_mount_is_named_and_can_be_replaced() {
     let mut mount = Mount::new("");
+    mount.kill_supervisor();
     mount.signal(Signal::SIGKILL);
     mount.wait();
     // Until then the kernel remembers the attributes of the root.

@@ -15,6 +15,7 @@ mod backup;
 mod bounds;
 mod cache;
 mod calls;
+mod churn;
 mod cli;
 mod clients;
 mod confined;
@@ -22,6 +23,8 @@ mod daemon;
 mod differential;
 mod directories;
 mod edges;
+mod faults;
+mod fio;
 mod fsx;
 mod hardening;
 mod harmless;
@@ -30,7 +33,9 @@ mod hostile;
 mod hung;
 mod identity;
 mod idle;
+mod killed;
 mod log;
+mod model;
 mod namespace;
 mod options;
 mod others;
@@ -41,6 +46,7 @@ mod read;
 mod runtimes;
 mod scan;
 mod selfmap;
+mod soak;
 mod space;
 mod sparse;
 mod stress;
@@ -66,6 +72,12 @@ fn main() {
         stress::tests(),
         attack::tests(),
         audit::tests(),
+        faults::tests(),
+        soak::tests(),
+        churn::tests(),
+        model::tests(),
+        killed::tests(),
+        fio::tests(),
         backup::tests(),
         hung::tests(),
         idle::tests(),

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Footprint, Mount, PAGE, Region, Stats, Target, assert_bytes, eventually, expect_errno,
-    measured, open, open_rw, pread_all, pread_within, run_within, tests,
+    is_mounted, measured, open, open_rw, pread_all, pread_within, rounds, run_within, tests,
 };
 
 tests![
@@ -20,6 +20,7 @@ tests![
     touching_them_is_given_up_after_two_seconds: [Need::Root],
     others_are_served_meanwhile: [Need::Root],
     writers_do_not_wait_for_stuck_readers: [Need::Root],
+    sigterm_is_obeyed_while_a_reader_is_stuck: [Need::Root],
     a_daemon_killed_after_a_write_leaves_no_reader_behind: [Need::Root],
     stuck_calls_are_bounded_and_end_with_their_target: [Need::Root],
     many_stuck_targets_are_bounded: [Need::Root],
@@ -184,6 +185,24 @@ fn a_daemon_killed_after_a_write_leaves_no_reader_behind() {
     let expected = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO];
     assert!(expected.contains(&errno), "errno {errno}");
     mount.wait();
+}
+
+/// SIGTERM ends the daemon within five seconds while a reader is stuck in a target, and lets that go.
+fn sigterm_is_obeyed_while_a_reader_is_stuck() {
+    let mut target = Target::new();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..rounds(1, 100) {
+        let mut mount = Mount::new("touch");
+        let read = stuck_read(&mut target, &mount);
+        let started = Instant::now();
+        mount.signal(Signal::SIGTERM);
+        mount.wait();
+        slowest = slowest.max(started.elapsed());
+        eventually("the reader is let go", || read.is_finished().then_some(()));
+        assert!(!is_mounted(mount.point()), "still mounted");
+    }
+    measured("the slowest end", slowest);
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }
 
 /// A read for which the daemon waits in the target's memory.

@@ -275,6 +275,22 @@ impl Mount {
         self.daemon.id()
     }
 
+    /// Kills the process that would take away the mount of a killed daemon.
+    #[track_caller]
+    pub(crate) fn kill_supervisor(&self) {
+        let is_child = |pid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+            let parent = format!("PPid:\t{}", self.daemon());
+            status.is_ok_and(|status| status.lines().any(|line| line == parent))
+        };
+        let supervisor = eventually("the supervisor", || {
+            let pids = std::fs::read_dir("/proc").unwrap();
+            pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+                .find(is_child)
+        });
+        kill(Pid::from_raw(supervisor as i32), Signal::SIGKILL).unwrap();
+    }
+
     /// Waits until the daemon has ended.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {

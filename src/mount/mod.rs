@@ -211,6 +211,16 @@ impl Mount {
     /// # Errors
     /// Where the system has no thread left.
     pub fn start(self) -> io::Result<Serving> {
+        let attached = Arc::clone(&self.attached);
+        self.start_threads().inspect_err(|_| {
+            // Those that run already hold it, too.
+            if let Err(error) = attached.detach() {
+                log::warn!("not unmounted: {error}");
+            }
+        })
+    }
+
+    fn start_threads(self) -> io::Result<Serving> {
         self.invalidations.serve(self.session.notifier())?;
         let (ending, end) = channel();
         let duties: Arc<dyn Duties> = Arc::new(Upkeep {

@@ -1,10 +1,10 @@
-//! What is left to do where the daemon cannot do it: the end of one that was killed and does not end.
+//! What is left to do where the daemon cannot do it: the end of the mount of one that was killed.
 //!
-//! A killed process keeps its descriptors until its last thread is gone. One of them can be
+//! The mount of a daemon that is gone stays, and is an error (`ENOTCONN`) to whoever comes. And a killed process keeps its descriptors until its last thread is gone. One of them can be
 //! in a call that no signal ends (closing a file of a file system that does not answer), and then the
 //! kernel goes on to wait for answers from `/dev/fuse`: all readers of the mount would, too. So a
 //! second process watches it. It holds no descriptor of the mount, sleeps until the daemon's first thread
-//! has ended, and ends with it; only where other threads stay it ends the mount in their place.
+//! has ended, gives the others a moment, and takes away what is left of the mount.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -56,6 +56,8 @@ pub(super) fn start(device: u32, mount: u64, mountpoint: &Path) -> io::Result<()
     order.push(mountpoint);
     Command::new("/proc/self/exe")
         .arg0(NAME)
+        // Whoever kills the daemon with its whole process group leaves this one.
+        .process_group(0)
         .env_clear()
         .env(ORDER, order)
         .envs(unknown_calls.to_environment())
@@ -113,10 +115,9 @@ impl Supervisor {
         }
         let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(LAST_BREATH).unwrap_or(PollTimeout::ZERO);
-        if poll(&mut ended, timeout)? == 0 {
-            self.end_mount();
-        }
-        Ok(())
+        let waited = poll(&mut ended, timeout);
+        self.end_mount();
+        waited.map(drop).map_err(io::Error::from)
     }
 
     /// Whether the daemon's first thread has not ended. Where `/proc` does not show that to a plain user (`hidepid`)

@@ -80,10 +80,8 @@ impl Server {
                 size,
                 ..
             } => ANSWER.with_borrow_mut(|answer| {
-                if answer.len() < *size {
-                    answer.resize(*size, 0);
-                }
-                let read = fs.read(*handle, *offset, &mut answer[..*size]);
+                let read =
+                    lengthened(answer, *size).and_then(|answer| fs.read(*handle, *offset, answer));
                 let read = read.as_ref().map(|read| Reply::Data(&answer[..*read]));
                 self.give(request, one_shot, read);
             }),
@@ -280,6 +278,20 @@ fn subject_of(handle: Option<u64>, subject: impl FnOnce() -> Result<Subject>) ->
         Some(_) => Ok(Subject::default()),
         None => subject(),
     }
+}
+
+/// The first `len` bytes of a vector that has at least as many from now on.
+///
+/// # Errors
+/// `System` where there is no memory.
+fn lengthened(bytes: &mut Vec<u8>, len: usize) -> Result<&mut [u8]> {
+    if let Some(missing) = len.checked_sub(bytes.len()) {
+        bytes
+            .try_reserve_exact(missing)
+            .map_err(|_| Error::system("memory for an answer", Errno::ENOMEM))?;
+        bytes.resize(len, 0);
+    }
+    Ok(&mut bytes[..len])
 }
 
 /// Whether the kernel takes a reference to an entry of `readdirplus`: to each but these two.

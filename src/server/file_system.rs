@@ -98,6 +98,7 @@ impl FileSystem {
     /// A node for the kernel to keep, which takes a reference.
     pub(super) fn remember(&self, node: &Node, counted: &CountedUsage) -> Entry {
         let (inode, generation) = self.inodes.remember(node);
+        self.count_inodes();
         Entry {
             inode,
             generation,
@@ -117,6 +118,12 @@ impl FileSystem {
     /// Gives references back.
     pub(super) fn forget(&self, inode: Inode, lookups: u64) {
         self.inodes.forget(inode, lookups);
+        self.count_inodes();
+    }
+
+    fn count_inodes(&self) {
+        let held = self.inodes.len() as u64;
+        self.context.metrics().inodes.set(held);
     }
 
     /// The number of a node, without a reference to it.

@@ -149,7 +149,6 @@ impl InodeTable {
     }
 
     /// How many nodes the kernel holds: never none, since it holds the root.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.nodes.read().known.len()
     }

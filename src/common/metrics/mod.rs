@@ -67,6 +67,8 @@ metrics! {
     pub cache_misses: Counter,
     /// Bytes of memory in the cache.
     pub cache_bytes: Gauge,
+    /// Inodes that the kernel holds.
+    pub inodes: Gauge,
     /// Time from a request to its answer, by operation.
     request_duration: PerOperation<Histogram>,
 }

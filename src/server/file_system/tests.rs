@@ -15,6 +15,7 @@ use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
 
 mod attributes;
+mod faults;
 mod others;
 mod views;
 mod writes;

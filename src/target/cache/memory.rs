@@ -171,7 +171,7 @@ impl CachedMemory {
         let mut left = self.inner.read(&mut pages)?;
         let is_valid = self.freshness.is_valid(epoch);
         let mut done = 0;
-        for (pages, segment) in pages.iter().zip(segments) {
+        for (pages, segment) in pages.iter().zip(segments.iter_mut()) {
             let read = &pages.buffer[..left.min(pages.buffer.len())];
             left -= read.len();
             if is_valid {
@@ -187,7 +187,11 @@ impl CachedMemory {
                 break;
             }
         }
-        Ok(done)
+        match done {
+            // It was cut short within the first page, before the first byte that is wanted.
+            0 => self.inner.read(segments),
+            done => Ok(done),
+        }
     }
 }
 

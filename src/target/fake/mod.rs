@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+#[cfg(test)]
+mod faulty;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,8 @@ use crate::common::error::{Error, Result};
 use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::page_state::{Extent, MemoryUsage, PageState, push};
 
+#[cfg(test)]
+pub(crate) use faulty::{Fault, Faults, FaultyMemory, plans};
 pub use source::FakeSource;
 
 /// A call that reached a fake process's memory.
@@ -51,6 +55,9 @@ struct State {
     waiting: usize,
     calls: Vec<Call>,
     maps_reads: usize,
+    /// How calls of its memory fail.
+    #[cfg(test)]
+    faults: Option<Faults>,
 }
 
 /// A process with pages, a text of `maps`, and a record of what was asked of it.
@@ -97,6 +104,8 @@ impl FakeProcess {
                 waiting: 0,
                 calls: Vec::new(),
                 maps_reads: 0,
+                #[cfg(test)]
+                faults: None,
             })),
             goes_on: Arc::default(),
         }
@@ -208,6 +217,32 @@ impl FakeProcess {
     /// How often `maps` was read.
     pub fn maps_reads(&self) -> usize {
         self.state.lock().maps_reads
+    }
+
+    /// Lets calls of its memory fail, when it is opened the next time.
+    #[cfg(test)]
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = Some(faults);
+    }
+
+    /// What `pages` pages from `address` on hold; zeros where there is none.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self, address: u64, pages: usize) -> Vec<u8> {
+        let state = self.state.lock();
+        let page = |number: usize| state.pages.get(&(address + number as u64 * PAGE_SIZE));
+        let none = vec![0; PAGE_SIZE as usize];
+        (0..pages)
+            .flat_map(|number| page(number).unwrap_or(&none).clone())
+            .collect()
+    }
+
+    /// Changes a byte, as the process itself does.
+    #[cfg(test)]
+    pub(crate) fn poke(&self, address: u64, byte: u8) {
+        let at = address % PAGE_SIZE;
+        if let Some(page) = self.state.lock().pages.get_mut(&(address - at)) {
+            page[at as usize] = byte;
+        }
     }
 
     /// Pins its memory.

@@ -40,6 +40,11 @@ impl Process for PinnedFake {
     }
 
     fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
+        #[cfg(test)]
+        if let Some(faults) = self.0.process.state.lock().faults.clone() {
+            let inner = Arc::clone(&self.0) as _;
+            return Ok(Arc::new(super::FaultyMemory::new(inner, faults)));
+        }
         Ok(Arc::clone(&self.0) as _)
     }
 

@@ -25,6 +25,7 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
+use super::interrupted::retry;
 use super::text::{field, read_whole};
 use crate::common::error::{Error, Result};
 use crate::target::{Credentials, UserNamespace};
@@ -179,7 +180,7 @@ impl Rights {
         flags: OFlags,
     ) -> std::result::Result<File, Errno> {
         match self {
-            Self::Own => openat(directory, path, flags | OFlags::CLOEXEC, Mode::empty())
+            Self::Own => retry(|| openat(&directory, path, flags | OFlags::CLOEXEC, Mode::empty()))
                 .map(File::from)
                 .map_err(|errno| Errno::from_raw(errno.raw_os_error())),
             Self::Of(own, who) => {

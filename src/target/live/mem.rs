@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use procfs::process::Process;
 use rustix::fs::OFlags;
 
+use super::interrupted::retry;
 use super::{errno_of, from_proc};
 use crate::common::address::Address;
 use crate::common::error::Result;
@@ -30,7 +31,8 @@ impl Mem {
     /// `NoProcess`, `ProcessDenied`, `System`.
     pub(super) fn open(directory: &Process, pid: ProcessId, writable: bool) -> Result<Self> {
         if writable {
-            match directory.open_relative_flags("mem", OFlags::RDWR | OFlags::CLOEXEC) {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            match retry(|| directory.open_relative_flags("mem", flags)) {
                 Ok(file) => {
                     let is_writable = true;
                     return Ok(Self { file, is_writable });
@@ -38,7 +40,7 @@ impl Mem {
                 Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
             }
         }
-        let file = directory.open_relative("mem");
+        let file = retry(|| directory.open_relative("mem"));
         Ok(Self {
             file: file.map_err(|error| from_proc(pid, "open of mem", &error))?,
             is_writable: false,
@@ -77,7 +79,7 @@ impl Mem {
         let mut done = 0;
         while done < buffer.len() {
             let at = address.plus(done as u64).get();
-            match self.file.read_at(&mut buffer[done..], at) {
+            match retry(|| self.file.read_at(&mut buffer[done..], at)) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(_) if done > 0 => break,
@@ -95,7 +97,7 @@ impl Mem {
         let mut done = 0;
         while done < data.len() {
             let at = address.plus(done as u64).get();
-            match self.file.write_at(&data[done..], at) {
+            match retry(|| self.file.write_at(&data[done..], at)) {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(_) if done > 0 => break,

@@ -4,6 +4,7 @@ mod accessible;
 mod arguments;
 mod backing;
 mod credentials;
+mod interrupted;
 mod kernel;
 mod mem;
 mod memory;
@@ -81,16 +82,6 @@ fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
             log::debug!("{what} of process {pid}: {error}");
             Error::system(what, Errno::EIO)
         }
-    }
-}
-
-/// The errno of an error of the `procfs` crate.
-fn errno_of_proc(error: &ProcError) -> Errno {
-    match error {
-        ProcError::PermissionDenied(_) => Errno::EACCES,
-        ProcError::NotFound(_) => Errno::ENOENT,
-        ProcError::Io(error, _) => errno_of(error),
-        ProcError::Incomplete(_) | ProcError::Other(_) | ProcError::InternalError(_) => Errno::EIO,
     }
 }
 

@@ -14,6 +14,7 @@ use procfs::process::Process;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::interrupted::retry;
 use super::kernel::check_pidfd;
 use super::mem::Mem;
 use super::random;
@@ -70,8 +71,7 @@ impl Pinned {
             return Err(Error::Replaced(pid));
         }
         let pidfd = pidfd(pid)?;
-        let pidfd_inode = pidfd
-            .metadata()
+        let pidfd_inode = retry(|| pidfd.metadata())
             .map_err(|error| from_io(pid, "fstat of a pidfd", &error))?
             .ino();
         // Before `mem`, which is denied to a plain user where there is no memory.
@@ -85,9 +85,7 @@ impl Pinned {
             return Err(Error::Replaced(pid));
         }
         let mem = Mem::open(task.directory(), pid, writable)?;
-        let pagemap = task
-            .directory()
-            .open_relative("pagemap")
+        let pagemap = retry(|| task.directory().open_relative("pagemap"))
             .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
         let random_at = match state.is_layout_random {
             true => None,
@@ -118,7 +116,7 @@ impl Pinned {
     /// pinning it: enough for a name, not for a byte.
     pub(super) fn is_running(identity: &ProcessIdentity) -> bool {
         let pid = identity.pid;
-        let process = Process::new(pid.as_pid_t()).ok();
+        let process = retry(|| Process::new(pid.as_pid_t())).ok();
         let found = process.and_then(|directory| Task::find(directory, pid).ok());
         found.is_some_and(|(_, state)| state.is_of(identity))
     }
@@ -151,7 +149,7 @@ impl Pinned {
     /// # Errors
     /// `NoProcess`, `ProcessDenied`, `System`.
     pub(super) fn open_file(&self, name: &'static str) -> Result<File> {
-        let file = self.task().directory().open_relative(name);
+        let file = retry(|| self.task().directory().open_relative(name));
         file.map_err(|error| from_proc(self.identity.pid, name, &error))
     }
 
@@ -161,7 +159,7 @@ impl Pinned {
     /// As [`open_file`](Self::open_file).
     pub(super) fn open_directory(&self, name: &'static str) -> Result<File> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = self.task().directory().open_relative_flags(name, flags);
+        let directory = retry(|| self.task().directory().open_relative_flags(name, flags));
         directory.map_err(|error| from_proc(self.identity.pid, name, &error))
     }
 
@@ -210,9 +208,8 @@ impl Pinned {
     /// As [`open_file`](Self::open_file).
     pub(super) fn line(&self, name: &'static str) -> Result<Vec<u8>> {
         let mut line = [0; 256];
-        let len = self
-            .open_file(name)?
-            .read(&mut line)
+        let mut file = self.open_file(name)?;
+        let len = retry(|| file.read(&mut line))
             .map_err(|error| from_io(self.identity.pid, name, &error))?;
         let line = &line[..len];
         Ok(line.strip_suffix(b"\n").unwrap_or(line).to_vec())
@@ -295,7 +292,7 @@ impl Pinned {
     pub(super) fn verify(&self) -> Result<()> {
         let pid = self.identity.pid;
         // First: where the process waits in an exec, `stat` would, too.
-        match self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY) {
+        match retry(|| self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY)) {
             // The address space is gone. If the process has none any more, it is about to end.
             Ok(0) => Err(match statm(self.task().directory()) {
                 Some([size, _]) if size > 0 => Error::Replaced(pid),
@@ -315,7 +312,7 @@ pub(crate) fn instance(process: ProcessId) -> Option<u64> {
 /// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.
 pub(super) fn pidfd(pid: ProcessId) -> Result<File> {
     let raw = Pid::from_raw(pid.as_pid_t()).ok_or(Error::NoProcess(pid))?;
-    match pidfd_open(raw, PidfdFlags::empty()) {
+    match retry(|| pidfd_open(raw, PidfdFlags::empty())) {
         Ok(pidfd) => Ok(File::from(pidfd)),
         Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
             Err(Error::NoProcess(pid))

@@ -1,20 +1,22 @@
 //! The processes of this system.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use procfs::process::{Process as Directory, all_processes};
+use procfs::process::Process as Directory;
 
 use super::backing::Leases;
 use super::credentials::OwnCredentials;
+use super::interrupted::retry;
 use super::kernel::{Kernel, ProcFault, boot_time};
 use super::pinned::Pinned;
 use super::process::{LiveProcess, Shared, SourceOptions, check_visible};
 use super::task::{Task, activity, resident};
 use super::text::{field, read_whole};
-use super::{errno_of_proc, from_io, from_proc};
+use super::{errno_of, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
@@ -130,7 +132,8 @@ impl LiveSource {
         if !self.is_shown(pid) {
             return Err(Error::NoProcess(pid));
         }
-        Directory::new(pid.as_pid_t()).map_err(|error| from_proc(pid, "open of /proc/PID", &error))
+        retry(|| Directory::new(pid.as_pid_t()))
+            .map_err(|error| from_proc(pid, "open of /proc/PID", &error))
     }
 
     fn pin(&self, pid: ProcessId, wanted: Option<&ProcessIdentity>) -> Result<Pinned> {
@@ -149,7 +152,7 @@ impl LiveSource {
         if let Some(who) = who {
             check_visible(&pinned, &self.shared.own, who)?;
         }
-        let owner = std::fs::metadata(format!("/proc/{pid}"))
+        let owner = retry(|| std::fs::metadata(format!("/proc/{pid}")))
             .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
         let memory_owner = pinned
             .mem()
@@ -170,14 +173,20 @@ impl LiveSource {
     }
 }
 
+/// The numbers that `/proc` lists, all of them: none is opened for that, since one that cannot be would be missing.
+fn listed() -> std::io::Result<Vec<ProcessId>> {
+    let entries = std::fs::read_dir("/proc")?;
+    let number = |name: OsString| name.to_str().and_then(ProcessId::parse);
+    entries
+        .filter_map(|entry| entry.map(|entry| number(entry.file_name())).transpose())
+        .collect()
+}
+
 impl ProcessSource for LiveSource {
     fn numbers(&self) -> Result<Vec<ProcessId>> {
         self.shared.kernel.confirm_proc()?;
         let mut pids: Vec<ProcessId> = if self.shared.options.only.is_empty() {
-            all_processes()
-                .map_err(|error| Error::system("listing /proc", errno_of_proc(&error)))?
-                .filter_map(|process| ProcessId::new(process.ok()?.pid().cast_unsigned()))
-                .collect()
+            retry(listed).map_err(|error| Error::system("listing /proc", errno_of(&error)))?
         } else {
             self.shared.options.only.clone()
         };
@@ -264,7 +273,8 @@ impl ProcessSource for LiveSource {
 
 /// `/proc/TID` of a thread.
 fn thread(tid: u32) -> Option<Directory> {
-    Directory::new(ProcessId::new(tid)?.as_pid_t()).ok()
+    let number = ProcessId::new(tid)?.as_pid_t();
+    retry(|| Directory::new(number)).ok()
 }
 
 /// The process that a thread belongs to.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::libc::{PF_EXITING, PF_FORKNOEXEC, PF_RANDOMIZE};
 use procfs::process::Process;
 
+use super::interrupted::retry;
 use super::text::{field, read_whole};
 use super::{from_io, from_proc};
 use crate::common::error::{Error, Result};
@@ -73,7 +74,7 @@ impl Task {
         numbers
             .filter_map(|entry| ProcessId::parse(entry.file_name().to_str()?))
             .find_map(|number| {
-                let directory = Process::new(number.as_pid_t()).ok()?;
+                let directory = retry(|| Process::new(number.as_pid_t())).ok()?;
                 let task = Self::in_directory(directory, number, number == pid).ok()?;
                 let state = Stat::read(&task.stat)?.state()?;
                 Some((task, state))
@@ -82,8 +83,7 @@ impl Task {
 
     fn in_directory(directory: Process, number: ProcessId, is_first: bool) -> Result<Self> {
         // That of the thread: unlike the process's own it does not visit every thread.
-        let stat = directory
-            .open_relative(format!("task/{number}/stat"))
+        let stat = retry(|| directory.open_relative(format!("task/{number}/stat")))
             .map_err(|error| from_proc(number, "open of stat", &error))?;
         Ok(Self {
             number,
@@ -113,7 +113,7 @@ impl Task {
     /// # Errors
     /// The kernel's refusal.
     pub(super) fn proc_device(&self) -> Result<u64> {
-        let status = self.stat.metadata();
+        let status = retry(|| self.stat.metadata());
         let status = status.map_err(|error| from_io(self.number, "fstat of stat", &error))?;
         Ok(status.dev())
     }
@@ -174,7 +174,7 @@ pub(crate) fn own_activity(thread: i32) -> Option<Activity> {
 
 /// As `status` says, which waits for no exec.
 fn activity_in(directory: &Process, status: &str) -> Option<Activity> {
-    let status = read_whole(&mut directory.open_relative(status).ok()?).ok()?;
+    let status = read_whole(&mut retry(|| directory.open_relative(status)).ok()?).ok()?;
     let number = |name: &[u8]| field(&status, name)?.parse::<u64>().ok();
     Some(Activity {
         is_running: field(&status, b"State:")?.starts_with('R'),
@@ -196,11 +196,8 @@ pub(super) fn resident(directory: &Process) -> Option<u64> {
 /// The first fields of `/proc/PID/statm` (proc_pid_statm(5)).
 fn statm_fields(directory: &Process) -> Option<[u64; 4]> {
     let mut text = [0; 256];
-    let len = directory
-        .open_relative("statm")
-        .ok()?
-        .read(&mut text)
-        .ok()?;
+    let mut statm = retry(|| directory.open_relative("statm")).ok()?;
+    let len = retry(|| statm.read(&mut text)).ok()?;
     let mut fields = text[..len].split(|byte| *byte == b' ');
     let mut field = || decimal(fields.next()?);
     Some([field()?, field()?, field()?, field()?])
@@ -221,7 +218,7 @@ pub(crate) struct Stat {
 impl Stat {
     fn read(file: &File) -> Option<Self> {
         let mut text = [0; 1024];
-        let len = file.read_at(&mut text, 0).ok()?;
+        let len = retry(|| file.read_at(&mut text, 0)).ok()?;
         Self::parse(&text[..len])
     }
 

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
+use super::interrupted::retry;
 use crate::common::address::Address;
 use crate::common::metrics::Metrics;
 use crate::target::ProcessId;
@@ -73,7 +74,8 @@ impl<'a> Batch<'a> {
     pub(super) fn read(&mut self, pid: ProcessId, metrics: &Metrics) -> Result<usize, Errno> {
         metrics.vm_readv_calls.increment();
         metrics.vm_readv_iovecs.add(self.remote.len() as u64);
-        process_vm_readv(Pid::from_raw(pid.as_pid_t()), &mut self.local, &self.remote)
+        let pid = Pid::from_raw(pid.as_pid_t());
+        retry(|| process_vm_readv(pid, &mut self.local, &self.remote))
     }
 }
 

@@ -9,6 +9,7 @@ use linux_raw_sys::general::{procmap_query, procmap_query_flags as flags};
 use nix::errno::Errno;
 
 use super::errno_of;
+use super::interrupted::retry;
 use super::kernel::{Feature, Kernel};
 use crate::common::address::{Address, AddressRange};
 use crate::target::mapping::{AddressSpace, Device};
@@ -128,7 +129,7 @@ impl Maps {
         loop {
             let from = text.len();
             text.resize(from + (1 << 16), 0);
-            match self.file.read_at(&mut text[from..], from as u64) {
+            match retry(|| self.file.read_at(&mut text[from..], from as u64)) {
                 Ok(read) => text.truncate(from + read),
                 Err(error) => return Err(errno_of(&error)),
             }
@@ -174,7 +175,8 @@ pub(super) fn query(maps: &File, address: Address) -> Result<Option<Vma>, Errno>
     };
     // SAFETY: the descriptor is open, and the argument is laid out as the kernel's, names its
     // own size and asks for no name or build ID, so that the kernel writes nowhere else.
-    match unsafe { ioctl::procmap_query(maps.as_raw_fd(), &raw mut query) } {
+    let ask = || unsafe { ioctl::procmap_query(maps.as_raw_fd(), &raw mut query) };
+    match retry(ask) {
         Ok(_) => (),
         Err(Errno::ENOENT) => return Ok(None),
         Err(errno) => return Err(errno),

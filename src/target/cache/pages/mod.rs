@@ -189,6 +189,14 @@ impl Blocks {
         if self.slab.len() == self.slab.capacity() {
             self.evict();
         }
+        // Nothing is kept where the system has no memory for it.
+        let has_room = self.slots.try_reserve(1).is_ok()
+            && self.of_space.try_reserve(1).is_ok()
+            && self.known.try_reserve(1).is_ok()
+            && self.order.try_reserve();
+        if !has_room {
+            return;
+        }
         // There is none where the budget is below a page.
         let Some(slot) = self.slab.add(page) else {
             return;

@@ -65,6 +65,11 @@ impl Order {
         self.links[position(slot)].generation
     }
 
+    /// Whether there is memory for one slot more.
+    pub(super) fn try_reserve(&mut self) -> bool {
+        self.links.try_reserve(1).is_ok()
+    }
+
     /// Puts a slot that is in neither into a generation, as its newest.
     pub(super) fn put(&mut self, generation: Generation, slot: Slot) {
         let (ring, at) = (generation as usize, position(slot));

@@ -17,6 +17,7 @@ use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use super::status::{FileId, status_of_descriptor, status_of_file};
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
+use crate::target::live::interrupted::retry;
 use crate::target::live::kernel::{Feature, Kernel};
 use crate::target::live::mounts::mounts_in;
 use crate::target::live::pinned::Pinned;
@@ -69,7 +70,8 @@ impl Descriptors {
         let list = self.recent_list(&mut list, pinned);
         let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();
         numbers.into_iter().find_map(|number| {
-            let copy = pidfd_getfd(pinned.pidfd(), number, PidfdGetfdFlags::empty()).ok()?;
+            let copy = || pidfd_getfd(pinned.pidfd(), number, PidfdGetfdFlags::empty());
+            let copy = retry(copy).ok()?;
             let file = File::from(copy);
             let id = match status_of_file(&file) {
                 Some(status) => FileId::of(&status),

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, FsWord, Statx, StatxFlags, fstatfs, rea
 
 use crate::common::address::AddressRange;
 use crate::target::ProcessId;
+use crate::target::live::interrupted::retry;
 use crate::target::live::mounts::device_of;
 use crate::target::live::pinned::Pinned;
 use crate::target::mapping::Device;
@@ -69,13 +70,13 @@ pub(in crate::target::live) fn status(path: &Path) -> Option<Statx> {
 
 fn status_at(directory: impl AsFd, path: &Path) -> Option<Statx> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    statx(directory, path, flags, StatxFlags::BASIC_STATS).ok()
+    retry(|| statx(&directory, path, flags, StatxFlags::BASIC_STATS)).ok()
 }
 
 /// The status of an open file.
 pub(super) fn status_of_file(file: &File) -> Option<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    statx(file, "", flags, StatxFlags::BASIC_STATS).ok()
+    retry(|| statx(file, "", flags, StatxFlags::BASIC_STATS)).ok()
 }
 
 /// The status of a file that a process has open, by its directory `fd`.

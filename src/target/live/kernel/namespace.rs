@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::common::error::{Error, Result};
 use crate::common::pid::ProcessId;
 use crate::target::live::from_io;
+use crate::target::live::interrupted::retry;
 
 /// Why `/proc` is of no use.
 #[derive(Debug, Error)]
@@ -131,8 +132,8 @@ pub(in crate::target::live) fn check_pidfd(
     let mut text = [0; 512];
     let read = File::open(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).and_then(|info| {
         // Somebody may be mounting another one over it just now.
-        let is_same = info.metadata()?.dev() == device;
-        Ok((is_same, info.read_at(&mut text, 0)?))
+        let is_same = retry(|| info.metadata())?.dev() == device;
+        Ok((is_same, retry(|| info.read_at(&mut text, 0))?))
     });
     let (is_same, len) = match read {
         Ok(read) => read,

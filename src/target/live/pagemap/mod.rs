@@ -19,6 +19,7 @@ use linux_raw_sys::general::{
 use nix::errno::Errno;
 
 use super::errno_of;
+use super::interrupted::retry;
 use super::kernel::{Feature, Kernel};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::target::page_state::{Run, push};
@@ -195,7 +196,7 @@ impl Pagemap {
             let pages = (range.end().since(at) / PAGE_SIZE).min(ENTRIES as u64);
             bytes.resize(pages as usize * 8, 0);
             let offset = at.get() / PAGE_SIZE * 8;
-            let read = match self.file.read_at(&mut bytes, offset) {
+            let read = match retry(|| self.file.read_at(&mut bytes, offset)) {
                 Ok(read) => read / 8,
                 Err(error) => return Err(errno_of(&error)),
             };
@@ -297,7 +298,8 @@ fn query<T>(
         };
         // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
         // size, and its vector is `vec_len` regions long and lives until after the call.
-        let found = unsafe { ioctl::pagemap_scan(file.as_raw_fd(), &raw mut argument) }?;
+        let scan = || unsafe { ioctl::pagemap_scan(file.as_raw_fd(), &raw mut argument) };
+        let found = retry(scan)?;
         let found = usize::try_from(found).unwrap_or(0).min(regions.len());
         take(&regions[..found], Address::new(argument.walk_end))
     })
