@@ -14,6 +14,7 @@ use crate::files::{
     Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, Pass, Subject,
     WaitsFor, xattr_list,
 };
+use crate::target::live::trim_heap;
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,9 @@ impl FileSystem {
 
     /// Gives references back.
     pub(super) fn forget(&self, inode: Inode, lookups: u64) {
-        self.inodes.forget(inode, lookups);
+        if self.inodes.forget(inode, lookups) {
+            trim_heap();
+        }
         self.count_inodes();
     }
 

@@ -56,9 +56,14 @@ pub(super) struct InodeTable {
     nodes: RwLock<Nodes>,
 }
 
+/// So many nodes that their memory is worth giving back to the system: some 9 MB.
+const MANY: usize = 1 << 16;
+
 /// What the kernel holds.
 #[derive(Debug)]
 struct Nodes {
+    /// The most that there were since memory was given back.
+    most: usize,
     /// A tree, since it grows by small steps: a hash table of the same nodes would
     /// be copied as a whole now and then, and keep its size when they are gone.
     known: BTreeMap<Inode, Known>,
@@ -75,6 +80,7 @@ impl Default for InodeTable {
         Self {
             hasher: RandomState::new(),
             nodes: RwLock::new(Nodes {
+                most: 1,
                 known: BTreeMap::from([(ROOT, root)]),
                 displaced: Vec::new(),
             }),
@@ -120,6 +126,7 @@ impl InodeTable {
                 None
             }
         };
+        nodes.most = nodes.most.max(nodes.known.len());
         nodes.check();
         drop(nodes);
         // Outside the lock: this may be the last one to refer to a process or a mapping.
@@ -127,14 +134,15 @@ impl InodeTable {
         (inode, Generation((hash >> 32) as u32))
     }
 
-    /// Takes references back.
-    pub(super) fn forget(&self, inode: Inode, lookups: u64) {
+    /// Takes references back. Returns whether so many nodes were dropped since this last said so that their memory is worth
+    /// giving back.
+    pub(super) fn forget(&self, inode: Inode, lookups: u64) -> bool {
         if inode == ROOT {
-            return;
+            return false;
         }
         let mut nodes = self.nodes.write();
         let Entry::Occupied(mut entry) = nodes.known.entry(inode) else {
-            return;
+            return false;
         };
         let left = entry.get().lookups.saturating_sub(lookups);
         entry.get_mut().lookups = left;
@@ -142,10 +150,16 @@ impl InodeTable {
         if forgotten.is_some() {
             nodes.displaced.retain(|displaced| *displaced != inode);
         }
+        let left = nodes.known.len();
+        let is_much = nodes.most >= MANY && left <= nodes.most / 2;
+        if is_much {
+            nodes.most = left;
+        }
         nodes.check();
         drop(nodes);
         // As above.
         drop(forgotten);
+        is_much
     }
 
     /// How many nodes the kernel holds: never none, since it holds the root.
@@ -262,6 +276,20 @@ mod tests {
     #[test]
     fn a_node_that_is_known_takes_little_room() {
         assert!(size_of::<(Inode, Known)>() <= 40);
+    }
+
+    #[test]
+    fn memory_is_worth_giving_back_each_time_that_half_of_it_is_gone() {
+        let table = InodeTable::default();
+        let inodes: Vec<Inode> = (1..=MANY as u32)
+            .map(|pid| table.remember(&link(pid)).0)
+            .collect();
+        let told = inodes.iter().filter(|inode| table.forget(**inode, 1));
+        assert_eq!(told.count(), 1, "the other half is no more worth it");
+        assert_eq!(table.len(), 1);
+        for inode in &inodes[..10] {
+            assert!(!table.forget(*inode, 1));
+        }
     }
 
     #[test]

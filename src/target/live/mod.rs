@@ -4,6 +4,7 @@ mod accessible;
 mod arguments;
 mod backing;
 mod credentials;
+mod heap;
 mod interrupted;
 mod kernel;
 mod mem;
@@ -34,6 +35,7 @@ pub(crate) mod parsers {
     pub(crate) use super::task::Stat;
 }
 
+pub(crate) use heap::trim_heap;
 pub use kernel::{Feature, Kernel, ProcFault};
 pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;
