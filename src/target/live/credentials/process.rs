@@ -33,7 +33,9 @@ pub(super) fn run_in_process(work: &mut dyn FnMut()) -> Result<End, Errno> {
     let mut work: &mut dyn FnMut() = &mut masked;
     let mut stack = vec![0_u128; STACK / size_of::<u128>()];
     // SAFETY: this thread goes on when the new process has ended, so that nobody else uses what `work` borrows, nor its
-    // stack, which is aligned and deep enough: it makes some system calls, takes no lock and allocates nothing.
+    // stack, which is aligned and deep enough: it makes some system calls, takes no lock and allocates nothing. Of what belongs
+    // to this thread alone both use `errno`, and whatever this thread reads there it waits on, but for `ECHILD`, which none of
+    // those calls gives.
     let child = unsafe {
         libc::clone(
             run,
