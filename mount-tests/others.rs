@@ -12,11 +12,13 @@ tests![
     callers_of_another_user_namespace_see_their_own: [Need::Judging],
     what_one_caller_has_seen_is_not_shown_to_the_next: [Need::Judging, Need::Tool("getfattr")],
     files_are_opened_only_where_the_caller_could: [Need::Judging],
+    a_worker_of_io_uring_keeps_no_capabilities: [Need::Judging],
     the_daemon_itself_is_shown_to_nobody_else: [Need::Judging],
     without_it_nobody_else_enters: [Need::Judging],
     it_takes_the_right_to_act_as_others: [Need::Judging, Need::PlainUser],
 ];
 
+const WORKER: &str = include_str!("others/worker.c");
 const SUBJECT: &str = include_str!("others/subject.c");
 
 const OWNER: u32 = 54_321;
@@ -353,6 +355,34 @@ fn files_are_opened_only_where_the_caller_could() {
         let of_root = ask("setpriv").success().text();
         assert_eq!(of_root.trim(), all.to_string().repeat(8));
     }
+}
+
+/// Such a worker has the credentials that its process had when it was started, and acts with those of who asks.
+fn a_worker_of_io_uring_keeps_no_capabilities() {
+    let mount = shared();
+    let binary = mount.outside().join("worker");
+    let source = binary.with_extension("c");
+    std::fs::write(&source, WORKER).unwrap();
+    run(Command::new("cc")
+        .args(["-O1", "-o"])
+        .arg(&binary)
+        .arg(source))
+    .success();
+    let stronger = Program::talking(words(&subject(&mount).display().to_string()));
+    let files = [
+        PathBuf::from(format!("/proc/{}/mem", stronger.pid())),
+        mount.path(format!("mem/{}", stronger.pid())),
+        mount.path(format!("{}/stack", stronger.pid())),
+        mount.path("stats"),
+    ];
+    let output = run(Command::new(&binary).args(files));
+    if output.stderr.contains("io_uring") {
+        return eprintln!("not tried: there is no io_uring");
+    }
+    let found = output.success().text();
+    let denied = "EACCES EACCES";
+    let found: Vec<&str> = found.lines().collect();
+    assert_eq!(found, [denied, denied, denied, "ok ok"]);
 }
 
 /// The kernel lets a thread of the daemon look into the daemon, whatever its credentials.

@@ -388,7 +388,7 @@ impl FileSystem {
     /// on: as they are now where a walk begins, and else as they were when it began.
     ///
     /// # Errors
-    /// `BadHandle`, and as [`open_directory`](Self::open_directory).
+    /// `BadHandle`, `TooManyOpen`, and as [`open_directory`](Self::open_directory).
     pub(super) fn read_directory(
         &self,
         handle: u64,
@@ -406,6 +406,7 @@ impl FileSystem {
         let subject = &subject()?;
         self.context.check_visible(open.node(), subject)?;
         let listing = self.context.list(open.node(), &pass.for_subject(subject))?;
+        self.handles.recount(handle, listing.len())?;
         Ok(open.begin(listing, now))
     }
 

@@ -68,6 +68,25 @@ impl Open {
     fn handles(&self) -> impl Iterator<Item = &Handle> {
         self.handles.values().map(|entry| &entry.handle)
     }
+
+    /// Counts for a user what costs so much, and cost something else before.
+    ///
+    /// # Errors
+    /// `TooManyOpen` where it is more than before, and too much.
+    fn count(&mut self, user: Option<u32>, before: usize, cost: usize) -> Result<()> {
+        let Some(user) = user else { return Ok(()) };
+        let held = self.of_user.get(&user).copied().unwrap_or_default() - before + cost;
+        if cost > before && held > MOST_OF_ONE_USER {
+            return Err(Error::TooManyOpen(user));
+        }
+        self.of_user.insert(user, held);
+        Ok(())
+    }
+}
+
+/// For how many files a directory of so many entries counts.
+fn cost_of(entries: usize) -> usize {
+    1 + entries / ENTRIES
 }
 
 /// All that is open.
@@ -87,19 +106,28 @@ impl HandleTable {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let cost = match &handle {
             Handle::File(_) => 1,
-            Handle::Directory(directory) => 1 + directory.entries() / ENTRIES,
+            Handle::Directory(directory) => cost_of(directory.entries()),
         };
         let mut open = self.open.write();
-        if let Some(user) = user {
-            let held = open.of_user.get(&user).copied().unwrap_or_default();
-            if held + cost > MOST_OF_ONE_USER {
-                return Err(Error::TooManyOpen(user));
-            }
-            open.of_user.insert(user, held + cost);
-        }
+        open.count(user, 0, cost)?;
         let entry = Entry { handle, user, cost };
         open.handles.insert(number, entry);
         Ok(number)
+    }
+
+    /// Counts a directory anew, which is about to hold so many entries.
+    ///
+    /// # Errors
+    /// `TooManyOpen`, `BadHandle`.
+    pub(super) fn recount(&self, number: u64, entries: usize) -> Result<()> {
+        let mut open = self.open.write();
+        let entry = open.handles.get(&number).ok_or(Error::BadHandle)?;
+        let (user, before, cost) = (entry.user, entry.cost, cost_of(entries));
+        open.count(user, before, cost)?;
+        if let Some(entry) = open.handles.get_mut(&number) {
+            entry.cost = cost;
+        }
+        Ok(())
     }
 
     /// The handle of this number.
@@ -236,8 +264,19 @@ mod tests {
         }
         let directory = OpenDirectory::new(Node::ROOT, listing, Duration::ZERO);
         let opened = table.open(Handle::Directory(Arc::new(directory)), other);
-        assert_eq!(table.open.read().of_user[&1002], 4);
-        table.close(opened.unwrap());
+        let opened = opened.unwrap();
+        let held = || table.open.read().of_user[&1002];
+        assert_eq!(held(), 4);
+        // As many entries are there when it is rewound.
+        let most = (MOST_OF_ONE_USER - 2) * ENTRIES;
+        assert_eq!(table.recount(opened, most), Ok(()));
+        assert_eq!(held(), MOST_OF_ONE_USER);
+        let more = table.recount(opened, most + ENTRIES);
+        assert_eq!(more, Err(Error::TooManyOpen(1002)));
+        assert_eq!(held(), MOST_OF_ONE_USER);
+        assert_eq!(table.recount(opened, 0), Ok(()));
+        assert_eq!(held(), 2);
+        table.close(opened);
         assert_eq!(table.open.read().of_user[&1002], 1);
     }
 

@@ -17,6 +17,8 @@ struct Surveying {
     server: Arc<Server>,
     request: Request,
     begun: Duration,
+    /// The user who asks, where that is not the mounter.
+    user: Option<u32>,
     found: Found,
 }
 
@@ -25,6 +27,7 @@ impl Server {
     pub(super) fn survey<R: Respond>(self: &Arc<Self>, request: Request, one_shot: &OneShot<R>) {
         let survey = Surveying {
             server: Arc::clone(self),
+            user: self.fs.context().other_user(&request.caller),
             request,
             begun: one_shot.begun(),
             found: Found::default(),
@@ -38,7 +41,7 @@ impl Surveying {
     fn begin<R: Respond>(self: Arc<Self>, one_shot: &OneShot<R>) {
         let admission = Arc::clone(&self.server.admission);
         let expire = Arc::clone(&self).expiry(one_shot.clone());
-        match admission.enter_survey(self.begun, expire) {
+        match admission.enter_survey(self.begun, self.user, expire) {
             Admitted::Now(permit) => {
                 self.run(one_shot, &permit);
                 admission.leave(permit, true);
@@ -53,7 +56,7 @@ impl Surveying {
         let (survey, queued) = (Arc::clone(&self), one_shot.clone());
         let job = move |permit: &Permit| survey.run(&queued, permit);
         // Not tried again: the queue would be as full.
-        if !admission.queue_survey(self.begun, expire, job) {
+        if !admission.queue_survey(self.begun, self.user, expire, job) {
             self.give_up(one_shot);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use linux_raw_sys::general as nr;
 use linux_raw_sys::net::AF_UNIX;
-use linux_raw_sys::prctl::{PR_GET_NAME, PR_SET_NAME, PR_SET_VMA};
+use linux_raw_sys::prctl::{PR_GET_NAME, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_VMA};
 use nix::errno::Errno;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -133,6 +133,8 @@ const JUDGING: Calls = &[
     nr::__NR_capget,
     nr::__NR_capset,
     nr::__NR_getgroups,
+    // That process, where somebody has stopped it.
+    nr::__NR_kill,
     nr::__NR_setfsgid,
     nr::__NR_setfsuid,
     nr::__NR_setgroups,
@@ -178,7 +180,13 @@ fn program(
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         calls.map(|call| (i64::from(*call), Vec::new())).collect();
     let names = PRCTL.iter().map(|option| first_is(*option));
-    rules.insert(i64::from(nr::__NR_prctl), names.collect::<Result<_, _>>()?);
+    let mut prctl = names.collect::<Result<Vec<_>, _>>()?;
+    // Once more, and never the other way.
+    prctl.push(SeccompRule::new(vec![
+        argument_is(0, PR_SET_DUMPABLE)?,
+        argument_is(1, 0)?,
+    ])?);
+    rules.insert(i64::from(nr::__NR_prctl), prctl);
     // The system's log.
     let local = vec![first_is(AF_UNIX)?];
     rules.insert(i64::from(nr::__NR_socket), local);
@@ -188,9 +196,12 @@ fn program(
 
 /// That the first argument, an `int`, has this value.
 fn first_is(value: u32) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(vec![argument_is(0, value)?])
+}
+
+fn argument_is(number: u8, value: u32) -> Result<SeccompCondition, seccompiler::BackendError> {
     let int = SeccompCmpArgLen::Dword;
-    let condition = SeccompCondition::new(0, int, SeccompCmpOp::Eq, u64::from(value))?;
-    SeccompRule::new(vec![condition])
+    SeccompCondition::new(number, int, SeccompCmpOp::Eq, u64::from(value))
 }
 
 #[cfg(test)]
@@ -226,7 +237,6 @@ mod tests {
             nr::__NR_execveat,
             nr::__NR_mount,
             nr::__NR_ptrace,
-            nr::__NR_kill,
             nr::__NR_bpf,
             nr::__NR_unshare,
             nr::__NR_unlinkat,
@@ -242,7 +252,7 @@ mod tests {
         assert!(has(&supervisor, nr::__NR_umount2));
         assert!(!has(&supervisor, nr::__NR_process_vm_readv));
         assert!(has(&needs(), nr::__NR_process_vm_readv));
-        for call in [nr::__NR_setfsuid, nr::__NR_setns] {
+        for call in [nr::__NR_setfsuid, nr::__NR_setns, nr::__NR_kill] {
             assert!(!has(&needs(), call));
         }
         let judging = Needs {

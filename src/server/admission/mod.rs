@@ -349,6 +349,7 @@ impl Admission {
         let now = self.clock.now();
         let allowed = state.backoffs.deadline(target, now, &self.limits);
         Call {
+            user: target.user,
             target: Some(target),
             kind,
             reduced: allowed < self.limits.deadline,

@@ -14,6 +14,8 @@ pub(super) type Job = Box<dyn FnOnce(&Permit) -> bool + Send>;
 pub(super) struct Call {
     /// Whom it may wait for; `None` for a survey between two processes.
     pub(super) target: Option<Target>,
+    /// The user who asks, where that is not the mounter.
+    pub(super) user: Option<u32>,
     pub(super) kind: Kind,
     /// Whether its deadline was shortened by a backoff.
     pub(super) reduced: bool,
@@ -35,7 +37,7 @@ impl Call {
 
     /// Whether this user asks, and is not the mounter.
     fn is_for(&self, user: u32) -> bool {
-        self.target.is_some_and(|target| target.user == Some(user))
+        self.user == Some(user)
     }
 
     /// Whether it is past its deadline and has not returned.
@@ -140,15 +142,17 @@ impl State {
 
     /// Whether neither the process nor the user who asks has as many calls as they may.
     fn has_room_in(&self, target: Target, limits: &Limits) -> bool {
+        self.inside_of(target) < limits.per_process && self.has_room_for(target.user, limits)
+    }
+
+    /// Whether a user has fewer calls than they may.
+    pub(super) fn has_room_for(&self, user: Option<u32>, limits: &Limits) -> bool {
         let of_user = |user| {
             let calls = self.inside.values();
             let asking = calls.filter(|call| call.kind != Kind::Closing && !call.is_stuck());
             asking.filter(|call| call.is_for(user)).count()
         };
-        self.inside_of(target) < limits.per_process
-            && target
-                .user
-                .is_none_or(|user| of_user(user) < limits.per_user)
+        user.is_none_or(|user| of_user(user) < limits.per_user)
     }
 
     fn inside_of(&self, target: Target) -> usize {
@@ -174,26 +178,32 @@ impl State {
 
     /// Whether the queue takes a job of so many bytes.
     pub(super) fn has_place(&self, target: Target, bytes: usize, limits: &Limits) -> bool {
-        let has_share = |is_own: &dyn Fn(&Call) -> bool| {
-            let own = self.waiting.iter().filter(|waiting| is_own(&waiting.call));
-            let (number, held) = own.fold((0, 0), |(number, held), waiting| {
-                (number + 1, held + waiting.bytes)
-            });
-            number < limits.queued / 2 && held + bytes <= limits.queued_bytes / 2
-        };
-        has_share(&|call| call.is_of(target))
-            && target
-                .user
-                .is_none_or(|user| has_share(&|call| call.is_for(user)))
+        self.has_share(|call| call.is_of(target), bytes, limits)
+            && self.has_place_for(target.user, bytes, limits)
+    }
+
+    /// Whether the queue takes a job of so many bytes from a user.
+    pub(super) fn has_place_for(&self, user: Option<u32>, bytes: usize, limits: &Limits) -> bool {
+        user.is_none_or(|user| self.has_share(|call| call.is_for(user), bytes, limits))
             && self.waiting.len() < limits.queued
             && self.queued_bytes + bytes <= limits.queued_bytes
     }
 
+    /// Whether one more job of so many bytes leaves half of the queue to others.
+    fn has_share(&self, is_own: impl Fn(&Call) -> bool, bytes: usize, limits: &Limits) -> bool {
+        let own = self.waiting.iter().filter(|waiting| is_own(&waiting.call));
+        let (number, held) = own.fold((0, 0), |(number, held), waiting| {
+            (number + 1, held + waiting.bytes)
+        });
+        number < limits.queued / 2 && held + bytes <= limits.queued_bytes / 2
+    }
+
     fn has_room(&self, call: &Call, limits: &Limits) -> bool {
-        call.target.is_none_or(|target| match call.kind {
-            Kind::Closing => !self.is_closing(target),
-            _ => self.has_room_in(target, limits),
-        })
+        match (call.target, call.kind) {
+            (None, _) => self.has_room_for(call.user, limits),
+            (Some(target), Kind::Closing) => !self.is_closing(target),
+            (Some(target), _) => self.has_room_in(target, limits),
+        }
     }
 
     /// Whether a job waits that could be done now.

@@ -34,18 +34,19 @@ impl Visits for Survey<'_> {
 }
 
 impl Admission {
-    /// Asks for a permit for a survey that was begun at `begun`.
+    /// Asks for a permit for a survey that was begun at `begun`, for a user where that is not the mounter.
     pub(crate) fn enter_survey(
         &self,
         begun: Duration,
+        user: Option<u32>,
         expire: impl FnOnce() + Send + 'static,
     ) -> Admitted {
         let mut state = self.state.lock();
-        if state.serving >= self.limits.permits {
+        if state.serving >= self.limits.permits || !state.has_room_for(user, &self.limits) {
             return Admitted::Later;
         }
         state.serving += 1;
-        let mut call = self.survey_call(begun, expire);
+        let mut call = self.survey_call(begun, user, expire);
         call.on_serving_thread = true;
         Admitted::Now(self.admit(&mut state, call))
     }
@@ -55,12 +56,13 @@ impl Admission {
     pub(crate) fn queue_survey(
         self: &Arc<Self>,
         begun: Duration,
+        user: Option<u32>,
         expire: impl FnOnce() + Send + 'static,
         job: impl FnOnce(&Permit) + Send + 'static,
     ) -> bool {
-        let call = self.survey_call(begun, expire);
+        let call = self.survey_call(begun, user, expire);
         let mut state = self.state.lock();
-        let has_place = state.waiting.len() < self.limits.queued;
+        let has_place = state.has_place_for(user, 0, &self.limits);
         if has_place {
             let job = |permit: &Permit| {
                 job(permit);
@@ -76,9 +78,15 @@ impl Admission {
         self.limits.deadline
     }
 
-    fn survey_call(&self, begun: Duration, expire: impl FnOnce() + Send + 'static) -> Call {
+    fn survey_call(
+        &self,
+        begun: Duration,
+        user: Option<u32>,
+        expire: impl FnOnce() + Send + 'static,
+    ) -> Call {
         Call {
             target: None,
+            user,
             kind: Kind::Survey,
             reduced: false,
             begun,

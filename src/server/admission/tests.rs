@@ -439,6 +439,37 @@ fn the_queue_is_bounded_in_number_and_bytes() {
     assert_eq!(bench.admission.state.lock().queued_bytes, 0);
 }
 
+/// SEMANTICS: one user takes no place from another, by listings either.
+#[test]
+fn one_user_surveys_so_many_times_at_once() {
+    let limits = Limits {
+        permits: 4,
+        per_user: 2,
+        workers: 0,
+        queued: 4,
+        ..Limits::for_threads(8)
+    };
+    let bench = Bench::with(limits);
+    let survey = |user| bench.admission.enter_survey(bench.clock_now(), user, || ());
+    let queue = |user| {
+        let now = bench.clock_now();
+        bench.admission.queue_survey(now, user, || (), |_| ())
+    };
+    let (one, other) = (Some(1001), Some(1002));
+    let mut permits: Vec<_> = [survey(one), survey(one)].into();
+    assert!(matches!(survey(one), Admitted::Later));
+    assert!(queue(one) && queue(one) && !queue(one), "half of the queue");
+    permits.extend([survey(other), survey(None)]);
+    assert!(queue(other));
+    for permit in permits {
+        let Admitted::Now(permit) = permit else {
+            panic!("no permit: {permit:?}");
+        };
+        bench.admission.leave(permit, true);
+    }
+    assert!(bench.admission.is_idle(), "what waited was done");
+}
+
 /// SEMANTICS: one user takes no place from another.
 #[test]
 fn what_one_user_has_wait_takes_no_place_from_others() {
@@ -469,6 +500,8 @@ fn what_one_user_has_wait_takes_no_place_from_others() {
     now(enter(one, 1));
     now(enter(one, 2));
     assert!(matches!(enter(one, 3), Admitted::Later), "two at a time");
+    let survey = |user| bench.admission.enter_survey(bench.clock_now(), user, || ());
+    assert!(matches!(survey(one), Admitted::Later), "a survey is one");
     for user in [other, mounter, mounter] {
         now(enter(user, 4));
     }

@@ -268,8 +268,8 @@ fn open_as(
 ) -> Result<File> {
     let pid = pinned.identity().pid;
     // The kernel lets a thread look into its own process, whatever its credentials (`__ptrace_may_access` in
-    // `kernel/ptrace.c`): nobody else could.
-    if pid.get() == std::process::id() {
+    // `kernel/ptrace.c`), and into its own memory by the number of any process: nobody else could.
+    if pid.get() == std::process::id() || own.is_memory_of(pinned.identity().layout) {
         return Err(Error::CallerDenied(pid));
     }
     let directory = pinned.open_directory(".")?;

@@ -41,7 +41,7 @@ impl Bench {
     fn survey(&self) -> Permit {
         match self
             .admission
-            .enter_survey(self.clock_now(), self.counter())
+            .enter_survey(self.clock_now(), None, self.counter())
         {
             Admitted::Now(permit) => permit,
             other => panic!("no permit: {other:?}"),
@@ -76,7 +76,7 @@ fn the_watchdog_wakes_for_a_deadline_earlier_than_the_one_it_sleeps_for() {
 }
 
 impl Bench {
-    fn clock_now(&self) -> Duration {
+    pub(super) fn clock_now(&self) -> Duration {
         self.clock.now()
     }
 

@@ -5,6 +5,11 @@
 //! (kill(2)). The effective user is taken, too, and not the one for files alone: who made a user namespace has all
 //! capabilities in it, and that is judged by the effective user (`cap_capable` in `security/commoncap.c`).
 
+mod process;
+mod status;
+mod switch;
+
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,33 +19,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, clone, setns};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{setfsgid, setfsuid};
+use parking_lot::Mutex;
 use procfs::process::Process;
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
-};
+use rustix::process::{getegid, geteuid, getgroups};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::interrupted::retry;
-use super::text::{field, read_whole};
+use super::task::Stat;
+use super::text::read_whole;
 use crate::common::error::{Error, Result};
 use crate::target::{Credentials, UserNamespace};
 
-/// What lets a thread take the credentials of anybody else.
-const SWITCHING: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
-
-/// No user: setfsuid(2) refuses it, and says which one there is.
-const NOBODY: u32 = u32::MAX;
+use self::process::{End, run_in_process};
+use self::status::{Status, parse};
+use self::switch::{Refusal, SWITCHING, Switch, refusal};
 
 /// The user namespace of a thread, below its directory in `/proc` (proc_pid_ns(5)).
 const USER_NAMESPACE: &str = "ns/user";
 
-/// Bytes of stack for a process that makes some system calls.
-const STACK: usize = 64 << 10;
+/// Whether a process whose credentials change becomes one that others may look into: `1` says so (proc_sys_fs(5)).
+const SUID_DUMPABLE: &str = "/proc/sys/fs/suid_dumpable";
 
 /// The credentials of this program.
 #[derive(Clone, Debug)]
@@ -49,10 +48,11 @@ pub(super) struct OwnCredentials {
     permitted: CapabilitySet,
     /// Device and inode of the user namespace; `None` where `/proc` does not say.
     user_namespace: Option<(u64, u64)>,
+    /// Where code and stack start; `None` where `/proc` does not say.
+    layout: Option<[u64; 2]>,
+    /// Users for whom no process enters a user namespace any more. Nothing is locked inside it.
+    refused: Arc<Mutex<BTreeSet<u32>>>,
 }
-
-/// A system call that failed, for the log.
-type Refusal = (&'static str, Errno);
 
 impl OwnCredentials {
     /// Those of the calling thread.
@@ -71,7 +71,19 @@ impl OwnCredentials {
             },
             permitted,
             user_namespace: namespace.ok().map(|status| id(&status)),
+            layout: fs::read("/proc/self/stat")
+                .ok()
+                .and_then(|stat| Some(Stat::parse(&stat)?.layout)),
+            refused: Arc::default(),
         }
+    }
+
+    /// Whether a process with its code and stack there is this one, or has the same memory: a child of [`run_in_process`].
+    ///
+    /// The kernel lets a thread look into its own memory, whatever the credentials, and by whatever number
+    /// (`may_access_mm` in `kernel/fork.c`).
+    pub(super) fn is_memory_of(&self, layout: [u64; 2]) -> bool {
+        self.layout.is_none_or(|own| own == layout)
     }
 
     /// Whether this program may take the credentials of anybody else: they must be permitted to it, and come
@@ -84,13 +96,23 @@ impl OwnCredentials {
     /// that our own do. `uid` and `gid` are those that the kernel told with the request.
     ///
     /// Where the thread acts for somebody else (an overlay file system, a personality of io_uring, `access`), the user and
-    /// the group of the request are all there is.
+    /// the group of the request are all there is. A worker of io_uring keeps what its process has given up since: its process is
+    /// looked at in its place.
     ///
     /// # Errors
     /// `UnknownCaller` where it is not known which thread asks: it may be in any user namespace.
     pub(super) fn of_caller(&self, thread: u32, uid: u32, gid: u32) -> Result<Option<Credentials>> {
-        let found = self.of_status(thread).ok_or(Error::UnknownCaller)?;
-        let caller = match (found.uid, found.gid) == (uid, gid) {
+        let status_of = |number| self.of_status(number).ok_or(Error::UnknownCaller);
+        let asks = status_of(thread)?;
+        let Status {
+            credentials: found,
+            is_worker,
+            ..
+        } = match asks.is_worker {
+            true => status_of(asks.process)?,
+            false => asks,
+        };
+        let caller = match !is_worker && (found.uid, found.gid) == (uid, gid) {
             true => found,
             false => Credentials {
                 user_namespace: found.user_namespace,
@@ -100,11 +122,11 @@ impl OwnCredentials {
         Ok((!caller.include(&self.credentials)).then_some(caller))
     }
 
-    fn of_status(&self, thread: u32) -> Option<Credentials> {
+    fn of_status(&self, thread: u32) -> Option<Status> {
         let number = i32::try_from(thread).ok().filter(|number| *number > 0)?;
         let directory = Process::new(number).ok()?;
         let mut status = directory.open_relative("status").ok()?;
-        let credentials = parse(&read_whole(&mut status).ok()?)?;
+        let status = parse(&read_whole(&mut status).ok()?)?;
         let namespace = fs::metadata(format!("/proc/{number}/{USER_NAMESPACE}")).ok()?;
         let user_namespace = match self.user_namespace == Some(id(&namespace)) {
             true => None,
@@ -114,9 +136,13 @@ impl OwnCredentials {
                 Some(Arc::new(UserNamespace { id, file }))
             }
         };
-        Some(Credentials {
+        let credentials = Credentials {
             user_namespace,
-            ..credentials
+            ..status.credentials
+        };
+        Some(Status {
+            credentials,
+            ..status
         })
     }
 
@@ -144,7 +170,7 @@ impl OwnCredentials {
         };
         let opened = match &who.user_namespace {
             None => switch.take().and_then(|_acting| open()),
-            Some(namespace) => in_namespace(&switch, namespace, open),
+            Some(namespace) => self.in_namespace(&switch, namespace, open),
         };
         opened.map(File::from).map_err(|(what, errno)| {
             if what != "openat" {
@@ -152,6 +178,39 @@ impl OwnCredentials {
             }
             errno
         })
+    }
+
+    /// As `open`, done with credentials of another user namespace, by a process of one thread: no other may enter one (setns(2)).
+    ///
+    /// It shares memory and descriptors, and this thread does nothing else before it has ended. Inside the namespace whoever has
+    /// all capabilities there could look into it, but for its memory, which is not dumpable and of our own namespace
+    /// (`__ptrace_may_access` in `kernel/ptrace.c`); and could stop or kill it.
+    fn in_namespace(
+        &self,
+        switch: &Switch<'_>,
+        namespace: &UserNamespace,
+        open: impl Fn() -> std::result::Result<OwnedFd, Refusal>,
+    ) -> std::result::Result<OwnedFd, Refusal> {
+        let who = switch.who.uid;
+        // Entering a namespace would make our memory dumpable.
+        if fs::read(SUID_DUMPABLE).map_or(true, |says| says.starts_with(b"1")) {
+            return Err(("fs.suid_dumpable", Errno::EACCES));
+        }
+        if self.refused.lock().contains(&who) {
+            return Err(("stopped or killed before", Errno::EACCES));
+        }
+        let mut opened = Err(("clone", Errno::EACCES));
+        let mut work = || {
+            opened = switch.enter(namespace).and_then(|()| open());
+        };
+        let ended = run_in_process(&mut work).map_err(|errno| ("clone", errno))?;
+        if ended == End::ByOthers && self.refused.lock().insert(who) {
+            // It may have left a descriptor open that nobody knows: never twice.
+            log::warn!(
+                "user {who}: somebody stopped or killed the process that judges this user in a user namespace: refused from now on"
+            );
+        }
+        opened
     }
 }
 
@@ -191,216 +250,14 @@ impl Rights {
     }
 }
 
-/// As `open`, done with credentials of another user namespace, by a process of one thread: no other may enter one (setns(2)).
-///
-/// It shares memory and descriptors, and this thread goes on when it has ended, as with `vfork`.
-fn in_namespace(
-    switch: &Switch<'_>,
-    namespace: &UserNamespace,
-    open: impl Fn() -> std::result::Result<OwnedFd, Refusal>,
-) -> std::result::Result<OwnedFd, Refusal> {
-    let mut opened = Err(("clone", Errno::EPERM));
-    let work = || {
-        opened = switch.enter(namespace).and_then(|()| open());
-        0
-    };
-    let mut stack = vec![0; STACK];
-    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK | CloneFlags::CLONE_FILES;
-    // SAFETY: this thread does not run before the new process has ended, so that nobody else uses what `work` borrows, nor
-    // its stack, which is deep enough: it makes some system calls, takes no lock and allocates nothing.
-    let child = unsafe { clone(Box::new(work), &mut stack, flags, None) };
-    let child = child.map_err(|errno| ("clone", errno))?;
-    while waitpid(child, Some(WaitPidFlag::__WALL)) == Err(Errno::EINTR) {}
-    opened
-}
-
-/// From the credentials of this program to those of somebody else, and back.
-struct Switch<'a> {
-    own: &'a Credentials,
-    own_groups: Vec<Gid>,
-    /// What this thread has of them now: some may have been given up since the start.
-    capabilities: CapabilitySets,
-    who: &'a Credentials,
-    groups: Vec<Gid>,
-}
-
-impl<'a> Switch<'a> {
-    fn new(own: &'a Credentials, who: &'a Credentials) -> std::result::Result<Self, Refusal> {
-        let groups = |of: &Credentials| -> Vec<Gid> {
-            let groups = of.groups.iter();
-            groups.map(|group| Gid::from_raw(*group)).collect()
-        };
-        Ok(Self {
-            own,
-            own_groups: groups(own),
-            capabilities: capabilities(None).map_err(|errno| refusal("capget", errno))?,
-            who,
-            groups: groups(who),
-        })
-    }
-
-    fn wanted(&self) -> CapabilitySet {
-        CapabilitySet::from_bits_retain(self.who.capabilities)
-    }
-
-    /// Takes the credentials of somebody in the same user namespace, until what is returned is dropped.
-    fn take(&self) -> std::result::Result<Acting<'_>, Refusal> {
-        let acting = Acting(self);
-        self.change(self.wanted())?;
-        Ok(acting)
-    }
-
-    /// Enters another user namespace, for good.
-    fn enter(&self, namespace: &UserNamespace) -> std::result::Result<(), Refusal> {
-        self.change(CapabilitySet::SYS_ADMIN)?;
-        let entered = setns(&namespace.file, CloneFlags::CLONE_NEWUSER);
-        entered.map_err(|errno| ("setns", errno))?;
-        // All that there are came with it.
-        let sets = CapabilitySets {
-            effective: self.wanted(),
-            ..capabilities(None).map_err(|errno| refusal("capget", errno))?
-        };
-        set_capabilities(None, sets).map_err(|errno| refusal("capset", errno))
-    }
-
-    fn change(&self, effective: CapabilitySet) -> std::result::Result<(), Refusal> {
-        let who = self.who;
-        self.set_effective(self.capabilities.effective | SWITCHING)?;
-        set_groups(&self.groups)?;
-        set_group(who.effective_gid)?;
-        if who.gid != who.effective_gid {
-            setfsgid(who.gid.into());
-            let now = setfsgid(NOBODY.into());
-            check("setfsgid", now.as_raw() == who.gid)?;
-        }
-        set_user(who.effective_uid)?;
-        if who.uid != who.effective_uid {
-            // They went with the effective user.
-            self.set_effective(SWITCHING)?;
-            setfsuid(who.uid.into());
-            let now = setfsuid(NOBODY.into());
-            check("setfsuid", now.as_raw() == who.uid)?;
-        }
-        // Last: an effective user that is root brings them back, one that is not takes them away.
-        self.set_effective(effective)
-    }
-
-    fn come_back(&self) -> std::result::Result<(), Refusal> {
-        self.set_effective(self.capabilities.effective | SWITCHING)?;
-        // The user and the group for files follow these.
-        set_user(self.own.effective_uid)?;
-        set_group(self.own.effective_gid)?;
-        set_groups(&self.own_groups)?;
-        self.set_effective(self.capabilities.effective)
-    }
-
-    fn set_effective(&self, effective: CapabilitySet) -> std::result::Result<(), Refusal> {
-        let sets = CapabilitySets {
-            effective: effective & self.capabilities.permitted,
-            ..self.capabilities
-        };
-        set_capabilities(None, sets).map_err(|errno| refusal("capset", errno))
-    }
-}
-
-/// A thread that acts with the credentials of somebody else. Dropping it comes back to its own.
-struct Acting<'a>(&'a Switch<'a>);
-
-impl Drop for Acting<'_> {
-    fn drop(&mut self) {
-        if let Err((what, errno)) = self.0.come_back() {
-            // Whatever this thread did from now on would be done, and judged, as somebody else.
-            log::error!("{what}: {errno}: a thread cannot come back to its own credentials");
-            std::process::abort();
-        }
-    }
-}
-
-fn refusal(what: &'static str, errno: rustix::io::Errno) -> Refusal {
-    (what, Errno::from_raw(errno.raw_os_error()))
-}
-
-fn check(what: &'static str, is_done: bool) -> std::result::Result<(), Refusal> {
-    match is_done {
-        true => Ok(()),
-        false => Err((what, Errno::EPERM)),
-    }
-}
-
-fn set_groups(groups: &[Gid]) -> std::result::Result<(), Refusal> {
-    set_thread_groups(groups).map_err(|errno| refusal("setgroups", errno))
-}
-
-/// The effective group, and that for files with it.
-fn set_group(group: u32) -> std::result::Result<(), Refusal> {
-    set_thread_res_gid(None, Gid::from_raw(group), None)
-        .map_err(|errno| refusal("setresgid", errno))
-}
-
-/// The effective user, and that for files with it.
-fn set_user(user: u32) -> std::result::Result<(), Refusal> {
-    set_thread_res_uid(None, Uid::from_raw(user), None).map_err(|errno| refusal("setresuid", errno))
-}
-
 /// Device and inode of a namespace.
 fn id(status: &Metadata) -> (u64, u64) {
     (status.dev(), status.ino())
 }
 
-/// The credentials that `status` shows (proc_pid_status(5)).
-fn parse(status: &[u8]) -> Option<Credentials> {
-    // Real, effective, saved, and that for files.
-    let last_of = |name: &[u8]| -> Option<(u32, u32)> {
-        let mut numbers = field(status, name)?.split_ascii_whitespace();
-        let effective = numbers.nth(1)?.parse().ok()?;
-        let for_files = numbers.nth(1)?.parse().ok()?;
-        Some((effective, for_files))
-    };
-    let (effective_uid, uid) = last_of(b"Uid:")?;
-    let (effective_gid, gid) = last_of(b"Gid:")?;
-    let groups = field(status, b"Groups:")?.split_ascii_whitespace();
-    let groups: std::result::Result<Arc<[u32]>, _> = groups.map(str::parse).collect();
-    Some(Credentials {
-        uid,
-        gid,
-        effective_uid,
-        effective_gid,
-        groups: groups.ok()?,
-        capabilities: u64::from_str_radix(field(status, b"CapEff:")?, 16).ok()?,
-        user_namespace: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STATUS: &[u8] = b"\
-Name:\tx\nTgid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapPrm:\t0000000000000007\n\
-CapEff:\t0000000000000003\n";
-
-    #[test]
-    fn credentials_are_what_status_shows() {
-        let expected = Credentials {
-            uid: 4,
-            gid: 8,
-            effective_uid: 2,
-            effective_gid: 6,
-            groups: Arc::new([9, 10]),
-            capabilities: 3,
-            user_namespace: None,
-        };
-        assert_eq!(parse(STATUS), Some(expected));
-        for missing in [&b"Uid:"[..], b"Gid:", b"Groups:", b"CapEff:"] {
-            let lines = STATUS.split_inclusive(|byte| *byte == b'\n');
-            let left: Vec<u8> = lines
-                .filter(|line| !line.starts_with(missing))
-                .flatten()
-                .copied()
-                .collect();
-            assert_eq!(parse(&left), None);
-        }
-    }
 
     #[test]
     fn a_thread_has_its_own_credentials_and_who_is_not_known_has_none() {
@@ -419,7 +276,7 @@ CapEff:\t0000000000000003\n";
 
     fn who_am_i() -> Credentials {
         let status = fs::read(format!("/proc/self/task/{}/status", nix::unistd::gettid()));
-        parse(&status.unwrap()).unwrap()
+        parse(&status.unwrap()).unwrap().credentials
     }
 
     /// `None`, and a word of it, where this user may not take the credentials of others.
@@ -469,9 +326,9 @@ CapEff:\t0000000000000003\n";
             assert_eq!(opened.is_ok(), who.uid == 0, "{who:?}");
             assert_eq!(who_am_i(), before);
         }
-        let panics = std::panic::catch_unwind(|| {
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             act_as(&own, &Credentials::plain(1, 1), || panic!("a defect"));
-        });
+        }));
         assert!(panics.is_err());
         assert_eq!(who_am_i(), before, "also after a panic");
     }
@@ -498,7 +355,10 @@ CapEff:\t0000000000000003\n";
         };
         let inside = Child(inside);
         let pid = inside.0.id();
-        let inside_now = || own.of_status(pid).filter(|of| of.user_namespace.is_some());
+        let inside_now = || {
+            let found = own.of_status(pid)?.credentials;
+            found.user_namespace.is_some().then_some(found)
+        };
         let who = loop {
             // It had all of them when it made the namespace.
             if let Some(who) = inside_now().filter(|who| who.capabilities == 0) {
