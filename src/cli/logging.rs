@@ -1,7 +1,7 @@
 //! Where the log goes, and the audit trail.
 
 use anyhow::{Context, Result, ensure};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use procmemfs::mount::{AUDIT, AuditSink};
 use syslog::{BasicLogger, Facility, Formatter3164};
 use systemd_journal_logger::JournalLog;
@@ -11,6 +11,8 @@ type Sink = Box<dyn Log>;
 /// Sends the audit trail one way, and all else another.
 struct Router {
     general: Sink,
+    /// Whether the sink itself leaves out what is not wanted.
+    has_filter: bool,
     /// `None` where both go the same way.
     audit: Option<Sink>,
 }
@@ -30,6 +32,9 @@ impl Log for Router {
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.has_filter && is_noise(record) {
+            return;
+        }
         self.sink(record.target()).log(record);
     }
 
@@ -81,29 +86,44 @@ impl Audit {
 
 /// To the terminal: what fails, each kind of failure once a minute, or with `debug` all there is to tell.
 pub(super) fn to_stderr(debug: bool, audit: &Audit) {
-    // `fuser` tells at the level of info what we tell better.
-    let filter = if debug { "debug" } else { "info,fuser=warn" };
-    let mut general = stderr(filter);
-    general.parse_default_env();
+    // `fuser` tells at the level of info what we tell better, and each answer that nobody waits for any more, since who asked
+    // was killed: that would let any user fill the log.
+    let filter = if debug {
+        "debug"
+    } else {
+        "info,fuser=warn,fuser::reply=off"
+    };
+    let wanted = std::env::var("RUST_LOG");
+    let mut general = stderr(wanted.as_deref().unwrap_or(filter));
     // Whatever RUST_LOG says: who asks for an audit trail has all of it.
     general.filter_module(AUDIT, LevelFilter::Info);
     let general = general.build();
     let level = general.filter();
-    install(Box::new(general), audit, level);
+    install(Box::new(general), true, audit, level);
 }
 
 /// A daemon has no terminal: it tells the system's log, if there is one.
 pub(super) fn to_syslog(audit: &Audit) {
     let general = system_log(Facility::LOG_DAEMON).unwrap_or_else(|_| Box::new(log::logger()));
-    install(general, audit, LevelFilter::Info);
+    install(general, false, audit, LevelFilter::Info);
     // Its standard error leads nowhere.
     std::panic::set_hook(Box::new(|info| log::error!("{info}")));
 }
 
-fn install(general: Sink, audit: &Audit, level: LevelFilter) {
+/// What `fuser` has to tell but for warnings, as on the terminal.
+fn is_noise(record: &Record<'_>) -> bool {
+    let target = record.target();
+    target.starts_with("fuser") && (record.level() > Level::Warn || target == "fuser::reply")
+}
+
+fn install(general: Sink, has_filter: bool, audit: &Audit, level: LevelFilter) {
     // It was there a moment ago.
     let audit = audit.open().unwrap_or_default();
-    let router = Router { general, audit };
+    let router = Router {
+        general,
+        has_filter,
+        audit,
+    };
     // There is none yet.
     if log::set_boxed_logger(Box::new(router)).is_ok() {
         log::set_max_level(level.max(LevelFilter::Info));

@@ -4,7 +4,6 @@
 //! in printable ASCII. The fields go along as values of their own, for the journal. Bytes of memory are never in it.
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Request;
@@ -17,6 +16,7 @@ pub const AUDIT: &str = "procmemfs::audit";
 /// Who did something, to what: the fields that all lines about it begin with.
 #[derive(Debug)]
 pub(super) struct Trail {
+    uid: u32,
     fields: String,
     writes: AtomicU64,
     bytes: AtomicU64,
@@ -24,7 +24,8 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    fn new(context: &Context, caller: &Caller, node: &Node) -> Self {
+    /// Of what `caller` does with a file.
+    pub(super) fn new(context: &Context, caller: &Caller, node: &Node) -> Self {
         let mut fields = format!("uid={} gid={}", caller.uid, caller.gid);
         match context.program_of(caller) {
             Some(program) => {
@@ -54,11 +55,28 @@ impl Trail {
         }
         let _ = write!(fields, " file={}", quoted(node.path().as_bytes()));
         Self {
+            uid: caller.uid,
             fields,
             writes: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// Says that the file was opened, or was not, and what for.
+    pub(super) fn opened<T>(&self, access: Access, outcome: &Result<T>) {
+        let wanted = match (access.read, access.write) {
+            (true, true) => "read,write",
+            (false, true) => "write",
+            (_, false) => "read",
+        };
+        let verdict = verdict(outcome);
+        let Self { fields, .. } = self;
+        log::info!(
+            target: AUDIT,
+            audit_event = "open", audit_uid = self.uid, audit_verdict = verdict.as_str();
+            "open {fields} access={wanted} verdict={verdict}"
+        );
     }
 
     /// Takes note of a write through the handle.
@@ -87,30 +105,6 @@ impl Trail {
             );
         }
     }
-}
-
-/// Notes that `caller` has opened a file, or was not let, and what for; returns what to go on with.
-pub(super) fn opened<T>(
-    context: &Context,
-    caller: &Caller,
-    node: &Node,
-    access: Access,
-    outcome: &Result<T>,
-) -> Arc<Trail> {
-    let trail = Trail::new(context, caller, node);
-    let wanted = match (access.read, access.write) {
-        (true, true) => "read,write",
-        (false, true) => "write",
-        (_, false) => "read",
-    };
-    let verdict = verdict(outcome);
-    let fields = &trail.fields;
-    log::info!(
-        target: AUDIT,
-        audit_event = "open", audit_uid = caller.uid, audit_verdict = verdict.as_str();
-        "open {fields} access={wanted} verdict={verdict}"
-    );
-    Arc::new(trail)
 }
 
 /// Notes that a request other than an open was refused to its caller.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::audit;
+use super::audit::{self, Trail};
 use super::directory::OpenDirectory;
 use super::handles::{FileHandle, Handle, HandleTable};
 use super::inodes::{Generation, Inode, InodeTable};
@@ -11,7 +11,7 @@ use super::request::{Operation, Request};
 use crate::common::error::{Error, Result};
 use crate::files::view::Seek;
 use crate::files::{
-    Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, Pass, Subject,
+    Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, Open, Pass, Subject,
     WaitsFor, xattr_list,
 };
 use crate::target::live::trim_heap;
@@ -266,11 +266,31 @@ impl FileSystem {
     /// As [`File::open`](crate::files::File::open).
     pub(super) fn open(&self, inode: Inode, subject: &Subject, access: Access) -> Result<Opened> {
         let node = self.inodes.get(inode)?;
-        let opened = node.open(&self.context, subject, access);
+        // One that has ended was looked up a moment ago: told so, the kernel looks the path up again.
+        let opened = node
+            .open(&self.context, subject, access)
+            .map_err(|error| match error {
+                Error::Ended(pid) => Error::Replaced(pid),
+                error => error,
+            });
         let trail = self
             .audit
-            .then(|| audit::opened(&self.context, &subject.caller, &node, access, &opened));
-        let open = opened?;
+            .then(|| Arc::new(Trail::new(&self.context, &subject.caller, &node)));
+        let handle = opened.and_then(|open| self.keep_open(inode, open, subject, trail.clone()));
+        if let Some(trail) = trail {
+            trail.opened(access, &handle);
+        }
+        handle
+    }
+
+    /// Gives what was opened for `subject` a number.
+    fn keep_open(
+        &self,
+        inode: Inode,
+        open: Open,
+        subject: &Subject,
+        trail: Option<Arc<Trail>>,
+    ) -> Result<Opened> {
         let file = FileHandle {
             inode,
             file: open.file,

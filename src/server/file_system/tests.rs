@@ -344,7 +344,8 @@ fn a_reused_number_is_another_process() {
     let pid = bench.process.identity().pid;
     assert_eq!(
         bench.fs.open(inode, &subject(), READ),
-        Err(Error::Ended(pid))
+        Err(Error::Replaced(pid)),
+        "as below"
     );
     assert_eq!(
         bench.fs.attributes(inode, None, &subject()),

@@ -61,22 +61,35 @@ mod tests {
         assert_eq!(find(&[0; 64]), None);
     }
 
+    /// A process that ends with the test.
+    struct Child(std::process::Child);
+
+    impl Drop for Child {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     #[test]
     fn each_program_has_its_own() {
         let value_of = |pid: u32| {
             let pid = ProcessId::new(pid).unwrap();
             let directory = Process::new(pid.as_pid_t()).unwrap();
             let mem = Mem::open(&directory, pid, false).unwrap();
-            value(&mem, address(&directory).unwrap()).unwrap()
+            value(&mem, address(&directory)?)
         };
-        let own = value_of(std::process::id());
-        assert_eq!(value_of(std::process::id()), own);
-        let mut other = std::process::Command::new("sleep")
-            .arg("600")
-            .spawn()
-            .unwrap();
-        assert_ne!(value_of(other.id()), own);
-        other.kill().unwrap();
-        other.wait().unwrap();
+        let own = value_of(std::process::id()).unwrap();
+        assert_eq!(value_of(std::process::id()), Some(own));
+        let mut command = std::process::Command::new("sleep");
+        let other = Child(command.arg("600").spawn().unwrap());
+        // In the middle of its exec it has none yet.
+        let value = loop {
+            match value_of(other.0.id()) {
+                Some(value) => break value,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_ne!(value, own);
     }
 }
