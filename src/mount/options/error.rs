@@ -41,6 +41,11 @@ pub enum OptionError {
     /// `force` alone.
     #[error("option force needs write: it lets writes pass over a mapping's protection")]
     ForceWithoutWrite,
+    /// `allow_root`.
+    #[error(
+        "option allow_root: choose allow_other: each user is judged as themselves then, root among them"
+    )]
+    AllowRoot,
     /// `yama` alone.
     #[error("option yama=ignore needs allow_other: without that only the mounter may enter")]
     YamaWithoutOthers,

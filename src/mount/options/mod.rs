@@ -106,7 +106,9 @@ impl Default for MountConfig {
 /// Options of our own.
 const OWN: &[&str] = &[
     "allow_other",
+    "allow_root",
     "audit",
+    "default_permissions",
     "write",
     "rw",
     "ro",
@@ -200,6 +202,9 @@ impl MountConfig {
             }
             "write" => wanted.write = true,
             "allow_other" => self.allow_other = true,
+            // As it is with `allow_other`; without that nobody else enters.
+            "default_permissions" => (),
+            "allow_root" => return Err(OptionError::AllowRoot),
             // As mount(8) has it: the later of the two holds.
             "rw" => (self.rw, wanted.read_only) = (true, false),
             "ro" => wanted.read_only = true,

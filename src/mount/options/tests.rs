@@ -77,6 +77,28 @@ fn options_that_come_along_are_taken() {
 }
 
 #[test]
+fn others_are_let_in_only_with_the_kernel_checking_owners_and_modes() {
+    let told = |list: &str| {
+        let config = parse(list).unwrap();
+        let kernel: Vec<String> = config.kernel().collect();
+        (config.for_helper(), kernel.join(","))
+    };
+    for list in ["allow_other", "default_permissions,allow_other"] {
+        let (helper, kernel) = told(list);
+        assert!(
+            helper.ends_with(",allow_other,default_permissions"),
+            "{helper}"
+        );
+        assert_eq!(kernel, "allow_other,default_permissions");
+    }
+    for list in ["", "default_permissions"] {
+        let (helper, kernel) = told(list);
+        assert!(!helper.contains("allow_other"), "{helper}");
+        assert_eq!(kernel, "");
+    }
+}
+
+#[test]
 fn a_bad_option_is_named_with_what_would_be_taken() {
     let table = [
         (
@@ -130,6 +152,19 @@ fn a_bad_option_is_named_with_what_would_be_taken() {
             "option context=\"u:o:t:s0:c1,c2: its double quote is not closed: add one where the value ends",
         ),
         ("write=1", "option write takes no value"),
+        (
+            "audit=paper",
+            "option audit=paper: needs 'stderr', 'syslog', 'journald' or no value",
+        ),
+        ("allow_other,yama=off", "option yama=off: needs 'ignore'"),
+        (
+            "yama=ignore",
+            "option yama=ignore needs allow_other: without that only the mounter may enter",
+        ),
+        (
+            "allow_root",
+            "option allow_root: choose allow_other: each user is judged as themselves then, root among them",
+        ),
         (
             "no\nline",
             "unknown option 'no\\nline': see procmemfs --help",
