@@ -59,11 +59,16 @@ pub(super) struct InodeTable {
 /// So many nodes that their memory is worth giving back to the system: some 9 MB.
 const MANY: usize = 1 << 16;
 
+/// So few that they keep hardly any of it: nodes that stay lie scattered among those that go.
+const FEW: usize = 1 << 10;
+
 /// What the kernel holds.
 #[derive(Debug)]
 struct Nodes {
     /// The most that there were since memory was given back.
     most: usize,
+    /// Whether there were many, and are more than a few since.
+    were_many: bool,
     /// A tree, since it grows by small steps: a hash table of the same nodes would
     /// be copied as a whole now and then, and keep its size when they are gone.
     known: BTreeMap<Inode, Known>,
@@ -81,6 +86,7 @@ impl Default for InodeTable {
             hasher: RandomState::new(),
             nodes: RwLock::new(Nodes {
                 most: 1,
+                were_many: false,
                 known: BTreeMap::from([(ROOT, root)]),
                 displaced: Vec::new(),
             }),
@@ -127,6 +133,7 @@ impl InodeTable {
             }
         };
         nodes.most = nodes.most.max(nodes.known.len());
+        nodes.were_many |= nodes.most >= MANY;
         nodes.check();
         drop(nodes);
         // Outside the lock: this may be the last one to refer to a process or a mapping.
@@ -151,9 +158,10 @@ impl InodeTable {
             nodes.displaced.retain(|displaced| *displaced != inode);
         }
         let left = nodes.known.len();
-        let is_much = nodes.most >= MANY && left <= nodes.most / 2;
+        let is_much = nodes.were_many && left <= nodes.most / 2;
         if is_much {
             nodes.most = left;
+            nodes.were_many = left > FEW;
         }
         nodes.check();
         drop(nodes);
@@ -284,8 +292,14 @@ mod tests {
         let inodes: Vec<Inode> = (1..=MANY as u32)
             .map(|pid| table.remember(&link(pid)).0)
             .collect();
-        let told = inodes.iter().filter(|inode| table.forget(**inode, 1));
-        assert_eq!(told.count(), 1, "the other half is no more worth it");
+        let mut left = Vec::new();
+        for inode in &inodes {
+            if table.forget(*inode, 1) {
+                left.push(table.len());
+            }
+        }
+        assert_eq!(left.len(), 6, "{left:?}");
+        assert!(left[0] > MANY / 3 && left[5] <= FEW, "{left:?}");
         assert_eq!(table.len(), 1);
         for inode in &inodes[..10] {
             assert!(!table.forget(*inode, 1));
