@@ -3,6 +3,8 @@
 mod accessible;
 mod arguments;
 mod backing;
+#[cfg(test)]
+mod child;
 mod credentials;
 mod heap;
 mod interrupted;

@@ -1,7 +1,7 @@
 //! One live process, pinned.
 
-use std::ffi::CStr;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
@@ -183,7 +183,7 @@ impl Process for LiveProcess {
     fn memory_for(&self, who: &Credentials, write: bool) -> Result<Arc<dyn ProcessMemory>> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let own = &self.shared.own;
-        let mem = self.ask(|pinned| open_as(pinned, own, who, "mem", c"mem", access))?;
+        let mem = self.ask(|pinned| open_as(pinned, own, who, "mem", access))?;
         let rights = Rights::Of(Arc::clone(own), Arc::new(who.clone()));
         let memory = self.new_memory(Some(Mem::opened(mem, write)), rights)?;
         Ok(Arc::new(memory))
@@ -254,7 +254,7 @@ pub(super) fn check_visible(
     own: &OwnCredentials,
     who: &Credentials,
 ) -> Result<()> {
-    open_as(pinned, own, who, "maps", c"maps", OFlags::RDONLY).map(drop)
+    open_as(pinned, own, who, "maps", OFlags::RDONLY).map(drop)
 }
 
 /// Opens a file below `/proc/PID` as whoever has these credentials.
@@ -263,7 +263,6 @@ fn open_as(
     own: &OwnCredentials,
     who: &Credentials,
     name: &'static str,
-    path: &CStr,
     access: OFlags,
 ) -> Result<File> {
     let pid = pinned.identity().pid;
@@ -273,7 +272,7 @@ fn open_as(
         return Err(Error::CallerDenied(pid));
     }
     let directory = pinned.open_directory(".")?;
-    let opened = own.open_as(who, directory, path, access);
+    let opened = own.open_as(who, directory, Path::new(name), access);
     opened.map_err(|errno| match from_io(pid, name, &errno.into()) {
         Error::ProcessDenied(pid) => Error::CallerDenied(pid),
         error => error,

@@ -48,6 +48,7 @@ fn find(auxv: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::target::ProcessId;
+    use crate::target::live::child::Child;
 
     #[test]
     fn the_entry_is_found_among_words_of_any_width() {
@@ -61,16 +62,6 @@ mod tests {
         assert_eq!(find(&[0; 64]), None);
     }
 
-    /// A process that ends with the test.
-    struct Child(std::process::Child);
-
-    impl Drop for Child {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
     #[test]
     fn each_program_has_its_own() {
         let value_of = |pid: u32| {
@@ -82,10 +73,10 @@ mod tests {
         let own = value_of(std::process::id()).unwrap();
         assert_eq!(value_of(std::process::id()), Some(own));
         let mut command = std::process::Command::new("sleep");
-        let other = Child(command.arg("600").spawn().unwrap());
+        let other = Child::start(command.arg("600")).unwrap();
         // In the middle of its exec it has none yet.
         let value = loop {
-            match value_of(other.0.id()) {
+            match value_of(other.id()) {
                 Some(value) => break value,
                 None => std::thread::yield_now(),
             }

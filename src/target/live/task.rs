@@ -295,6 +295,7 @@ mod tests {
     use procfs::FromRead;
 
     use super::*;
+    use crate::target::live::child::Child;
 
     /// `stat` of a process whose command is this, in this state and with these flags.
     fn stat(command: &str, state: char, flags: u64) -> String {
@@ -336,16 +337,15 @@ mod tests {
 
     #[test]
     fn a_thread_that_waits_is_told_from_one_that_runs() {
-        let asleep = std::process::Command::new("sleep").arg("600").spawn();
-        let mut asleep = asleep.unwrap();
+        let mut command = std::process::Command::new("sleep");
+        let asleep = Child::start(command.arg("600")).unwrap();
         let directory = Process::new(asleep.id().cast_signed()).unwrap();
         let mut seen = activity(&directory);
         // Until it sleeps: from then on nothing of it changes.
         while seen.is_none_or(|seen| seen.is_running) || activity(&directory) != seen {
             seen = activity(&directory);
         }
-        asleep.kill().unwrap();
-        asleep.wait().unwrap();
+        drop(asleep);
         assert_eq!(activity(&directory), None, "it is gone");
         // The first thread may sleep while this one works.
         let own = Process::new(nix::unistd::gettid().as_raw()).unwrap();

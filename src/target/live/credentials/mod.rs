@@ -10,7 +10,7 @@ mod status;
 mod switch;
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::{self, File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -155,14 +155,16 @@ impl OwnCredentials {
         &self,
         who: &Credentials,
         directory: impl AsFd,
-        path: &CStr,
+        path: &Path,
         flags: OFlags,
     ) -> std::result::Result<File, Errno> {
+        // Before: whoever opens it may not allocate.
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::ENOENT)?;
         let switch = Switch::new(&self.credentials, who).map_err(|(_, errno)| errno)?;
         let open = || {
             let opened = openat(
                 directory.as_fd(),
-                path,
+                path.as_c_str(),
                 flags | OFlags::CLOEXEC,
                 Mode::empty(),
             );
@@ -242,10 +244,7 @@ impl Rights {
             Self::Own => retry(|| openat(&directory, path, flags | OFlags::CLOEXEC, Mode::empty()))
                 .map(File::from)
                 .map_err(|errno| Errno::from_raw(errno.raw_os_error())),
-            Self::Of(own, who) => {
-                let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::ENOENT)?;
-                own.open_as(who, directory, &path, flags)
-            }
+            Self::Of(own, who) => own.open_as(who, directory, path, flags),
         }
     }
 }
@@ -258,6 +257,7 @@ fn id(status: &Metadata) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::live::child::Child;
 
     #[test]
     fn a_thread_has_its_own_credentials_and_who_is_not_known_has_none() {
@@ -300,7 +300,6 @@ mod tests {
         let Some(own) = root() else { return };
         let before = who_am_i();
         let file = tempfile::NamedTempFile::new().unwrap();
-        let path = std::ffi::CString::new(file.path().as_os_str().as_encoded_bytes()).unwrap();
         let others = [
             Credentials::plain(1234, 4321),
             Credentials {
@@ -322,7 +321,7 @@ mod tests {
         for who in others {
             assert_eq!(act_as(&own, &who, who_am_i), who);
             assert_eq!(who_am_i(), before);
-            let opened = own.open_as(&who, rustix::fs::CWD, &path, OFlags::RDONLY);
+            let opened = own.open_as(&who, rustix::fs::CWD, file.path(), OFlags::RDONLY);
             assert_eq!(opened.is_ok(), who.uid == 0, "{who:?}");
             assert_eq!(who_am_i(), before);
         }
@@ -333,28 +332,15 @@ mod tests {
         assert_eq!(who_am_i(), before, "also after a panic");
     }
 
-    /// A process that ends with the test.
-    struct Child(std::process::Child);
-
-    impl Drop for Child {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
     #[test]
     fn a_file_is_opened_as_from_another_user_namespace() {
         let Some(own) = root() else { return };
         let mut command = std::process::Command::new("unshare");
-        let quiet = std::process::Stdio::null;
-        command.args(["--user", "sleep", "600"]).stdin(quiet());
-        let Ok(inside) = command.stdout(quiet()).stderr(quiet()).spawn() else {
+        let Some(inside) = Child::start(command.args(["--user", "sleep", "600"])) else {
             eprintln!("not tried: there is no unshare");
             return;
         };
-        let inside = Child(inside);
-        let pid = inside.0.id();
+        let pid = inside.id();
         let inside_now = || {
             let found = own.of_status(pid)?.credentials;
             found.user_namespace.is_some().then_some(found)
@@ -368,8 +354,8 @@ mod tests {
         };
         let before = who_am_i();
         let open = |pid: u32| {
-            let path = std::ffi::CString::new(format!("/proc/{pid}/mem")).unwrap();
-            let opened = own.open_as(&who, rustix::fs::CWD, &path, OFlags::RDWR);
+            let path = format!("/proc/{pid}/mem");
+            let opened = own.open_as(&who, rustix::fs::CWD, Path::new(&path), OFlags::RDWR);
             opened.map(drop)
         };
         assert_eq!(open(pid), Ok(()), "its own memory");
