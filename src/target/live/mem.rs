@@ -58,7 +58,7 @@ impl Mem {
     /// # Errors
     /// The kernel's refusal.
     pub(super) fn owner(&self) -> std::io::Result<(u32, u32)> {
-        let status = self.file.metadata()?;
+        let status = retry(|| self.file.metadata())?;
         Ok((status.uid(), status.gid()))
     }
 

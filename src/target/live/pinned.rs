@@ -306,7 +306,8 @@ impl Pinned {
 /// What tells the process that has this number now from others that had it: the inode of its pidfd, which is its own
 /// since Linux 6.9. Waits for nobody; `/proc/PID/stat` would wait for an exec.
 pub(crate) fn instance(process: ProcessId) -> Option<u64> {
-    Some(pidfd(process).ok()?.metadata().ok()?.ino())
+    let pidfd = pidfd(process).ok()?;
+    Some(retry(|| pidfd.metadata()).ok()?.ino())
 }
 
 /// A pidfd; refused (`EINVAL`, `ENOENT`) for a thread that leads no process.

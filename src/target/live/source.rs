@@ -175,7 +175,7 @@ impl LiveSource {
 
 /// The numbers that `/proc` lists, all of them: none is opened for that, since one that cannot be would be missing.
 fn listed() -> std::io::Result<Vec<ProcessId>> {
-    let entries = std::fs::read_dir("/proc")?;
+    let entries = retry(|| std::fs::read_dir("/proc"))?;
     let number = |name: OsString| name.to_str().and_then(ProcessId::parse);
     entries
         .filter_map(|entry| entry.map(|entry| number(entry.file_name())).transpose())

@@ -69,7 +69,7 @@ impl Task {
 
     /// A thread of the process that has its memory, whichever that is.
     pub(super) fn find_other(pid: ProcessId) -> Option<(Self, State)> {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let threads = retry(|| std::fs::read_dir(format!("/proc/{pid}/task"))).ok()?;
         let numbers = threads.map_while(std::result::Result::ok);
         numbers
             .filter_map(|entry| ProcessId::parse(entry.file_name().to_str()?))

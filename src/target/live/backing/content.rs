@@ -11,6 +11,7 @@ use super::hugetlb::Probe;
 use super::own_page::OwnPage;
 use crate::common::address::{AddressRange, PAGE_SIZE};
 use crate::target::live::errno_of;
+use crate::target::live::interrupted::retry;
 use crate::target::page_state::{Extent, PageState, push};
 
 /// Bytes that were read.
@@ -69,8 +70,7 @@ pub(super) fn read_past_end(file: &File, offset: u64, buffer: &mut [u8]) {
 
 /// Whether `offset`, at or past the end of the file, lies in the page in which the file ends.
 fn file_ends_in_page(file: &File, offset: u64) -> bool {
-    file.metadata()
-        .is_ok_and(|status| offset < status.len().next_multiple_of(PAGE_SIZE))
+    retry(|| file.metadata()).is_ok_and(|status| offset < status.len().next_multiple_of(PAGE_SIZE))
 }
 
 /// How the holes of a file are found.
@@ -97,7 +97,7 @@ pub(super) fn extents(
     extents: &mut Vec<Extent>,
 ) -> crate::common::address::Address {
     // Where it may not be asked for, all of the mapping may be there.
-    let size = file.metadata().map_or(u64::MAX >> 1, |status| status.len());
+    let size = retry(|| file.metadata()).map_or(u64::MAX >> 1, |status| status.len());
     let end = size.next_multiple_of(PAGE_SIZE);
     let mapped_end = offset.saturating_add(range.len()).min(end);
     let at = |position: u64| range.start().plus(position.saturating_sub(offset));
@@ -159,7 +159,7 @@ fn probed(file: &File, probe: &mut Option<Probe>, position: u64, end: u64) -> (u
 
 /// As [`data_and_hole`], where only the number of blocks tells. What has any may have them everywhere.
 fn allocated(file: &File, position: u64, end: u64) -> (u64, u64) {
-    match file.metadata() {
+    match retry(|| file.metadata()) {
         Ok(status) if status.blocks() == 0 => (end, end),
         _ => (position, end),
     }
@@ -171,7 +171,7 @@ fn allocated(file: &File, position: u64, end: u64) -> (u64, u64) {
 /// Where the file system cannot tell.
 fn seek(file: &File, offset: u64, whence: Whence) -> Result<Option<u64>, Errno> {
     let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-    match lseek(file.as_fd(), offset, whence) {
+    match retry(|| lseek(file.as_fd(), offset, whence)) {
         Ok(found) => Ok(u64::try_from(found).ok()),
         Err(Errno::ENXIO) => Ok(None),
         Err(errno) => Err(errno),

@@ -101,7 +101,7 @@ impl List {
             return list;
         };
         let task = pinned.task().number();
-        let entries = std::fs::read_dir(format!("/proc/{task}/fd"));
+        let entries = retry(|| std::fs::read_dir(format!("/proc/{task}/fd")));
         let entries = entries.into_iter().flatten().map_while(Result::ok);
         for entry in entries.take(MOST) {
             let name = entry.file_name();
@@ -144,7 +144,8 @@ impl List {
 
 /// Whether `/proc` shows this name for an open file.
 fn is_named(file: &File, name: &[u8]) -> bool {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = retry(|| std::fs::read_link(&path));
     link.is_ok_and(|link| link.as_os_str().as_bytes() == name)
 }
 
@@ -154,7 +155,7 @@ fn own_info(file: &File) -> Option<Vec<u8>> {
 
 /// Whether `pread` of any offset and length works: not for `O_PATH`, `O_WRONLY`, `O_DIRECT`.
 fn is_readable(file: &File) -> bool {
-    let Ok(flags) = fcntl(file, FcntlArg::F_GETFL) else {
+    let Ok(flags) = retry(|| fcntl(file, FcntlArg::F_GETFL)) else {
         return false;
     };
     let flags = OFlag::from_bits_retain(flags);

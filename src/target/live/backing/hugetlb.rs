@@ -14,6 +14,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::fs::fstatfs;
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
+use crate::target::live::interrupted::retry;
+
 mod ioctl {
     use linux_raw_sys::general::{
         _UFFDIO_API, _UFFDIO_CONTINUE, _UFFDIO_REGISTER, UFFDIO, uffdio_api, uffdio_continue,
@@ -46,7 +48,7 @@ pub(super) struct Probe {
 impl Probe {
     /// Probes the file from `offset` on, up to `end` at most; `None` where the kernel does not do that.
     pub(super) fn new(file: &File, offset: u64, end: u64) -> Option<Self> {
-        let page = u64::try_from(fstatfs(file).ok()?.f_bsize).ok()?;
+        let page = u64::try_from(retry(|| fstatfs(file)).ok()?.f_bsize).ok()?;
         let offset = offset / page * page;
         let len = end
             .next_multiple_of(page)

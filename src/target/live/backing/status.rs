@@ -54,7 +54,7 @@ pub(super) enum FileSystemKind {
 
 impl FileSystemKind {
     pub(super) fn of(file: impl AsFd) -> Self {
-        match fstatfs(file).map(|status| status.f_type) {
+        match retry(|| fstatfs(&file)).map(|status| status.f_type) {
             Ok(OVERLAY) => Self::Stacked,
             Ok(FUSE) => Self::Served,
             Ok(HUGE) => Self::Huge,
@@ -121,7 +121,8 @@ impl MapFiles {
 
     /// What the link of the mapping of just this range shows.
     pub(super) fn name(&self, range: AddressRange) -> Option<Vec<u8>> {
-        let name = readlinkat(self.0.as_ref()?, link_name(range), Vec::new());
+        let directory = self.0.as_ref()?;
+        let name = retry(|| readlinkat(directory, link_name(range), Vec::new()));
         name.ok().map(std::ffi::CString::into_bytes)
     }
 

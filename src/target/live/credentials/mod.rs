@@ -125,14 +125,15 @@ impl OwnCredentials {
     fn of_status(&self, thread: u32) -> Option<Status> {
         let number = i32::try_from(thread).ok().filter(|number| *number > 0)?;
         let directory = Process::new(number).ok()?;
-        let mut status = directory.open_relative("status").ok()?;
+        let mut status = retry(|| directory.open_relative("status")).ok()?;
         let status = parse(&read_whole(&mut status).ok()?)?;
-        let namespace = fs::metadata(format!("/proc/{number}/{USER_NAMESPACE}")).ok()?;
+        let namespace = format!("/proc/{number}/{USER_NAMESPACE}");
+        let namespace = retry(|| fs::metadata(&namespace)).ok()?;
         let user_namespace = match self.user_namespace == Some(id(&namespace)) {
             true => None,
             false => {
-                let file = directory.open_relative(USER_NAMESPACE).ok()?;
-                let id = id(&file.metadata().ok()?);
+                let file = retry(|| directory.open_relative(USER_NAMESPACE)).ok()?;
+                let id = id(&retry(|| file.metadata()).ok()?);
                 Some(Arc::new(UserNamespace { id, file }))
             }
         };
