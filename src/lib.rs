@@ -5,6 +5,7 @@
 //! promised to whoever reads and writes the files.
 
 pub mod common;
+pub mod coredump;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -18,6 +18,10 @@ Options (-o):
   force              write in spite of a mapping's protection (needs write)
   touch              let reads fault absent pages in, which changes the target's
                      memory use (default: absent pages are never touched)
+  nostop             stop no process: core/PID has no registers then (default: it is
+                     stopped for them, for a millisecond or less)
+  fullcore           core/PID holds all that can be read (default: what the process's
+                     coredump_filter and MADV_DONTDUMP say)
   allow_other        let other users in: each may read what the kernel would let
                      them read by themselves (default: the mounter alone)
   audit              log each open and each handle's writes: who, of what, and
@@ -32,6 +36,7 @@ Examples:
   ls -l /mnt/1234                       the mappings of process 1234
   grep -c secret /mnt/1234/heap         search its heap for a string
   dd if=/mnt/1234/stack bs=4K count=1 | xxd
+  gdb -c /mnt/core/1234                 debug a copy of it while it goes on
   procmemfs -o write,pid=1234 /mnt      one process only, to be written
   umount /mnt                           (or: fusermount3 -u /mnt)";
 

@@ -80,6 +80,12 @@ pub enum Error {
     /// No answer came from the target's memory in time.
     #[error("the memory of process {0} does not answer")]
     TimedOut(ProcessId),
+    /// Somebody traces a process that is to be stopped, a debugger or `strace`.
+    #[error("process {0} is traced already, and only its tracer can stop it")]
+    Traced(ProcessId),
+    /// A thread of a process that is to be stopped is in the kernel and does not come out (state D), or has made a `vfork`.
+    #[error("a thread of process {0} does not stop: it waits in the kernel")]
+    Unstoppable(ProcessId),
     /// An extended attribute of a kind that no file here has (`security.*`, `system.*`).
     #[error("only user.procmemfs.* is there")]
     NotSupported,
@@ -174,7 +180,8 @@ impl Error {
             | Self::Incomplete(_)
             | Self::MappedWrite => Errno::EIO,
             Self::NoMoreData => Errno::ENXIO,
-            Self::TimedOut(_) => Errno::ETIMEDOUT,
+            Self::TimedOut(_) | Self::Unstoppable(_) => Errno::ETIMEDOUT,
+            Self::Traced(_) => Errno::EBUSY,
             Self::NotSupported => Errno::EOPNOTSUPP,
             Self::NoAttribute => Errno::ENODATA,
             Self::PastEnd => Errno::ENOSPC,

@@ -158,5 +158,6 @@ impl Context {
                     .ok()
             })
             .unwrap_or_default()
+            .of_listing()
     }
 }

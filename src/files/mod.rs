@@ -5,6 +5,7 @@
 
 mod attributes;
 mod by_name;
+mod core;
 mod listing;
 mod mapping;
 mod memory;
@@ -42,6 +43,7 @@ pub(crate) use pass::{Found, Pass};
 pub(crate) use usage::CountedUsage;
 pub(crate) use xattr::xattr_list;
 
+use self::core::CoreTable;
 use mapping::Mapping;
 use opened::OpenProcesses;
 use process::Process;
@@ -86,6 +88,8 @@ nodes! {
     Root: root::Root;
     /// Processes by the name of their command.
     ByName: by_name::ByName, at "by-name";
+    /// Core files.
+    Cores: core::Cores, at "core";
     /// Whole address spaces.
     Spaces: space::Spaces, at "mem";
     /// The calling process.
@@ -94,6 +98,8 @@ nodes! {
     Stats: stats::Stats, at "stats";
     /// `mem/PID`
     Space: space::Space;
+    /// `core/PID`
+    Core: core::Core;
     /// `by-name/COMMAND`
     Command: by_name::Command;
     /// `by-name/COMMAND/PID`
@@ -362,6 +368,10 @@ pub(crate) struct FileOptions {
     pub(crate) force: bool,
     /// Whether others than the mounter may enter, each judged by their own credentials (`allow_other`).
     pub(crate) allow_other: bool,
+    /// Whether no process is ever stopped, also not for the registers of its core file (`nostop`).
+    pub(crate) no_stop: bool,
+    /// Whether all that can be read is in a core file (`fullcore`).
+    pub(crate) full_core: bool,
     /// What becomes of unreadable bytes (`fault`).
     pub(crate) faults: FaultPolicy,
     /// Owner of whatever belongs to no process.
@@ -393,6 +403,7 @@ pub(crate) struct Context {
     processes: ProcessTable,
     opened: Arc<OpenProcesses>,
     usages: MemoryUsages,
+    cores: CoreTable,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: SystemTime,
 }
@@ -407,6 +418,7 @@ impl Context {
         Self {
             mounted: clock.wall(),
             usages: MemoryUsages::new(Arc::clone(clock), bound),
+            cores: CoreTable::new(Arc::clone(clock), bound),
             processes: ProcessTable::new(source, Arc::clone(&opened), Arc::clone(clock), bound),
             opened,
             services,

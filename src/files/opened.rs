@@ -57,6 +57,10 @@ impl OpenProcess {
         self.process.identity()
     }
 
+    pub(super) fn process(&self) -> &dyn Process {
+        &*self.process
+    }
+
     /// Its memory, by way of the cache where there is one.
     ///
     /// # Errors

@@ -33,16 +33,33 @@ pub(super) struct MemoryUsages {
 
 /// The memory usage of many ranges of one process, lowest address first.
 #[derive(Debug, Default)]
-pub(crate) struct CountedUsage(Vec<(AddressRange, MemoryUsage)>);
+pub(crate) struct CountedUsage {
+    ranges: Vec<(AddressRange, MemoryUsage)>,
+    is_listing: bool,
+}
 
 impl CountedUsage {
     /// That of `range`; `None` where just that was not counted.
     pub(super) fn of(&self, range: AddressRange) -> Option<MemoryUsage> {
         let at = self
-            .0
+            .ranges
             .binary_search_by_key(&range.start(), |(range, _)| range.start());
-        let (counted, usage) = self.0[at.ok()?];
+        let (counted, usage) = self.ranges[at.ok()?];
         (counted == range).then_some(usage)
+    }
+
+    /// The same, for attributes that are shown beside the names of a directory: they may be those of files of all processes,
+    /// and one of these may not answer.
+    pub(super) fn of_listing(self) -> Self {
+        Self {
+            is_listing: true,
+            ..self
+        }
+    }
+
+    /// Whether it is that.
+    pub(super) fn is_listing(&self) -> bool {
+        self.is_listing
     }
 }
 
@@ -94,7 +111,10 @@ impl MemoryUsages {
         let usages = known
             .into_iter()
             .map(|known| known.or_else(|| counted.next()).unwrap_or_default());
-        Ok(CountedUsage(ranges.into_iter().zip(usages).collect()))
+        Ok(CountedUsage {
+            ranges: ranges.into_iter().zip(usages).collect(),
+            is_listing: false,
+        })
     }
 
     fn known_usage(&self, memory: &dyn ProcessMemory, range: AddressRange) -> Option<MemoryUsage> {

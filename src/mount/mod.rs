@@ -70,6 +70,7 @@ pub struct Mount {
     attached: Arc<Attached>,
     writes: bool,
     judges_callers: bool,
+    stops: bool,
 }
 
 impl Prepared {
@@ -104,6 +105,8 @@ impl Prepared {
             read_only: config.mode == Mode::ReadOnly,
             force: config.force,
             allow_other: config.allow_other,
+            no_stop: config.no_stop,
+            full_core: config.full_core,
             faults: config.faults,
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
@@ -168,6 +171,7 @@ impl Prepared {
             attached: Arc::new(attached),
             writes: self.config.mode == Mode::Write,
             judges_callers: self.config.allow_other,
+            stops: !self.config.no_stop,
         })
     }
 }
@@ -200,6 +204,7 @@ impl Mount {
         harden(&Needs {
             writes: self.writes,
             judges_callers: self.judges_callers,
+            stops: self.stops,
             unmounts_by_helper: !self.attached.is_direct(),
             serves: true,
             unknown_calls,

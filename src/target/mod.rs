@@ -3,6 +3,7 @@
 mod activity;
 pub mod cache;
 mod credentials;
+mod dump;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod identity;
@@ -16,6 +17,10 @@ pub(crate) mod visit;
 
 pub(crate) use activity::Activity;
 pub use credentials::{Credentials, UserNamespace};
+pub use dump::{
+    DumpFacts, DumpVma, ProcessStatus, RegisterSet, Stopped, ThreadRegisters, ThreadStatus,
+    ThreadTimes, register_kind,
+};
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
 pub use process::Process;

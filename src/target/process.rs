@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::credentials::Credentials;
+use super::dump::{DumpFacts, Stopped};
 use super::identity::ProcessIdentity;
 use super::mapping::AddressSpace;
 use super::memory::ProcessMemory;
@@ -69,4 +70,17 @@ pub trait Process: Debug + Send + Sync {
     /// # Errors
     /// As [`address_space`](Self::address_space).
     fn resident(&self) -> Result<u64>;
+
+    /// What a core dump says of it besides its memory, as far as it need not be stopped for that.
+    ///
+    /// # Errors
+    /// As [`address_space`](Self::address_space).
+    fn dump_facts(&self) -> Result<DumpFacts>;
+
+    /// Stops all its threads together, reads their registers, and holds them until the answer is dropped; they then go on
+    /// as they would have without. Also where this program is killed meanwhile.
+    ///
+    /// # Errors
+    /// `Traced` where somebody traces it already, `Unstoppable` where a thread of it does not stop; `NoProcess`, `Replaced`, `System`.
+    fn stop(&self) -> Result<Box<dyn Stopped>>;
 }

@@ -67,6 +67,10 @@ metrics! {
     pub cache_misses: Counter,
     /// Bytes of memory in the cache.
     pub cache_bytes: Gauge,
+    /// Processes that were stopped, for a core or a snapshot.
+    pub stops: Counter,
+    /// How long they were stopped.
+    pub stop_duration: Histogram,
     /// Inodes that the kernel holds.
     pub inodes: Gauge,
     /// Time from a request to its answer, by operation.

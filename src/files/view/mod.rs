@@ -1,9 +1,11 @@
 //! How bytes of memory become bytes of a file.
 
+mod core_file;
 mod mapping_file;
 mod range;
 mod space_file;
 
+pub use core_file::CoreFile;
 pub use mapping_file::MappingFile;
 pub use range::{Seek, Unreadable};
 pub use space_file::{SPACE_SIZE, SpaceFile};

@@ -144,6 +144,9 @@ const JUDGING: Calls = &[
     nr::__NR_wait4,
 ];
 
+/// Threads of others that are stopped.
+const STOPPING: Calls = &[nr::__NR_ptrace, nr::__NR_wait4];
+
 /// What `prctl` may be asked for: a thread's name, and that of a piece of memory (glibc).
 const PRCTL: [u32; 3] = [PR_GET_NAME, PR_SET_NAME, PR_SET_VMA];
 
@@ -168,6 +171,9 @@ fn tables(needs: &Needs) -> Vec<Calls> {
     }
     if needs.judges_callers {
         tables.push(JUDGING);
+    }
+    if needs.stops {
+        tables.push(STOPPING);
     }
     tables
 }

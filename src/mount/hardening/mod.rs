@@ -78,6 +78,8 @@ pub(super) struct Needs {
     /// Whether its threads take on the credentials of callers: the permitted set then stays, since the effective
     /// sets of callers are taken from it, and a process that may not be ptraced by a set is not one of it.
     pub(super) judges_callers: bool,
+    /// Whether it stops processes (ptrace(2)).
+    pub(super) stops: bool,
     /// Whether it unmounts by `fusermount3`, which gets its rights from its file.
     pub(super) unmounts_by_helper: bool,
     /// Whether it reads memory at all: a supervisor does not.

@@ -42,6 +42,10 @@ pub struct MountConfig {
     pub cache_ttl: Duration,
     /// Budget of the page cache, in bytes.
     pub cache_size: u64,
+    /// No process is ever stopped: core files have no registers.
+    pub no_stop: bool,
+    /// Core files hold all that can be read, whatever the process wants.
+    pub full_core: bool,
     /// What becomes of unreadable bytes.
     pub faults: FaultPolicy,
     /// The only processes to show; all of them where it is empty.
@@ -90,6 +94,8 @@ impl Default for MountConfig {
             allow_other: false,
             ignore_yama: false,
             touch: false,
+            no_stop: false,
+            full_core: false,
             without: Vec::new(),
             cache_ttl: Duration::from_millis(100),
             cache_size: 64 << 20,
@@ -116,6 +122,8 @@ const OWN: &[&str] = &[
     "cache_size",
     "fault",
     "force",
+    "fullcore",
+    "nostop",
     "pid",
     "threads",
     "touch",
@@ -210,6 +218,8 @@ impl MountConfig {
             "ro" => wanted.read_only = true,
             "force" => self.force = true,
             "touch" => self.touch = true,
+            "nostop" => self.no_stop = true,
+            "fullcore" => self.full_core = true,
             name if foreign::is_word(name) => (),
             name => {
                 return Err(OptionError::Unknown {

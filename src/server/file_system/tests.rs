@@ -15,6 +15,7 @@ use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
 
 mod attributes;
+mod cores;
 mod faults;
 mod others;
 mod views;
@@ -159,7 +160,7 @@ fn the_tree_is_as_designed() {
     let bench = bench();
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "mem", "self", "stats", "7"]
+        [".", "..", "by-name", "core", "mem", "self", "stats", "7"]
     );
     assert_eq!(bench.names("7"), [".", "..", "heap", HEAP, TEXT, VVAR]);
     assert_eq!(bench.names("mem"), [".", "..", "7"]);
@@ -218,7 +219,7 @@ fn names_that_lead_nowhere_say_why() {
     assert_eq!(bench.find("7"), Err(Error::ProcessDenied(pid)));
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "mem", "self", "stats"]
+        [".", "..", "by-name", "core", "mem", "self", "stats"]
     );
 }
 

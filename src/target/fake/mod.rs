@@ -55,6 +55,10 @@ struct State {
     waiting: usize,
     calls: Vec<Call>,
     maps_reads: usize,
+    /// Whether somebody traces it.
+    traced: bool,
+    /// How often it was stopped.
+    stops: usize,
     /// How calls of its memory fail.
     #[cfg(test)]
     faults: Option<Faults>,
@@ -104,6 +108,8 @@ impl FakeProcess {
                 waiting: 0,
                 calls: Vec::new(),
                 maps_reads: 0,
+                traced: false,
+                stops: 0,
                 #[cfg(test)]
                 faults: None,
             })),
@@ -217,6 +223,16 @@ impl FakeProcess {
     /// How often `maps` was read.
     pub fn maps_reads(&self) -> usize {
         self.state.lock().maps_reads
+    }
+
+    /// Has somebody trace it, or nobody.
+    pub fn set_traced(&self, traced: bool) {
+        self.state.lock().traced = traced;
+    }
+
+    /// How often it was stopped.
+    pub fn stops(&self) -> usize {
+        self.state.lock().stops
     }
 
     /// Lets calls of its memory fail, when it is opened the next time.

@@ -11,8 +11,9 @@ use crate::common::address::PAGE_SIZE;
 use crate::common::error::{Error, Result};
 use crate::target::mapping::AddressSpace;
 use crate::target::{
-    Credentials, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ProcessSource,
-    Program,
+    Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
+    ProcessMemory, ProcessSource, ProcessStatus, Program, RegisterSet, Stopped, ThreadRegisters,
+    ThreadStatus, register_kind,
 };
 
 /// One program of a fake process.
@@ -75,9 +76,60 @@ impl Process for PinnedFake {
         self.ask().map(|_| b'S')
     }
 
+    fn dump_facts(&self) -> Result<DumpFacts> {
+        let space = self.address_space()?;
+        let vmas = space.mappings().iter().map(|mapping| DumpVma {
+            range: mapping.range(),
+            anonymous: if mapping.has_file() { 0 } else { PAGE_SIZE },
+            ..DumpVma::default()
+        });
+        let pid = self.0.identity.pid.as_pid_t();
+        Ok(DumpFacts {
+            process: ProcessStatus {
+                pid,
+                ..ProcessStatus::default()
+            },
+            threads: vec![ThreadStatus {
+                tid: pid,
+                ..ThreadStatus::default()
+            }],
+            filter: 0x33,
+            vmas: vmas.collect(),
+            ..DumpFacts::default()
+        })
+    }
+
+    fn stop(&self) -> Result<Box<dyn Stopped>> {
+        let process = self.ask()?;
+        let pid = self.0.identity.pid;
+        let mut state = process.state.lock();
+        if state.traced {
+            return Err(Error::Traced(pid));
+        }
+        state.stops += 1;
+        Ok(Box::new(StoppedFake(vec![ThreadRegisters {
+            tid: pid.as_pid_t(),
+            sets: vec![RegisterSet {
+                kind: register_kind::PRSTATUS,
+                bytes: vec![0; 216],
+            }],
+            signal: None,
+        }])))
+    }
+
     fn resident(&self) -> Result<u64> {
         let pages = self.ask()?.state.lock().pages.len() as u64;
         Ok(pages * PAGE_SIZE)
+    }
+}
+
+/// A fake process that stands still.
+#[derive(Debug)]
+struct StoppedFake(Vec<ThreadRegisters>);
+
+impl Stopped for StoppedFake {
+    fn threads(&self) -> &[ThreadRegisters] {
+        &self.0
     }
 }
 

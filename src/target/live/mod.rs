@@ -6,6 +6,7 @@ mod backing;
 #[cfg(test)]
 mod child;
 mod credentials;
+mod dump;
 mod heap;
 mod interrupted;
 mod kernel;
@@ -21,6 +22,7 @@ mod resolver;
 mod security_modules;
 mod smaps;
 mod source;
+mod stop;
 mod task;
 mod text;
 mod vdso;

@@ -179,6 +179,18 @@ impl Pinned {
         read_whole(&mut file).map_err(|error| from_io(self.identity.pid, name, &error))
     }
 
+    /// All of a file of one of its threads.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file).
+    pub(super) fn thread_contents(&self, tid: i32, name: &'static str) -> Result<Vec<u8>> {
+        let pid = self.identity.pid;
+        let path = format!("task/{tid}/{name}");
+        let mut file = retry(|| self.task().directory().open_relative(&path))
+            .map_err(|error| from_proc(pid, name, &error))?;
+        read_whole(&mut file).map_err(|error| from_io(pid, name, &error))
+    }
+
     /// Gives each line of a file below `/proc/PID` to `take`, without its end. `maps` and `smaps`
     /// can have many megabytes.
     ///

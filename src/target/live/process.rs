@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use super::arguments::arguments;
 use super::backing::{BackingFiles, Leases};
 use super::credentials::{OwnCredentials, Rights};
+use super::dump::facts;
 use super::kernel::{Feature, Kernel};
 use super::mem::Mem;
 use super::memory::LiveMemory;
@@ -20,6 +21,7 @@ use super::pagemap::Pagemap;
 use super::pinned::Pinned;
 use super::resolver::Resolver;
 use super::smaps::RecentSmaps;
+use super::stop::stop;
 use super::text::field;
 use super::vma::Maps;
 use super::{accessible, errno_of, from_io, from_proc};
@@ -29,7 +31,9 @@ use crate::common::error::{Error, Result};
 use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::{AddressSpace, Device, MapsReader};
-use crate::target::{Credentials, Process, ProcessId, ProcessIdentity, ProcessMemory};
+use crate::target::{
+    Credentials, DumpFacts, Process, ProcessId, ProcessIdentity, ProcessMemory, Stopped,
+};
 
 /// Mappings of one process that are held, at some 150 bytes each: those that the kernel allows where
 /// `vm.max_map_count` is 1048576, as some distributions have it, and a few more. It can be 2000 times that.
@@ -229,6 +233,15 @@ impl Process for LiveProcess {
 
     fn state(&self) -> Result<u8> {
         self.ask(|_| Ok(u8::try_from(self.stat()?.state).unwrap_or(b'?')))
+    }
+
+    fn dump_facts(&self) -> Result<DumpFacts> {
+        let arguments = self.arguments()?;
+        self.ask(|pinned| facts(pinned, &self.stat()?, arguments))
+    }
+
+    fn stop(&self) -> Result<Box<dyn Stopped>> {
+        stop(&self.pinned, &self.shared.metrics)
     }
 
     fn resident(&self) -> Result<u64> {

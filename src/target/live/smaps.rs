@@ -1,4 +1,4 @@
-//! What `/proc/PID/smaps` says of mappings beyond `maps`: their `VmFlags`, and how much of them is in swap.
+//! What `/proc/PID/smaps` says of mappings beyond `maps`: their `VmFlags`, and how much of them is in memory and in swap.
 //!
 //! The kernel walks all page tables of the process for it, so it is read only where the answer depends on
 //! it, and kept for as long as that pays.
@@ -21,10 +21,20 @@ const COST_FACTOR: u32 = 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VmaDetails {
     pub(crate) range: AddressRange,
+    /// Pages of it that are in memory, in bytes.
+    pub(crate) resident: u64,
+    /// Those of them that are of no file.
+    pub(crate) anonymous: u64,
     /// Pages of it that are in swap, in bytes.
     pub(crate) swapped: u64,
-    /// Memory of a device: `io` (`VM_IO`) or `pf` (`VM_PFNMAP`).
+    /// Memory of a device: `io` (`VM_IO`).
+    pub(crate) is_io: bool,
+    /// The same, or `pf` (`VM_PFNMAP`).
     pub(crate) is_device: bool,
+    /// Huge pages of hugetlbfs: `ht`.
+    pub(crate) is_huge: bool,
+    /// Left out of core dumps: `dd` (`VM_DONTDUMP`).
+    pub(crate) is_left_out: bool,
     /// A `userfaultfd` fills in its absent pages: `um` (missing) or `ui` (minor).
     pub(crate) is_lazy: bool,
 }
@@ -47,6 +57,11 @@ impl Smaps {
         Ok(smaps)
     }
 
+    /// All mappings, lowest address first.
+    pub(super) fn vmas(&self) -> &[VmaDetails] {
+        &self.0
+    }
+
     /// The mapping at an address.
     pub(crate) fn at(&self, address: Address) -> Option<&VmaDetails> {
         let index = self.0.partition_point(|vma| vma.range.end() <= address);
@@ -55,25 +70,30 @@ impl Smaps {
 
     /// Takes the next line in, without its newline.
     pub(crate) fn line(&mut self, line: &[u8]) {
-        if let Some(flags) = line.strip_prefix(b"VmFlags:") {
-            let has = |wanted: [&[u8]; 2]| {
-                flags
-                    .split(|byte| *byte == b' ')
-                    .any(|flag| wanted.contains(&flag))
-            };
-            if let Some(vma) = self.0.last_mut() {
-                vma.is_device = has([b"io", b"pf"]);
-                vma.is_lazy = has([b"um", b"ui"]);
-            }
-        } else if let Some(amount) = line.strip_prefix(b"Swap:") {
-            if let Some(vma) = self.0.last_mut() {
-                vma.swapped = kib(amount).unwrap_or(0).saturating_mul(1024);
-            }
-        } else if let Some(range) = range_of(line) {
+        if let Some(range) = range_of(line) {
             self.0.push(VmaDetails {
                 range,
                 ..VmaDetails::default()
             });
+            return;
+        }
+        let Some(vma) = self.0.last_mut() else {
+            return;
+        };
+        let bytes = |amount| kib(amount).unwrap_or(0).saturating_mul(1024);
+        if let Some(flags) = line.strip_prefix(b"VmFlags:") {
+            let has = |wanted: &[u8]| flags.split(|byte| *byte == b' ').any(|it| it == wanted);
+            vma.is_io = has(b"io");
+            vma.is_device = has(b"io") || has(b"pf");
+            vma.is_lazy = has(b"um") || has(b"ui");
+            vma.is_huge = has(b"ht");
+            vma.is_left_out = has(b"dd");
+        } else if let Some(amount) = line.strip_prefix(b"Rss:") {
+            vma.resident = bytes(amount);
+        } else if let Some(amount) = line.strip_prefix(b"Anonymous:") {
+            vma.anonymous = bytes(amount);
+        } else if let Some(amount) = line.strip_prefix(b"Swap:") {
+            vma.swapped = bytes(amount);
         }
     }
 }
@@ -149,11 +169,12 @@ Size:                  4 kB\n\
 VmFlags: rd wr sh mr mw me ms pf io de dd sd\n\
 5000-6000 rw-p 00000000 00:00 0\n\
 Rss:                   4 kB\n\
+Anonymous:             8 kB\n\
 Swap:                 12 kB\n\
 SwapPss:              99 kB\n\
 VmFlags: rd wr mr mw me ac sd\n\
 6000-9000 rw-p 00000000 00:00 0\n\
-VmFlags: rd wr um ac sd\n\
+VmFlags: rd wr um ac ht sd\n\
 7ffff000-80000000 rw-s 00000000 00:05 9    anon_inode:[x]\n\
 VmFlags: rd pf\n";
         let mut smaps = Smaps::default();
@@ -162,10 +183,18 @@ VmFlags: rd pf\n";
         }
         let devices: Vec<bool> = smaps.0.iter().map(|vma| vma.is_device).collect();
         assert_eq!(devices, [true, false, false, true]);
+        let left_out: Vec<bool> = smaps.0.iter().map(|vma| vma.is_left_out).collect();
+        assert_eq!(left_out, [true, false, false, false]);
+        let huge: Vec<bool> = smaps.0.iter().map(|vma| vma.is_huge).collect();
+        assert_eq!(huge, [false, false, true, false]);
+        let io: Vec<bool> = smaps.0.iter().map(|vma| vma.is_io).collect();
+        assert_eq!(io, [true, false, false, false]);
         let lazy: Vec<bool> = smaps.0.iter().map(|vma| vma.is_lazy).collect();
         assert_eq!(lazy, [false, false, true, false]);
         let at = |address| smaps.at(Address::new(address));
         assert_eq!(at(0x5000).unwrap().swapped, 12 << 10);
+        assert_eq!(at(0x5000).unwrap().resident, 4 << 10);
+        assert_eq!(at(0x5000).unwrap().anonymous, 8 << 10);
         assert_eq!(at(0x8fff).unwrap().swapped, 0);
         assert_eq!(at(0x8fff).unwrap().range, range(0x6000, 0x9000));
         assert_eq!([at(0), at(0x2000), at(0x9000)], [None; 3]);

@@ -268,6 +268,33 @@ impl Stat {
     }
 }
 
+/// Processor time that `stat` says of a thread, in clock ticks (fields 14 to 17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ThreadTicks {
+    pub(super) user: u64,
+    pub(super) system: u64,
+    pub(super) children_user: u64,
+    pub(super) children_system: u64,
+}
+
+impl ThreadTicks {
+    pub(super) fn parse(stat: &[u8]) -> Option<Self> {
+        let command_end = stat.iter().rposition(|byte| *byte == b')')?;
+        // The third field is the first one after it.
+        let mut fields = stat
+            .get(command_end + 2..)?
+            .split(|byte| *byte == b' ')
+            .skip(14 - 3);
+        let mut field = || decimal(fields.next()?);
+        Some(Self {
+            user: field()?,
+            system: field()?,
+            children_user: field()?,
+            children_system: field()?,
+        })
+    }
+}
+
 fn decimal(field: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
@@ -333,6 +360,23 @@ mod tests {
         // The third of the addresses is where the stack starts.
         let narrow = stat("x", 'S', 0x40_0000).replace(" 140737488347136 ", " 4294959104 ");
         assert!(!state(&narrow).unwrap().is_layout_random);
+    }
+
+    #[test]
+    fn times_are_those_that_a_parser_of_all_fields_finds() {
+        let text = stat("x) R 1 (y", 'S', 0);
+        let ticks = ThreadTicks::parse(text.as_bytes()).unwrap();
+        let found = [
+            ticks.user,
+            ticks.system,
+            ticks.children_user,
+            ticks.children_system,
+        ];
+        let whole = procfs::process::Stat::from_read(text.as_bytes()).unwrap();
+        assert_eq!(found[..2], [whole.utime, whole.stime]);
+        let children = [whole.cutime, whole.cstime].map(i64::cast_unsigned);
+        assert_eq!(found[2..], children);
+        assert_eq!(ThreadTicks::parse(b"7 (x) S 1"), None);
     }
 
     #[test]

@@ -1,0 +1,91 @@
+//! What a core file is made of.
+
+use std::sync::Arc;
+
+use crate::common::error::Result;
+use crate::coredump::{CoreImage, CoreSource};
+use crate::files::view::CoreFile;
+use crate::files::{Context, OpenProcess};
+use crate::target::mapping::Mapping;
+use crate::target::{ProcessInfo, ProcessMemory, ReadSegment, ThreadRegisters};
+
+/// How an ELF file begins.
+const ELF: [u8; 4] = *b"\x7fELF";
+
+impl Context {
+    /// The core file of a process as it is now, whose memory is read through `memory`. With `stop` the process is stopped for its
+    /// registers.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`, and why the process cannot be asked.
+    pub(super) fn core_file(
+        &self,
+        info: &Arc<ProcessInfo>,
+        process: &OpenProcess,
+        memory: Arc<dyn ProcessMemory>,
+        stop: bool,
+    ) -> Result<CoreFile> {
+        let facts = self.opened.retry(|| process.process().dump_facts())?;
+        let space = self.processes.read_address_space(info)?;
+        let mappings = Arc::clone(space.mappings());
+        // Last, so that what was read takes no time of it.
+        let threads = match stop {
+            true => self.registers(info, process),
+            false => Vec::new(),
+        };
+        let source = CoreSource {
+            facts: &facts,
+            threads: &threads,
+            mappings: &mappings,
+            is_full: self.options.full_core,
+        };
+        let image = CoreImage::new(source, |mapping| begins_as_elf(&*memory, mapping));
+        Ok(CoreFile::new(memory, mappings, image))
+    }
+
+    /// The registers of the process's threads, for which it is stopped; none where it cannot be, and then the log says why.
+    fn registers(&self, info: &ProcessInfo, process: &OpenProcess) -> Vec<ThreadRegisters> {
+        let pid = info.identity.pid;
+        let warn = |kind, what: String| {
+            if let Some(left_out) = self.cores.warnings.admit(kind) {
+                log::warn!("core/{pid}: {what}{left_out}");
+            }
+        };
+        if self.options.no_stop {
+            warn(
+                "nostop",
+                "no registers, since the mount has nostop".to_owned(),
+            );
+            return Vec::new();
+        }
+        let stopped = match process.process().stop() {
+            Ok(stopped) => stopped,
+            Err(error) => {
+                warn("no stop", format!("no registers: {error}"));
+                return Vec::new();
+            }
+        };
+        let threads = stopped.threads().to_vec();
+        // It goes on.
+        drop(stopped);
+        let lacking = threads.iter().filter(|it| it.sets.is_empty()).count();
+        if lacking > 0 {
+            let all = threads.len();
+            warn(
+                "in the kernel",
+                format!("no registers of {lacking} of {all} threads, which wait in the kernel"),
+            );
+        }
+        threads
+    }
+}
+
+fn begins_as_elf(memory: &dyn ProcessMemory, mapping: &Mapping) -> bool {
+    let mut start = [0; ELF.len()];
+    let segment = ReadSegment {
+        address: mapping.range().start(),
+        buffer: &mut start,
+        mapping,
+    };
+    memory.read(&mut [segment]) == Ok(ELF.len()) && start == ELF
+}
