@@ -86,6 +86,20 @@ pub enum Error {
     /// A thread of a process that is to be stopped is in the kernel and does not come out (state D), or has made a `vfork`.
     #[error("a thread of process {0} does not stop: it waits in the kernel")]
     Unstoppable(ProcessId),
+    /// A snapshot would take more memory than there is for snapshots.
+    #[error(
+        "a snapshot of it takes {needed} bytes and {left} are left for snapshots: remove some (rmdir), or mount \
+         with a larger -o snap_size or with -o snap_dir"
+    )]
+    NoRoom {
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are left.
+        left: u64,
+    },
+    /// Whoever waited for something that takes long does not any more.
+    #[error("interrupted")]
+    Interrupted,
     /// An extended attribute of a kind that no file here has (`security.*`, `system.*`).
     #[error("only user.procmemfs.* is there")]
     NotSupported,
@@ -146,6 +160,9 @@ pub enum Unknown {
         "its file cannot be opened by this user: mount with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
     )]
     Closed,
+    /// A file that a process had mapped when it was copied.
+    #[error("its file has changed since the snapshot was taken")]
+    Changed,
     /// Not a file: a device, a socket, a ring.
     #[error("what is mapped is no regular file, and only the process itself can touch it")]
     NoFile,
@@ -182,6 +199,8 @@ impl Error {
             Self::NoMoreData => Errno::ENXIO,
             Self::TimedOut(_) | Self::Unstoppable(_) => Errno::ETIMEDOUT,
             Self::Traced(_) => Errno::EBUSY,
+            Self::NoRoom { .. } => Errno::ENOSPC,
+            Self::Interrupted => Errno::EINTR,
             Self::NotSupported => Errno::EOPNOTSUPP,
             Self::NoAttribute => Errno::ENODATA,
             Self::PastEnd => Errno::ENOSPC,

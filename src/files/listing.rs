@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::File;
-use super::snapshot::Snapshot;
+use super::mapping_table::MappingTable;
 use super::{Context, Mapping, Node, Pass};
 use crate::common::error::Result;
 use crate::target::ProcessInfo;
@@ -26,7 +26,7 @@ pub(crate) struct DirectoryEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     entries: Vec<DirectoryEntry>,
-    mappings: Option<(Arc<ProcessInfo>, Arc<Snapshot>)>,
+    mappings: Option<(Arc<ProcessInfo>, Arc<MappingTable>)>,
 }
 
 impl Listing {
@@ -38,9 +38,9 @@ impl Listing {
     }
 
     /// With all mappings of an address space after the other entries.
-    pub(super) fn with_mappings(self, info: &Arc<ProcessInfo>, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn with_mappings(self, info: &Arc<ProcessInfo>, table: Arc<MappingTable>) -> Self {
         Self {
-            mappings: Some((Arc::clone(info), snapshot)),
+            mappings: Some((Arc::clone(info), table)),
             ..self
         }
     }
@@ -57,7 +57,7 @@ impl Listing {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         let mappings = self.mappings.as_ref();
-        self.entries.len() + mappings.map_or(0, |(_, snapshot)| snapshot.mappings().len())
+        self.entries.len() + mappings.map_or(0, |(_, table)| table.mappings().len())
     }
 
     /// The entries from a position on, each with the position after it.
@@ -77,8 +77,8 @@ impl Listing {
         if let Some(entry) = self.entries.get(position) {
             return Some(entry.clone());
         }
-        let (info, snapshot) = self.mappings.as_ref()?;
-        let mapping = snapshot.mappings().get(position - self.entries.len())?;
+        let (info, table) = self.mappings.as_ref()?;
+        let mapping = table.mappings().get(position - self.entries.len())?;
         Some(DirectoryEntry {
             name: mapping.file_name(),
             node: Mapping::new(info, mapping).into(),
@@ -115,8 +115,8 @@ mod tests {
         let clock = Arc::new(ManualClock::new());
         let table = ProcessTable::of(source, clock, Duration::ZERO);
         let own = Node::from(Process(Arc::clone(&info)));
-        let snapshot = table.read_address_space(&info).unwrap();
-        let listing = Listing::default().with_mappings(&info, snapshot);
+        let mappings = table.read_address_space(&info).unwrap();
+        let listing = Listing::default().with_mappings(&info, mappings);
         let listing = listing.with_dots(&own);
         let names: Vec<String> = listing.iter().map(|entry| entry.name).collect();
         let first = "000000001000-000000002000.rw-p.anon";

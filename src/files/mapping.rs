@@ -4,8 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::attributes::BLOCK;
+use super::mapping_table::{MappingTable, start_in_name};
 use super::memory::OpenMemory;
-use super::snapshot::{Snapshot, start_in_name};
 use super::xattr::{UNREADABLE_BYTES, counted_unreadable};
 use super::{
     Access, Attributes, Caller, Context, CountedUsage, File, Kind, Open, OpenFile, OpenProcess,
@@ -296,10 +296,10 @@ impl WellKnown {
         Self::ALL.into_iter().find(|which| which.name() == name)
     }
 
-    pub(super) fn of(self, snapshot: &Snapshot) -> Option<&Arc<Memory>> {
+    pub(super) fn of(self, table: &MappingTable) -> Option<&Arc<Memory>> {
         match self {
-            Self::Heap => snapshot.heap(),
-            Self::Stack => snapshot.stack(),
+            Self::Heap => table.heap(),
+            Self::Stack => table.stack(),
         }
     }
 }
@@ -331,7 +331,7 @@ impl File for MappingLink {
     }
 
     fn target(&self, context: &Context, _caller: &Caller) -> Result<String> {
-        let name = |snapshot: &Snapshot| self.which.of(snapshot).map(|found| found.file_name());
+        let name = |table: &MappingTable| self.which.of(table).map(|found| found.file_name());
         let found = context.processes.find(&self.process.0, name)?;
         found.ok_or(Error::NoEntry)
     }

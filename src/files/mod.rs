@@ -8,6 +8,7 @@ mod by_name;
 mod core;
 mod listing;
 mod mapping;
+mod mapping_table;
 mod memory;
 mod opened;
 mod pass;
@@ -15,7 +16,7 @@ mod process;
 mod processes;
 mod root;
 mod self_link;
-mod snapshot;
+
 mod space;
 mod stats;
 mod text;

@@ -61,12 +61,12 @@ impl File for Process {
 
     fn lookup(&self, context: &Context, name: &str, _pass: &Pass<'_>) -> Result<Node> {
         let found = if let Some(link) = WellKnown::named(name) {
-            context.processes.find(&self.0, |snapshot| {
-                link.of(snapshot).map(|_| self.link(link).into())
+            context.processes.find(&self.0, |table| {
+                link.of(table).map(|_| self.link(link).into())
             })
         } else if Mapping::may_be_named(name) {
-            context.processes.find(&self.0, |snapshot| {
-                let mapping = snapshot.named(name)?;
+            context.processes.find(&self.0, |table| {
+                let mapping = table.named(name)?;
                 Some(Mapping::new(&self.0, mapping).into())
             })
         } else {
@@ -76,14 +76,14 @@ impl File for Process {
     }
 
     fn entries(&self, context: &Context, _pass: &Pass<'_>) -> Result<Listing> {
-        let snapshot = context.processes.read_address_space(&self.0)?;
+        let table = context.processes.read_address_space(&self.0)?;
         let mut listing = Listing::default();
         for link in WellKnown::ALL {
-            if link.of(&snapshot).is_some() {
+            if link.of(&table).is_some() {
                 listing.add(link.name(), self.link(link));
             }
         }
-        Ok(listing.with_mappings(&self.0, snapshot))
+        Ok(listing.with_mappings(&self.0, table))
     }
 
     fn xattr_names(&self) -> Vec<&'static str> {

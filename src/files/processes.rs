@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use lru::LruCache;
 
+use super::mapping_table::MappingTable;
 use super::opened::OpenProcesses;
-use super::snapshot::Snapshot;
 use super::{LISTING_VALID, Pass};
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
@@ -44,43 +44,43 @@ pub(super) struct ProcessTable {
     /// The freshness bound.
     bound: Duration,
     /// Guards the last address spaces. It is not held while `maps` is read, and nothing is locked inside it.
-    snapshots: Mutex<Snapshots>,
+    known_spaces: Mutex<KnownSpaces>,
     /// Guards the last list of each who was shown one. It is not held while processes are listed, and nothing is locked inside it.
     lists: Mutex<LruCache<Viewer, Aged<List>>>,
 }
 
 /// Address spaces as they were, each the last one of its process.
 #[derive(Debug)]
-struct Snapshots(LruCache<ProcessIdentity, Aged<Arc<Snapshot>>>);
+struct KnownSpaces(LruCache<ProcessIdentity, Aged<Arc<MappingTable>>>);
 
-impl Snapshots {
-    fn get(&mut self, identity: &ProcessIdentity) -> Option<Aged<Arc<Snapshot>>> {
+impl KnownSpaces {
+    fn get(&mut self, identity: &ProcessIdentity) -> Option<Aged<Arc<MappingTable>>> {
         self.0.get(identity).cloned()
     }
 
-    /// Keeps a snapshot, and returns those that it pushes out, to be dropped outside the lock.
+    /// Keeps an address space, and returns those that it pushes out, to be dropped outside the lock.
     fn put(
         &mut self,
         identity: ProcessIdentity,
-        snapshot: Aged<Arc<Snapshot>>,
-    ) -> Vec<Aged<Arc<Snapshot>>> {
+        known_space: Aged<Arc<MappingTable>>,
+    ) -> Vec<Aged<Arc<MappingTable>>> {
         let mut out: Vec<_> = self
             .0
-            .push(identity, snapshot)
-            .map(|(_, snapshot)| snapshot)
+            .push(identity, known_space)
+            .map(|(_, known_space)| known_space)
             .into_iter()
             .collect();
         while self.0.len() > 1 && self.mappings() > KEPT_MAPPINGS {
-            out.extend(self.0.pop_lru().map(|(_, snapshot)| snapshot));
+            out.extend(self.0.pop_lru().map(|(_, known_space)| known_space));
         }
         out
     }
 
     /// Mappings of all of them.
     fn mappings(&self) -> usize {
-        let snapshots = self.0.iter();
-        snapshots
-            .map(|(_, snapshot)| snapshot.value().mappings().len())
+        let known_spaces = self.0.iter();
+        known_spaces
+            .map(|(_, known_space)| known_space.value().mappings().len())
             .sum()
     }
 }
@@ -101,7 +101,7 @@ impl ProcessTable {
             opened,
             clock,
             bound,
-            snapshots: Mutex::new(Snapshots(LruCache::new(KEPT))),
+            known_spaces: Mutex::new(KnownSpaces(LruCache::new(KEPT))),
             lists: Mutex::new(LruCache::new(VIEWERS)),
         }
     }
@@ -212,7 +212,7 @@ impl ProcessTable {
     pub(super) fn find<T>(
         &self,
         info: &Arc<ProcessInfo>,
-        find: impl Fn(&Snapshot) -> Option<T>,
+        find: impl Fn(&MappingTable) -> Option<T>,
     ) -> Result<Option<T>> {
         if let Some(recent) = self.recent_address_space(&info.identity) {
             if let Some(found) = find(recent.value()) {
@@ -231,7 +231,7 @@ impl ProcessTable {
     ///
     /// # Errors
     /// What the source says.
-    pub(super) fn fresh_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+    pub(super) fn fresh_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<MappingTable>> {
         match self.recent_address_space(&info.identity) {
             // Bytes depend on this: it is never older than the bound, whatever that costs.
             Some(recent) if recent.age(self.clock.now()) < self.bound => {
@@ -242,28 +242,28 @@ impl ProcessTable {
     }
 
     /// The address space as it was a moment ago.
-    fn recent_address_space(&self, identity: &ProcessIdentity) -> Option<Aged<Arc<Snapshot>>> {
+    fn recent_address_space(&self, identity: &ProcessIdentity) -> Option<Aged<Arc<MappingTable>>> {
         // One that is too old stays: the next one will mostly consist of the same mappings.
-        let snapshot = self.snapshots.lock().get(identity)?;
-        self.is_recent(&snapshot).then_some(snapshot)
+        let known_space = self.known_spaces.lock().get(identity)?;
+        self.is_recent(&known_space).then_some(known_space)
     }
 
     /// The address space as it is now.
     ///
     /// # Errors
     /// What the source says.
-    pub(super) fn read_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<Snapshot>> {
+    pub(super) fn read_address_space(&self, info: &Arc<ProcessInfo>) -> Result<Arc<MappingTable>> {
         let space = Aged::try_find(&*self.clock, || {
             self.opened
                 .ask(&info.identity, |process| process.address_space())
         })?;
-        let earlier = self.snapshots.lock().get(&info.identity);
+        let earlier = self.known_spaces.lock().get(&info.identity);
         let earlier = earlier.as_ref().map(|earlier| &**earlier.value());
-        let kept = space.map(|space| Arc::new(Snapshot::new(space, earlier)));
-        let snapshot = Arc::clone(kept.value());
-        let out = self.snapshots.lock().put(info.identity, kept);
+        let kept = space.map(|space| Arc::new(MappingTable::new(space, earlier)));
+        let known_space = Arc::clone(kept.value());
+        let out = self.known_spaces.lock().put(info.identity, kept);
         drop(out);
-        Ok(snapshot)
+        Ok(known_space)
     }
 
     fn is_recent<T>(&self, known: &Aged<T>) -> bool {
@@ -304,7 +304,7 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
 
     fn find(table: &ProcessTable, info: &Arc<ProcessInfo>, name: &str) -> bool {
         table
-            .find(info, |snapshot| snapshot.named(name).cloned())
+            .find(info, |known_space| known_space.named(name).cloned())
             .unwrap()
             .is_some()
     }
@@ -312,9 +312,9 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n";
     #[test]
     fn looking_up_many_names_reads_maps_once() {
         let (clock, process, info, table) = table();
-        let snapshot = table.read_address_space(&info).unwrap();
+        let known_space = table.read_address_space(&info).unwrap();
         for _ in 0..3 {
-            for mapping in snapshot.mappings().iter() {
+            for mapping in known_space.mappings().iter() {
                 assert!(find(&table, &info, &mapping.file_name()));
                 clock.advance(BOUND / 10);
             }
@@ -363,31 +363,33 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
             "nothing has changed"
         );
     }
-    /// A snapshot of so many mappings.
-    fn snapshot(mappings: usize) -> Aged<Arc<Snapshot>> {
-        let snapshot = Arc::new(Snapshot::of(mappings));
-        Aged::new(snapshot, Duration::ZERO, Duration::ZERO)
+    /// An address space of so many mappings.
+    fn known_space(mappings: usize) -> Aged<Arc<MappingTable>> {
+        let known_space = Arc::new(MappingTable::of(mappings));
+        Aged::new(known_space, Duration::ZERO, Duration::ZERO)
     }
 
     #[test]
     fn few_large_address_spaces_are_kept() {
         let identity = |pid| FakeProcess::new(pid, b"fake").identity();
-        let mut snapshots = Snapshots(LruCache::new(KEPT));
+        let mut known_spaces = KnownSpaces(LruCache::new(KEPT));
         for pid in 1..=3 {
-            snapshots.put(identity(pid), snapshot(KEPT_MAPPINGS / 2));
+            known_spaces.put(identity(pid), known_space(KEPT_MAPPINGS / 2));
         }
-        assert!(snapshots.get(&identity(1)).is_none());
-        assert!(snapshots.get(&identity(2)).is_some() && snapshots.get(&identity(3)).is_some());
-        let out = snapshots.put(identity(4), snapshot(KEPT_MAPPINGS + 1));
+        assert!(known_spaces.get(&identity(1)).is_none());
+        assert!(
+            known_spaces.get(&identity(2)).is_some() && known_spaces.get(&identity(3)).is_some()
+        );
+        let out = known_spaces.put(identity(4), known_space(KEPT_MAPPINGS + 1));
         assert_eq!(out.len(), 2);
         assert!(
-            snapshots.get(&identity(4)).is_some(),
+            known_spaces.get(&identity(4)).is_some(),
             "the last one is kept"
         );
         for pid in 10..100 {
-            snapshots.put(identity(pid), snapshot(1));
+            known_spaces.put(identity(pid), known_space(1));
         }
-        assert_eq!(snapshots.0.len(), KEPT.get());
+        assert_eq!(known_spaces.0.len(), KEPT.get());
     }
 
     #[test]
@@ -408,9 +410,9 @@ f000-ff00 rw-p 00000000 00:00 0          [stack]\n",
     #[test]
     fn heap_and_stack_have_names_of_their_own() {
         let (_, _, info, table) = table();
-        let snapshot = table.read_address_space(&info).unwrap();
-        assert!(snapshot.heap().unwrap().is_heap());
-        assert!(snapshot.stack().unwrap().is_stack());
+        let known_space = table.read_address_space(&info).unwrap();
+        assert!(known_space.heap().unwrap().is_heap());
+        assert!(known_space.stack().unwrap().is_stack());
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn level(error: &Error) -> log::Level {
         Error::ProcessDenied(_) | Error::Unwritable(_) | Error::BadHandle => log::Level::Warn,
         Error::System { .. } | Error::OwnMemory | Error::WrongProc => log::Level::Warn,
         Error::TooManyMappings(..) | Error::TimedOut(_) | Error::TooManyOpen(_) => log::Level::Warn,
-        Error::Traced(_) | Error::Unstoppable(_) => log::Level::Warn,
+        Error::Traced(_) | Error::Unstoppable(_) | Error::NoRoom { .. } => log::Level::Warn,
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }
@@ -122,6 +122,7 @@ fn level(error: &Error) -> log::Level {
         | Error::NotPermitted
         | Error::NotADirectory
         | Error::IsADirectory
+        | Error::Interrupted
         | Error::Invalid => log::Level::Debug,
     }
 }

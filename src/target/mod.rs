@@ -12,6 +12,7 @@ pub mod mapping;
 mod memory;
 pub mod page_state;
 mod process;
+pub mod snapshot;
 mod source;
 pub(crate) mod visit;
 

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use super::{FakeMemory, FakeProcess};
 use crate::common::address::PAGE_SIZE;
 use crate::common::error::{Error, Result};
-use crate::target::mapping::AddressSpace;
+use crate::target::mapping::{AddressSpace, Mapping};
+use crate::target::snapshot::FileContent;
 use crate::target::{
     Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
     ProcessMemory, ProcessSource, ProcessStatus, Program, RegisterSet, Stopped, ThreadRegisters,
@@ -97,6 +98,10 @@ impl Process for PinnedFake {
             vmas: vmas.collect(),
             ..DumpFacts::default()
         })
+    }
+
+    fn file_content(&self, _mapping: &Mapping) -> FileContent {
+        FileContent::Unknown
     }
 
     fn stop(&self) -> Result<Box<dyn Stopped>> {

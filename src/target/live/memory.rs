@@ -17,6 +17,7 @@ use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Mapping;
 use crate::target::page_state::{Extent, MemoryUsage, Run};
+use crate::target::snapshot::FileContent;
 use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};
 
 /// Memory of a pinned process: `process_vm_readv` for what is in it, the file
@@ -122,6 +123,11 @@ impl LiveMemory {
     /// The mappings of the process, one by one.
     pub(super) fn maps(&self) -> &Maps {
         &self.resolver.maps
+    }
+
+    /// What the file of a mapping holds, for as long as the answer is kept.
+    pub(super) fn file_content(&self, mapping: &Mapping) -> FileContent {
+        self.resolver.file_content(mapping)
     }
 
     fn mem(&self) -> &Mem {

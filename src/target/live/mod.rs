@@ -23,6 +23,7 @@ mod security_modules;
 mod smaps;
 mod source;
 mod stop;
+mod store;
 mod task;
 mod text;
 mod vdso;
@@ -46,6 +47,7 @@ pub(crate) use pinned::instance;
 pub use process::SourceOptions;
 pub(crate) use security_modules::security_module_hint;
 pub use source::LiveSource;
+pub(crate) use store::LiveStores;
 pub(crate) use task::own_activity;
 pub(crate) use yama::Yama;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place};
+use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place, held_file};
 use super::kernel::{Feature, Kernel};
 use super::pagemap::{EntryState, Pagemap, Scan};
 use super::pinned::Pinned;
@@ -15,6 +15,7 @@ use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::Unknown;
 use crate::target::mapping::{Device, Mapping};
 use crate::target::page_state::{Extent, MemoryUsage, PageState, Run, are_contiguous, push, trim};
+use crate::target::snapshot::FileContent;
 
 /// From where the bytes of a run of pages are taken.
 #[derive(Clone, Debug)]
@@ -106,6 +107,29 @@ impl Resolver {
             Ok(Run { range, state })
         });
         runs.collect()
+    }
+
+    /// What the file of a mapping holds, for as long as the answer is kept.
+    pub(super) fn file_content(&self, mapping: &Mapping) -> FileContent {
+        let start = mapping.range().start();
+        let vma = self.maps.at_or_after(start).ok().flatten();
+        let Some(vma) = vma.filter(|vma| vma.range.contains(start)) else {
+            return FileContent::Unknown;
+        };
+        let in_use = self.files.begin();
+        let backing = self.files.backing(Place {
+            pinned: &self.pinned,
+            pagemap: &self.pagemap,
+            vma: &vma,
+            mapping,
+        });
+        drop(in_use);
+        match backing {
+            Backing::File(file) => held_file(file),
+            // Anonymous memory.
+            Backing::Zeros => FileContent::Memory,
+            Backing::Closed(_) => FileContent::Unknown,
+        }
     }
 
     /// Whether the kernel does not show the mapping's pages, since it may not be read.

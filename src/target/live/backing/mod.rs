@@ -5,6 +5,7 @@
 
 mod content;
 mod descriptors;
+mod held;
 mod hugetlb;
 mod leases;
 mod own_page;
@@ -39,6 +40,7 @@ use content::Holes;
 use descriptors::Descriptors;
 use status::{FileId, FileSystemKind, status_of_file};
 
+pub(super) use held::held_file;
 pub(super) use hugetlb::can_probe_huge_pages;
 pub(super) use leases::Leases;
 pub(super) use own_page::OwnPage;

@@ -7,13 +7,13 @@ use crate::target::mapping::{AddressSpace, Mapping};
 
 /// One address space at one moment.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct MappingTable {
     mappings: Arc<[Arc<Mapping>]>,
     heap: Option<usize>,
     stack: Option<usize>,
 }
 
-impl Snapshot {
+impl MappingTable {
     /// What was the same in an `earlier` one is held together with it.
     pub(super) fn new(space: AddressSpace, earlier: Option<&Self>) -> Self {
         let position = |wanted: Option<&Mapping>| {

@@ -1,0 +1,183 @@
+//! Taking a snapshot: of one process, or of several at one moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::budget::Budget;
+use super::copy::copy;
+use super::frozen::{FrozenMemory, FrozenProcess};
+use super::layout::{Layout, Prepared};
+use super::plan::plan;
+use super::sharing::share;
+use super::store::StoreSource;
+use super::watch::Watch;
+use crate::common::clock::Clock;
+use crate::common::error::{Error, Result};
+use crate::target::mapping::Mapping;
+use crate::target::{DumpFacts, Process, ProcessInfo, ProcessMemory, Stopped, ThreadRegisters};
+
+/// How often it is tried to stop a process of which a thread is in the kernel.
+const ATTEMPTS: usize = 10;
+
+/// How long it goes on between two attempts.
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// A process that is to be copied.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Which it is.
+    pub info: Arc<ProcessInfo>,
+    /// It, pinned.
+    pub process: Arc<dyn Process>,
+    /// Its memory, not by way of a cache.
+    pub memory: Arc<dyn ProcessMemory>,
+    /// A snapshot of the same program, with which pages that are the same are shared.
+    pub earlier: Option<Arc<FrozenProcess>>,
+}
+
+/// A snapshot that is to be taken.
+#[derive(Debug)]
+pub struct Capture {
+    /// The processes, all of them at one moment.
+    pub subjects: Vec<Subject>,
+    /// The thread that waits for it, in the kernel: it need not stop, since it does not run.
+    pub waiting_thread: i32,
+    /// Where pages go.
+    pub stores: Arc<dyn StoreSource>,
+    /// How many of them there may be.
+    pub budget: Arc<Budget>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What is known of a process that stands still.
+struct Still {
+    facts: DumpFacts,
+    executable: Vec<u8>,
+    mappings: Arc<[Arc<Mapping>]>,
+    threads: Vec<ThreadRegisters>,
+    layout: Layout,
+}
+
+impl Capture {
+    /// Takes it. Nobody stands still any more when it is there, nor where it is not.
+    ///
+    /// # Errors
+    /// `Traced`, `Unstoppable`, `NoRoom`, `Interrupted`, `Ended`, `Replaced`, and what the processes say.
+    pub fn take(&self, watch: &Watch) -> Result<Vec<FrozenProcess>> {
+        let taken = self.take_held(watch);
+        watch.release();
+        taken
+    }
+
+    fn take_held(&self, watch: &Watch) -> Result<Vec<FrozenProcess>> {
+        // Memory is taken before anybody stands still: that takes longer than filling it.
+        let prepared = self
+            .subjects
+            .iter()
+            .map(|subject| self.prepare(subject, watch));
+        let prepared: Vec<Prepared> = prepared.collect::<Result<_>>()?;
+        let threads = self.stop_all(watch)?;
+        let taken = self.clock.wall();
+        let subjects = self.subjects.iter().zip(prepared).zip(threads);
+        let still = subjects
+            .map(|((subject, prepared), threads)| self.look(subject, prepared, threads, watch));
+        let mut still: Vec<Still> = still.collect::<Result<_>>()?;
+        let mut unreadable = Vec::new();
+        for (still, subject) in still.iter_mut().zip(&self.subjects) {
+            let targets = still.layout.targets();
+            unreadable.push(copy(&*subject.memory, targets, watch)?);
+            subject.memory.verify()?;
+        }
+        watch.release();
+        let parts = self.subjects.iter().zip(still).zip(unreadable);
+        let frozen = parts.map(|((subject, still), unreadable)| {
+            let mut runs = still.layout.finish(unreadable);
+            if let Some(earlier) = &subject.earlier {
+                runs = share(runs, &earlier.memory, watch)?;
+            }
+            let identity = subject.info.identity;
+            Ok(FrozenProcess {
+                info: Arc::clone(&subject.info),
+                facts: still.facts,
+                threads: still.threads,
+                mappings: still.mappings,
+                executable: still.executable,
+                taken,
+                memory: Arc::new(FrozenMemory::new(identity, runs)),
+            })
+        });
+        frozen.collect()
+    }
+
+    fn prepare(&self, subject: &Subject, watch: &Watch) -> Result<Prepared> {
+        let mappings = mappings(&*subject.process)?;
+        let plans = plan(&*subject.process, &*subject.memory, &mappings, watch)?;
+        Prepared::new(&plans, &*self.stores, &self.budget)
+    }
+
+    /// What there is to be known of a process, now that nothing of it changes, and where its pages go.
+    fn look(
+        &self,
+        subject: &Subject,
+        prepared: Prepared,
+        threads: Vec<ThreadRegisters>,
+        watch: &Watch,
+    ) -> Result<Still> {
+        let process = &*subject.process;
+        let mappings = mappings(process)?;
+        let plans = plan(process, &*subject.memory, &mappings, watch)?;
+        Ok(Still {
+            facts: process.dump_facts()?,
+            executable: process.executable()?,
+            layout: Layout::new(plans, prepared, &*self.stores, &self.budget)?,
+            mappings,
+            threads,
+        })
+    }
+
+    /// Stops all processes; returns the registers of their threads.
+    fn stop_all(&self, watch: &Watch) -> Result<Vec<Vec<ThreadRegisters>>> {
+        let mut attempt = 1;
+        loop {
+            match self.try_to_stop_all(watch) {
+                Err(Error::Unstoppable(_)) if attempt < ATTEMPTS => {
+                    // Nobody waits for who waits.
+                    watch.release();
+                    watch.advance()?;
+                    std::thread::sleep(BETWEEN);
+                    attempt += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn try_to_stop_all(&self, watch: &Watch) -> Result<Vec<Vec<ThreadRegisters>>> {
+        let registers = self.subjects.iter().map(|subject| {
+            let stopped = subject.process.stop()?;
+            let threads = stopped.threads().to_vec();
+            let stands_still = self.stands_still(&*stopped);
+            watch.hold(stopped)?;
+            match stands_still {
+                true => Ok(threads),
+                false => Err(Error::Unstoppable(subject.info.identity.pid)),
+            }
+        });
+        registers.collect()
+    }
+
+    /// Whether all threads have stopped, but for the one that waits for this.
+    fn stands_still(&self, stopped: &dyn Stopped) -> bool {
+        let mut running = stopped
+            .threads()
+            .iter()
+            .filter(|thread| thread.sets.is_empty());
+        running.all(|thread| thread.tid == self.waiting_thread)
+    }
+}
+
+fn mappings(process: &dyn Process) -> Result<Arc<[Arc<Mapping>]>> {
+    let space = process.address_space()?;
+    Ok(space.into_mappings().into_iter().map(Arc::new).collect())
+}

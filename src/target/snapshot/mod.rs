@@ -1,0 +1,25 @@
+//! Snapshots: copies of processes at one moment, which stay when these have gone on or ended.
+//!
+//! All threads of a process, or of several, are stopped together; what is in memory or in swap is copied by all processors at
+//! once; then they go on. What is in no page table is not copied: it is zeros, or is read from the file of the mapping for
+//! as long as that stays unchanged.
+
+mod budget;
+mod capture;
+mod copy;
+mod frozen;
+mod layout;
+mod plan;
+mod sharing;
+mod store;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use budget::{Budget, Reservation};
+pub use capture::{Capture, Subject};
+pub use frozen::{FrozenMemory, FrozenProcess, HeldFile, Place};
+pub use plan::FileContent;
+pub use store::{NewStore, Store, StoreSource};
+pub use watch::Watch;

@@ -1,0 +1,135 @@
+//! What of a process is to be copied, and where it goes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::frozen::{HeldFile, Place};
+use super::watch::Watch;
+use crate::common::address::AddressRange;
+use crate::common::error::Result;
+use crate::target::mapping::{Device, Mapping};
+use crate::target::page_state::{PageState, Run, push};
+use crate::target::{Process, ProcessMemory};
+
+/// Extents that are asked for together.
+const AT_ONCE: usize = 1 << 14;
+
+/// What the file of a mapping holds where the process has mapped no page.
+#[derive(Clone, Debug)]
+pub enum FileContent {
+    /// It is held open, and tells whether it has changed since.
+    Held(Arc<dyn HeldFile>),
+    /// It lives in memory alone, and others can change it unseen: it must be copied.
+    Memory,
+    /// It cannot be known.
+    Unknown,
+}
+
+/// The part of one mapping.
+#[derive(Debug)]
+pub(super) struct MappingPlan {
+    pub(super) mapping: Arc<Mapping>,
+    /// What is to be copied, lowest address first.
+    pub(super) copied: Vec<AddressRange>,
+    /// What is elsewhere, lowest address first.
+    pub(super) elsewhere: Vec<Run<Place>>,
+}
+
+impl MappingPlan {
+    /// Bytes that are to be copied.
+    pub(super) fn bytes(&self) -> u64 {
+        self.copied.iter().map(|range| range.len()).sum()
+    }
+}
+
+/// Files by what is the same for all mappings of one.
+type Files = HashMap<(Device, u64), FileContent>;
+
+/// What is to be copied of all `mappings`, as far as it can be read at all.
+///
+/// # Errors
+/// `Ended`, `Replaced`, `Interrupted`, and what the memory says.
+pub(super) fn plan(
+    process: &dyn Process,
+    memory: &dyn ProcessMemory,
+    mappings: &[Arc<Mapping>],
+    watch: &Watch,
+) -> Result<Vec<MappingPlan>> {
+    let mut files = Files::new();
+    let plans = mappings
+        .iter()
+        .map(|mapping| plan_mapping(process, memory, mapping, &mut files, watch));
+    plans.collect()
+}
+
+fn plan_mapping(
+    process: &dyn Process,
+    memory: &dyn ProcessMemory,
+    mapping: &Arc<Mapping>,
+    files: &mut Files,
+    watch: &Watch,
+) -> Result<MappingPlan> {
+    let mut runs: Vec<Run<PageState>> = Vec::new();
+    let shown = mapping.range().truncated(mapping.size());
+    let mut at = shown.start();
+    while let Some(rest) = AddressRange::new(at, shown.end()).filter(|rest| !rest.is_empty()) {
+        watch.advance()?;
+        let more = memory.extents(mapping, rest, AT_ONCE)?;
+        let Some(last) = more.last() else { break };
+        at = last.range.end();
+        for run in more {
+            push(&mut runs, run.range, alike(run.state));
+        }
+    }
+    let mut plan = MappingPlan {
+        mapping: Arc::clone(mapping),
+        copied: Vec::new(),
+        elsewhere: Vec::new(),
+    };
+    for run in runs {
+        let content = match run.state {
+            PageState::Resident | PageState::Swapped => FileContent::Memory,
+            PageState::Zero => continue,
+            PageState::File => {
+                let key = (mapping.device(), mapping.inode());
+                let content = files.entry(key);
+                content
+                    .or_insert_with(|| process.file_content(mapping))
+                    .clone()
+            }
+            PageState::Unreadable => FileContent::Unknown,
+        };
+        match content {
+            FileContent::Memory => add(&mut plan.copied, run.range),
+            FileContent::Held(file) => {
+                let since = run.range.start().since(mapping.range().start());
+                let offset = mapping.offset().wrapping_add(since);
+                plan.elsewhere.push(Run {
+                    range: run.range,
+                    state: Place::File { file, offset },
+                });
+            }
+            FileContent::Unknown => plan.elsewhere.push(Run {
+                range: run.range,
+                state: Place::Unreadable,
+            }),
+        }
+    }
+    Ok(plan)
+}
+
+/// What is in swap is copied as what is in memory.
+fn alike(state: PageState) -> PageState {
+    match state {
+        PageState::Swapped => PageState::Resident,
+        other => other,
+    }
+}
+
+/// Adds a range after the others, joined to the last where it is its neighbour.
+fn add(ranges: &mut Vec<AddressRange>, range: AddressRange) {
+    match ranges.last_mut().map(|last| (last.joined(range), last)) {
+        Some((Some(joined), last)) => *last = joined,
+        _ => ranges.push(range),
+    }
+}
