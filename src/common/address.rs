@@ -58,6 +58,12 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
+    /// All addresses but the very last.
+    pub const ALL: Self = Self {
+        start: Address(0),
+        end: Address(u64::MAX),
+    };
+
     /// The range from `start` to `end`, or `None` where `end` lies before `start`.
     pub fn new(start: Address, end: Address) -> Option<Self> {
         (start <= end).then_some(Self { start, end })

@@ -97,6 +97,21 @@ pub enum Error {
         /// Bytes that are left.
         left: u64,
     },
+    /// The name of a directory in `snap` says which processes are to be copied.
+    #[error(
+        "a snapshot is named PID@NAME, or PID+PID@NAME for several processes at one moment; NAME is printable ASCII without \
+         blanks, or left out"
+    )]
+    SnapshotName,
+    /// There is one of this name.
+    #[error("there is one of this name")]
+    Exists,
+    /// The mount stops no process.
+    #[error("the mount stops no process: mount without -o nostop to take snapshots")]
+    StopOff,
+    /// A snapshot is open to whoever has taken it.
+    #[error("the snapshot belongs to another user")]
+    NotOwner,
     /// Whoever waited for something that takes long does not any more.
     #[error("interrupted")]
     Interrupted,
@@ -201,6 +216,10 @@ impl Error {
             Self::Traced(_) => Errno::EBUSY,
             Self::NoRoom { .. } => Errno::ENOSPC,
             Self::Interrupted => Errno::EINTR,
+            Self::SnapshotName => Errno::EINVAL,
+            Self::Exists => Errno::EEXIST,
+            Self::StopOff => Errno::EPERM,
+            Self::NotOwner => Errno::EACCES,
             Self::NotSupported => Errno::EOPNOTSUPP,
             Self::NoAttribute => Errno::ENODATA,
             Self::PastEnd => Errno::ENOSPC,

@@ -94,7 +94,7 @@ impl Context {
             Kind::Directory | Kind::File => plain,
         };
         let shown = node.attributes(self, plain, counted);
-        if shown.kind != Kind::Directory {
+        if shown.kind != Kind::Directory || node.snapshot().is_some() {
             return shown;
         }
         Attributes {

@@ -1,5 +1,6 @@
 //! The names in a directory.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::mapping_table::MappingTable;
 use super::{Context, Mapping, Node, Pass};
 use crate::common::error::Result;
 use crate::target::ProcessInfo;
+use crate::target::mapping::Mapping as Memory;
 
 /// How long the kernel, and a walk that has not begun yet, may keep what was listed, whatever the freshness bound.
 pub(crate) const LISTING_VALID: Duration = Duration::from_secs(1);
@@ -26,7 +28,22 @@ pub(crate) struct DirectoryEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     entries: Vec<DirectoryEntry>,
-    mappings: Option<(Arc<ProcessInfo>, Arc<MappingTable>)>,
+    mappings: Option<Mappings>,
+}
+
+/// What a mapping is in a directory.
+type MakeNode = dyn Fn(&Arc<Memory>, usize) -> Node + Send + Sync;
+
+/// The mappings of an address space, each of which is an entry.
+struct Mappings {
+    table: Arc<MappingTable>,
+    node: Box<MakeNode>,
+}
+
+impl fmt::Debug for Mappings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mappings").field(&self.table).finish()
+    }
 }
 
 impl Listing {
@@ -39,8 +56,19 @@ impl Listing {
 
     /// With all mappings of an address space after the other entries.
     pub(super) fn with_mappings(self, info: &Arc<ProcessInfo>, table: Arc<MappingTable>) -> Self {
+        let info = Arc::clone(info);
+        self.with_mappings_as(table, move |mapping, _| Mapping::new(&info, mapping).into())
+    }
+
+    /// The same, where `node` says what a mapping is in this directory, and which of them it is.
+    pub(super) fn with_mappings_as(
+        self,
+        table: Arc<MappingTable>,
+        node: impl Fn(&Arc<Memory>, usize) -> Node + Send + Sync + 'static,
+    ) -> Self {
+        let node = Box::new(node);
         Self {
-            mappings: Some((Arc::clone(info), table)),
+            mappings: Some(Mappings { table, node }),
             ..self
         }
     }
@@ -57,7 +85,7 @@ impl Listing {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         let mappings = self.mappings.as_ref();
-        self.entries.len() + mappings.map_or(0, |(_, table)| table.mappings().len())
+        self.entries.len() + mappings.map_or(0, |mappings| mappings.table.mappings().len())
     }
 
     /// The entries from a position on, each with the position after it.
@@ -77,11 +105,12 @@ impl Listing {
         if let Some(entry) = self.entries.get(position) {
             return Some(entry.clone());
         }
-        let (info, table) = self.mappings.as_ref()?;
-        let mapping = table.mappings().get(position - self.entries.len())?;
+        let Mappings { table, node } = self.mappings.as_ref()?;
+        let index = position - self.entries.len();
+        let mapping = table.mappings().get(index)?;
         Some(DirectoryEntry {
             name: mapping.file_name(),
-            node: Mapping::new(info, mapping).into(),
+            node: node(mapping, index),
         })
     }
 }

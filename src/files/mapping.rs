@@ -194,27 +194,18 @@ impl File for Mapping {
         );
         Ok(Open {
             direct: memory.is_direct(),
+            is_constant: false,
             file: Arc::new(OpenMapping { file, memory }),
         })
     }
 
     fn xattr_names(&self) -> Vec<&'static str> {
-        let mut names = XATTRS.to_vec();
-        names.extend(unreadable(&self.mapping).map(|_| UNREADABLE));
-        names
+        attribute_names(&self.mapping)
     }
 
     fn xattr(&self, context: &Context, name: &str) -> Result<Vec<u8>> {
         let mapping = &self.mapping;
-        let device = mapping.device();
         let text = match name {
-            "start" => mapping.range().start().to_string(),
-            "end" => mapping.range().end().to_string(),
-            "perms" => mapping.protection().to_string(),
-            "offset" => format!("{:08x}", mapping.offset()),
-            "dev" => format!("{:02x}:{:02x}", device.major, device.minor),
-            "inode" => mapping.inode().to_string(),
-            "path" => return Ok(mapping.path().to_vec()),
             "rss" => self.usage(context)?.resident.to_string(),
             "swap" => self.usage(context)?.swapped.to_string(),
             UNREADABLE_BYTES => {
@@ -226,11 +217,37 @@ impl File for Mapping {
                 );
                 return counted_unreadable(|at_most| file.unreadable(at_most));
             }
-            UNREADABLE => unreadable(mapping).ok_or(Error::NoAttribute)?.to_owned(),
-            _ => return Err(Error::NoAttribute),
+            name => return attribute(mapping, name),
         };
         Ok(text.into_bytes())
     }
+}
+
+/// Names of the attributes of a mapping.
+pub(super) fn attribute_names(mapping: &Memory) -> Vec<&'static str> {
+    let mut names = XATTRS.to_vec();
+    names.extend(unreadable(mapping).map(|_| UNREADABLE));
+    names
+}
+
+/// An attribute of a mapping that does not depend on its pages.
+///
+/// # Errors
+/// `NoAttribute`.
+pub(super) fn attribute(mapping: &Memory, name: &str) -> Result<Vec<u8>> {
+    let device = mapping.device();
+    let text = match name {
+        "start" => mapping.range().start().to_string(),
+        "end" => mapping.range().end().to_string(),
+        "perms" => mapping.protection().to_string(),
+        "offset" => format!("{:08x}", mapping.offset()),
+        "dev" => format!("{:02x}:{:02x}", device.major, device.minor),
+        "inode" => mapping.inode().to_string(),
+        "path" => return Ok(mapping.path().to_vec()),
+        UNREADABLE => unreadable(mapping).ok_or(Error::NoAttribute)?.to_owned(),
+        _ => return Err(Error::NoAttribute),
+    };
+    Ok(text.into_bytes())
 }
 
 fn unreadable(mapping: &Memory) -> Option<&'static str> {

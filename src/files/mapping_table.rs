@@ -36,6 +36,16 @@ impl MappingTable {
         }
     }
 
+    /// One of mappings that are held already.
+    pub(super) fn of_known(mappings: Arc<[Arc<Mapping>]>) -> Self {
+        let position = |is_it: fn(&Mapping) -> bool| mappings.iter().position(|it| is_it(it));
+        Self {
+            heap: position(Mapping::is_heap),
+            stack: position(Mapping::is_stack),
+            mappings,
+        }
+    }
+
     /// One of so many mappings.
     #[cfg(test)]
     pub(super) fn of(mappings: usize) -> Self {
@@ -55,13 +65,17 @@ impl MappingTable {
 
     /// The mapping that has this name.
     pub(super) fn named(&self, name: &str) -> Option<&Arc<Mapping>> {
+        self.index_of(name).map(|index| &self.mappings[index])
+    }
+
+    /// Which of the mappings has this name.
+    pub(super) fn index_of(&self, name: &str) -> Option<usize> {
         let start = start_in_name(name)?;
         let index = self
             .mappings
             .binary_search_by_key(&start, |mapping| mapping.range().start())
             .ok()?;
-        let mapping = &self.mappings[index];
-        (mapping.file_name() == name).then_some(mapping)
+        (self.mappings[index].file_name() == name).then_some(index)
     }
 
     /// The heap.

@@ -16,6 +16,7 @@ mod process;
 mod processes;
 mod root;
 mod self_link;
+mod snap;
 
 mod space;
 mod stats;
@@ -35,12 +36,16 @@ use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::files::view::{FaultPolicy, Seek};
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::{Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource, Program};
+use crate::target::snapshot::{Budget, KeptStore, StoreSource};
+use crate::target::{
+    self, Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource, Program,
+};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
 pub(crate) use opened::OpenProcess;
 pub(crate) use pass::{Found, Pass};
+pub(crate) use snap::Taking;
 pub(crate) use usage::CountedUsage;
 pub(crate) use xattr::xattr_list;
 
@@ -49,6 +54,7 @@ use mapping::Mapping;
 use opened::OpenProcesses;
 use process::Process;
 use processes::ProcessTable;
+use snap::{Snapshot, SnapshotTable};
 use usage::MemoryUsages;
 
 /// Defines [`Node`]: a line for each kind of file, with its type, and for those that lie at the top of the mount their
@@ -95,6 +101,8 @@ nodes! {
     Spaces: space::Spaces, at "mem";
     /// The calling process.
     SelfLink: self_link::SelfLink, at "self";
+    /// Snapshots.
+    Snapshots: snap::Snapshots, at "snap";
     /// The counters.
     Stats: stats::Stats, at "stats";
     /// `mem/PID`
@@ -105,6 +113,18 @@ nodes! {
     Command: by_name::Command;
     /// `by-name/COMMAND/PID`
     CommandLink: by_name::CommandLink;
+    /// `snap/PID+PID@NAME`
+    SnapshotGroup: snap::SnapshotGroup;
+    /// `snap/PID@NAME`, `snap/PID+PID@NAME/PID`
+    FrozenDirectory: snap::FrozenDirectory;
+    /// `heap`, `stack` in it
+    FrozenLink: snap::FrozenLink;
+    /// `START-END.PERMS.LABEL` in it
+    FrozenMapping: snap::FrozenMapping;
+    /// `mem` in it
+    FrozenSpace: snap::FrozenSpace;
+    /// `core` in it
+    FrozenCore: snap::FrozenCore;
     /// `PID`
     Process: process::Process;
     /// `PID/heap`, `PID/stack`
@@ -187,6 +207,11 @@ pub(crate) trait File: Debug {
 
     /// The process that it belongs to.
     fn process(&self) -> Option<&Arc<ProcessInfo>> {
+        None
+    }
+
+    /// The snapshot that it belongs to.
+    fn snapshot(&self) -> Option<&Arc<Snapshot>> {
         None
     }
 
@@ -315,6 +340,8 @@ pub(crate) struct Open {
     pub(crate) file: Arc<dyn OpenFile>,
     /// Whether the kernel must keep none of its pages.
     pub(crate) direct: bool,
+    /// Whether it may keep them for as long as it likes: nothing of the file ever changes.
+    pub(crate) is_constant: bool,
 }
 
 /// An open file, whatever its kind.
@@ -340,6 +367,11 @@ pub(crate) trait OpenFile: Debug + Send + Sync {
     /// `NoMoreData` at and past the end.
     fn seek(&self, context: &Context, offset: u64, whence: Seek) -> Result<u64>;
 
+    /// The store that holds all of its bytes, and no others.
+    fn backing(&self) -> Option<&Arc<KeptStore>> {
+        None
+    }
+
     /// The process whose memory it shows.
     fn process(&self) -> Option<&Arc<OpenProcess>> {
         None
@@ -355,6 +387,10 @@ pub(crate) struct Services {
     pub(crate) cache: Arc<PageCache>,
     /// How old data may be.
     pub(crate) freshness: Arc<Freshness>,
+    /// Where pages of snapshots go.
+    pub(crate) stores: Arc<dyn StoreSource>,
+    /// How many of them there may be.
+    pub(crate) budget: Arc<Budget>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -405,6 +441,7 @@ pub(crate) struct Context {
     opened: Arc<OpenProcesses>,
     usages: MemoryUsages,
     cores: CoreTable,
+    snapshots: SnapshotTable,
     /// When it was mounted, as the times of what belongs to no process show it.
     mounted: SystemTime,
 }
@@ -420,6 +457,7 @@ impl Context {
             mounted: clock.wall(),
             usages: MemoryUsages::new(Arc::clone(clock), bound),
             cores: CoreTable::new(Arc::clone(clock), bound),
+            snapshots: SnapshotTable::default(),
             processes: ProcessTable::new(source, Arc::clone(&opened), Arc::clone(clock), bound),
             opened,
             services,
@@ -484,11 +522,16 @@ impl Context {
     /// # Errors
     /// `CallerDenied`, and why the process cannot be asked.
     pub(crate) fn check_visible(&self, node: &Node, subject: &Subject) -> Result<()> {
-        match (node.process(), subject.credentials()) {
-            (Some(info), Some(who)) => self
-                .opened
-                .ask(&info.identity, |process| process.check_visible(who)),
-            _ => Ok(()),
+        let Some(who) = subject.credentials() else {
+            return Ok(());
+        };
+        if let Some(info) = node.process() {
+            let check = |process: &dyn target::Process| process.check_visible(who);
+            return self.opened.ask(&info.identity, check);
+        }
+        match node.snapshot() {
+            Some(snapshot) if !snapshot.belongs_to(who.uid) => Err(Error::NotOwner),
+            Some(_) | None => Ok(()),
         }
     }
 

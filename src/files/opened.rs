@@ -280,6 +280,24 @@ impl OpenProcesses {
         })
     }
 
+    /// As [`ask`](Self::ask), of who wants to keep it.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(super) fn ask_pinned<T>(
+        &self,
+        identity: &ProcessIdentity,
+        ask: impl Fn(&Arc<dyn Process>) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self
+            .open(identity)
+            .and_then(|open| self.retry(|| ask(&open.process)));
+        answer.map_err(|error| match error {
+            Error::Ended(pid) => Error::NoProcess(pid),
+            error => error,
+        })
+    }
+
     /// Whether `identity` still runs, as far as a check of what is pinned, or its number alone, tells.
     pub(super) fn is_current(&self, identity: &ProcessIdentity) -> bool {
         match self.known(identity) {

@@ -118,6 +118,8 @@ impl ProcessTable {
 
         let metrics = Arc::new(Metrics::default());
         let services = super::Services {
+            stores: Arc::new(crate::target::fake::FakeStores::default()),
+            budget: Arc::new(crate::target::snapshot::Budget::new(1 << 30)),
             source: Arc::new(source),
             cache: Arc::new(PageCache::new(1 << 20, Arc::clone(&metrics))),
             freshness: Arc::new(Freshness::new(bound, Arc::clone(&clock))),

@@ -121,6 +121,7 @@ impl File for Space {
         let memory = OpenMemory::new(context, self.info(), subject, write)?;
         Ok(Open {
             direct: memory.is_direct(),
+            is_constant: false,
             file: Arc::new(OpenSpace {
                 info: Arc::clone(self.info()),
                 memory,

@@ -16,6 +16,7 @@ impl Text {
         Open {
             file: Arc::new(Self(text)),
             direct: true,
+            is_constant: false,
         }
     }
 }

@@ -144,6 +144,8 @@ impl World {
         let source = FakeSource::default();
         let metrics = Arc::new(Metrics::default());
         let services = Services {
+            stores: Arc::new(crate::target::fake::FakeStores::default()),
+            budget: Arc::new(crate::target::snapshot::Budget::new(1 << 30)),
             source: Arc::new(source.clone()),
             cache: Arc::new(PageCache::new(4 * PAGE_SIZE, Arc::clone(&metrics))),
             freshness: Arc::new(Freshness::new(setup.bound, Arc::clone(&clock) as _)),

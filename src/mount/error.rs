@@ -50,6 +50,11 @@ pub enum MountError {
     /// The kernel or the helper said no.
     #[error("{0}: may not be mounted on by this user: {1}")]
     Denied(PathBuf, String),
+    /// A directory for snapshots that takes no files.
+    #[error(
+        "option snap_dir: no file can be made in {0} ({1}): choose a directory of a file system with unnamed files (ext4, xfs, btrfs, tmpfs) that may be written"
+    )]
+    SnapshotDirectory(PathBuf, String),
     /// `allow_other` without the rights that it takes.
     #[error(
         "option allow_other: needs root (CAP_SETUID and CAP_SETGID): without that no caller can be judged as themselves"

@@ -36,9 +36,10 @@ use crate::server::admission::{Admission, Duties, Limits, LiveTasks};
 use crate::server::{FileSystem, InvalidationQueue, Invalidations, Server};
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::live::{
-    Feature, LiveSource, SourceOptions, Yama, check_page_size, raise_descriptor_limit,
+    Feature, LiveSource, LiveStores, SourceOptions, Yama, check_page_size, raise_descriptor_limit,
 };
 use crate::target::mapping::Device;
+use crate::target::snapshot::Budget;
 use crate::transport::fuser::Adapter;
 
 /// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
@@ -94,7 +95,14 @@ impl Prepared {
         others::check(config, &source, Yama::now())?;
         let mountpoint = point::check(mountpoint)?;
         raise_descriptor_limit();
+        let stores = LiveStores::new(config.snap_dir.clone()).map_err(|error| {
+            let directory = config.snap_dir.clone().unwrap_or_default();
+            MountError::SnapshotDirectory(directory, error.to_string())
+        })?;
+        let room = config.snap_size.unwrap_or_else(|| stores.default_budget());
         let services = Services {
+            stores: Arc::new(stores),
+            budget: Arc::new(Budget::new(room)),
             source: Arc::clone(&source) as _,
             cache: Arc::new(PageCache::new(config.cache_size, Arc::clone(&metrics))),
             freshness: Arc::new(Freshness::new(config.cache_ttl, Arc::clone(&clock))),

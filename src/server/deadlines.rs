@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::admission::{Admitted, Target};
 use super::reply::OneShot;
-use super::{Request, Respond, Server};
+use super::{Operation, Request, Respond, Server};
 use crate::common::contained::contained;
 use crate::common::error::Error;
 use crate::files::{Found, Pass, WaitsFor};
@@ -19,6 +19,9 @@ impl Server {
         let operation = request.operation.counted();
         self.fs.context().metrics().count_request(operation);
         let one_shot = OneShot::new(reply, self.now());
+        if let Operation::MakeDirectory { .. } = request.operation {
+            return self.make_directory(request, one_shot);
+        }
         match request.operation.waits_for(&self.fs) {
             WaitsFor::Nobody => self.answer(&request, data, &one_shot),
             WaitsFor::Everybody => self.survey(request, &one_shot),
@@ -132,7 +135,7 @@ mod tests {
     use crate::server::admission::{Admission, Limits};
     use crate::server::file_system::tests::bench;
     use crate::server::inodes::ROOT;
-    use crate::server::{Inode, Invalidations, Operation, Reply};
+    use crate::server::{Inode, Invalidations, Reply};
 
     /// Somebody who panics on an answer, and counts errors.
     #[derive(Clone, Default)]

@@ -68,10 +68,7 @@ impl Server {
             }
             Operation::OpenDirectory { inode } => {
                 let handle = subject().and_then(|who| fs.open_directory(*inode, &who, pass));
-                let opened = handle.map(|handle| Opened {
-                    handle,
-                    direct: false,
-                });
+                let opened = handle.map(Opened::new);
                 self.give_opened(request, one_shot, opened);
             }
             Operation::Read {
@@ -142,14 +139,19 @@ impl Server {
                 let answer = subject().and_then(|who| fs.check_access(*inode, *access, &who));
                 self.give(request, one_shot, answer.as_ref().map(|()| Reply::Done));
             }
-            Operation::Change { .. } => {
+            Operation::RemoveDirectory { parent, name } => {
+                let removed = subject().and_then(|who| fs.remove_directory(*parent, name, &who));
+                self.give(request, one_shot, removed.as_ref().map(|()| Reply::Done));
+            }
+            // It is done by a thread of its own (`snapshots`).
+            Operation::MakeDirectory { .. } | Operation::Change { .. } => {
                 self.give(request, one_shot, Err(&Error::NotPermitted));
             }
         }
     }
 
     /// Answers, unless somebody else has; returns whether it did.
-    fn give<R: Respond>(
+    pub(super) fn give<R: Respond>(
         &self,
         request: &Request,
         one_shot: &OneShot<R>,
@@ -171,7 +173,7 @@ impl Server {
         one_shot: &OneShot<R>,
         opened: Result<Opened>,
     ) {
-        let reply = opened.as_ref().map(|opened| Reply::Opened(*opened));
+        let reply = opened.as_ref().map(Reply::Opened);
         // Nobody will ever release a handle that nobody was told of.
         if let (false, Ok(opened)) = (self.give(request, one_shot, reply), opened) {
             self.fs.release(opened.handle);

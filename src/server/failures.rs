@@ -105,6 +105,7 @@ fn level(error: &Error) -> log::Level {
         Error::System { .. } | Error::OwnMemory | Error::WrongProc => log::Level::Warn,
         Error::TooManyMappings(..) | Error::TimedOut(_) | Error::TooManyOpen(_) => log::Level::Warn,
         Error::Traced(_) | Error::Unstoppable(_) | Error::NoRoom { .. } => log::Level::Warn,
+        Error::SnapshotName | Error::StopOff | Error::NotOwner => log::Level::Warn,
         Error::Protected | Error::WriteOff | Error::ReadOnlyMount | Error::MappedWrite => {
             log::Level::Info
         }
@@ -123,6 +124,7 @@ fn level(error: &Error) -> log::Level {
         | Error::NotADirectory
         | Error::IsADirectory
         | Error::Interrupted
+        | Error::Exists
         | Error::Invalid => log::Level::Debug,
     }
 }

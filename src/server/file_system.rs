@@ -15,6 +15,7 @@ use crate::files::{
     WaitsFor, xattr_list,
 };
 use crate::target::live::trim_heap;
+use crate::target::snapshot::KeptStore;
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +26,36 @@ pub(crate) struct Entry {
     pub(crate) attributes: Attributes,
 }
 
-/// A file that was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A file or a directory that was opened.
+#[derive(Clone, Debug)]
 pub(crate) struct Opened {
     pub(crate) handle: u64,
     /// Whether the kernel must keep none of its pages.
     pub(crate) direct: bool,
+    /// Whether it may keep them for as long as it likes.
+    pub(crate) is_constant: bool,
+    /// The store that the kernel may read itself, where it can.
+    pub(crate) backing: Option<Arc<KeptStore>>,
+}
+
+/// No two handles have one number.
+#[cfg(test)]
+impl PartialEq for Opened {
+    fn eq(&self, other: &Self) -> bool {
+        self.handle == other.handle
+    }
+}
+
+impl Opened {
+    /// A directory.
+    pub(super) fn new(handle: u64) -> Self {
+        Self {
+            handle,
+            direct: false,
+            is_constant: false,
+            backing: None,
+        }
+    }
 }
 
 /// What became of a write.
@@ -266,6 +291,10 @@ impl FileSystem {
     /// As [`File::open`](crate::files::File::open).
     pub(super) fn open(&self, inode: Inode, subject: &Subject, access: Access) -> Result<Opened> {
         let node = self.inodes.get(inode)?;
+        // Who opens memory of a process is judged with that; a snapshot belongs to who has taken it.
+        if node.snapshot().is_some() {
+            self.context.check_visible(&node, subject)?;
+        }
         // One that has ended was looked up a moment ago: told so, the kernel looks the path up again.
         let opened = node
             .open(&self.context, subject, access)
@@ -294,15 +323,44 @@ impl FileSystem {
         let file = FileHandle {
             inode,
             file: open.file,
-            is_buffered: !open.direct,
+            is_buffered: !open.direct && !open.is_constant,
             trail,
         };
+        let backing = file.file.backing().map(Arc::clone);
         let user = self.context.other_user(&subject.caller);
         let handle = self.handles.open(Handle::File(file), user)?;
         Ok(Opened {
             handle,
             direct: open.direct,
+            is_constant: open.is_constant,
+            backing,
         })
+    }
+
+    /// The directory that `name` would be made in, if that is one where something can be made: it is a snapshot then.
+    ///
+    /// # Errors
+    /// `NotPermitted`, `NoEntry`.
+    pub(super) fn check_snapshots(&self, parent: Inode) -> Result<()> {
+        match self.inodes.get(parent)? {
+            Node::Snapshots(_) => Ok(()),
+            _ => Err(Error::NotPermitted),
+        }
+    }
+
+    /// Removes a snapshot for `subject`, with all that is in it.
+    ///
+    /// # Errors
+    /// `NotPermitted` for any other directory, `NoEntry`.
+    pub(super) fn remove_directory(
+        &self,
+        parent: Inode,
+        name: &OsStr,
+        subject: &Subject,
+    ) -> Result<()> {
+        self.check_snapshots(parent)?;
+        let name = name.to_str().ok_or(Error::NoEntry)?;
+        self.context.remove_snapshot(name, subject)
     }
 
     /// Reads from `offset` on, and returns how many bytes it got.

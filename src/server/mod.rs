@@ -14,6 +14,7 @@ mod inodes;
 mod invalidation;
 mod reply;
 mod request;
+mod snapshots;
 mod survey;
 
 use std::sync::Arc;

@@ -17,7 +17,7 @@ pub(crate) enum Reply<'a> {
     /// The name may be kept as long as this, the rest as long as its attributes hold.
     Entry(&'a Entry, Duration),
     Attributes(&'a Entry),
-    Opened(Opened),
+    Opened(&'a Opened),
     Data(&'a [u8]),
     /// So many bytes were written.
     Written(u32),

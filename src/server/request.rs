@@ -91,6 +91,11 @@ pub(crate) enum Operation {
     ListExtendedAttributes { inode: Inode },
     /// Answered with [`Reply::Done`](super::Reply::Done).
     Access { inode: Inode, access: Access },
+    /// Answered with [`Reply::Entry`](super::Reply::Entry), of which the kernel then holds a reference. It takes as long as it
+    /// takes.
+    MakeDirectory { parent: Inode, name: OsString },
+    /// Answered with [`Reply::Done`](super::Reply::Done).
+    RemoveDirectory { parent: Inode, name: OsString },
     /// Something that never succeeds here: create, rename, link, remove.
     Change { inode: Inode },
 }
@@ -100,6 +105,8 @@ impl Operation {
     pub(super) fn inode(&self) -> Inode {
         match self {
             Self::Lookup { parent: inode, .. }
+            | Self::MakeDirectory { parent: inode, .. }
+            | Self::RemoveDirectory { parent: inode, .. }
             | Self::GetAttributes { inode, .. }
             | Self::SetAttributes { inode, .. }
             | Self::ReadLink { inode }
@@ -120,7 +127,9 @@ impl Operation {
     /// The name in that directory which it is about.
     pub(super) fn name(&self) -> Option<&OsStr> {
         match self {
-            Self::Lookup { name, .. } => Some(name),
+            Self::Lookup { name, .. }
+            | Self::MakeDirectory { name, .. }
+            | Self::RemoveDirectory { name, .. } => Some(name),
             _ => None,
         }
     }
@@ -144,6 +153,8 @@ impl Operation {
                 metrics::Operation::ExtendedAttribute
             }
             Self::Access { .. } => metrics::Operation::Access,
+            Self::MakeDirectory { .. } => metrics::Operation::MakeDirectory,
+            Self::RemoveDirectory { .. } => metrics::Operation::RemoveDirectory,
             Self::Change { .. } => metrics::Operation::Refused,
         }
     }
@@ -159,7 +170,10 @@ impl Operation {
             | Self::ReadDirectoryPlus {
                 inode, position, ..
             } => fs.entries_wait_for(*inode, *position),
-            Self::Access { .. } | Self::Change { .. } => WaitsFor::Nobody,
+            Self::Access { .. }
+            | Self::MakeDirectory { .. }
+            | Self::RemoveDirectory { .. }
+            | Self::Change { .. } => WaitsFor::Nobody,
             other => fs.waits_for(other.inode()),
         }
     }
@@ -181,6 +195,8 @@ impl Operation {
             | Self::GetExtendedAttribute { .. }
             | Self::ListExtendedAttributes { .. }
             | Self::Access { .. }
+            | Self::MakeDirectory { .. }
+            | Self::RemoveDirectory { .. }
             | Self::Change { .. } => Kind::Other,
         }
     }

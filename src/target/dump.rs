@@ -29,6 +29,8 @@ pub struct DumpVma {
     pub resident: u64,
     /// Pages of no file, in memory and in swap, in bytes.
     pub anonymous: u64,
+    /// Its pages that are in swap, in bytes.
+    pub swapped: u64,
     /// Memory of a device (`VM_IO`).
     pub is_device: bool,
     /// Huge pages of hugetlbfs (`VM_HUGETLB`).

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use super::identity::ProcessIdentity;
 use super::mapping::Mapping;
 use super::page_state::{Extent, MemoryUsage};
+use super::snapshot::FileContent;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::Result;
 
@@ -64,6 +65,12 @@ pub trait ProcessMemory: Debug + Send + Sync {
         range: AddressRange,
         at_most: usize,
     ) -> Result<Vec<Extent>>;
+
+    /// What the file of a mapping holds where the process has mapped no page of it, for as long as the answer is kept.
+    fn file_content(&self, mapping: &Mapping) -> FileContent {
+        let _ = mapping;
+        FileContent::Unknown
+    }
 
     /// Drops what is kept for speed alone: nobody has the memory open for now.
     fn drop_caches(&self) {}

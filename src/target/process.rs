@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::credentials::Credentials;
 use super::dump::{DumpFacts, Stopped};
 use super::identity::ProcessIdentity;
-use super::mapping::{AddressSpace, Mapping};
+use super::mapping::AddressSpace;
 use super::memory::ProcessMemory;
-use super::snapshot::FileContent;
 use crate::common::error::Result;
 
 /// One program of one process, pinned: what is asked of it is never answered by another one.
@@ -77,9 +76,6 @@ pub trait Process: Debug + Send + Sync {
     /// # Errors
     /// As [`address_space`](Self::address_space).
     fn dump_facts(&self) -> Result<DumpFacts>;
-
-    /// What the file of a mapping holds where the process has mapped no page of it, for as long as the answer is kept.
-    fn file_content(&self, mapping: &Mapping) -> FileContent;
 
     /// Stops all its threads together, reads their registers, and holds them until the answer is dropped; they then go on
     /// as they would have without. Also where this program is killed meanwhile.

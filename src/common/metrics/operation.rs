@@ -49,6 +49,10 @@ operations! {
     OpenDirectory => "opendir",
     /// Names are listed.
     ReadDirectory => "readdir",
+    /// A snapshot is taken.
+    MakeDirectory => "mkdir",
+    /// A snapshot is removed.
+    RemoveDirectory => "rmdir",
     /// A right is asked for.
     Access => "access",
     /// Something that never succeeds here (create, rename, link, remove).

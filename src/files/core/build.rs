@@ -80,7 +80,8 @@ impl Context {
     }
 }
 
-fn begins_as_elf(memory: &dyn ProcessMemory, mapping: &Mapping) -> bool {
+/// Whether a mapping begins as an ELF file does.
+pub(in crate::files) fn begins_as_elf(memory: &dyn ProcessMemory, mapping: &Mapping) -> bool {
     let mut start = [0; ELF.len()];
     let segment = ReadSegment {
         address: mapping.range().start(),

@@ -17,6 +17,7 @@ use crate::common::error::{Error, Result};
 use crate::files::view::{CoreFile, Seek};
 use crate::target::ProcessInfo;
 
+pub(super) use build::begins_as_elf;
 pub(super) use table::CoreTable;
 
 use table::Shape;
@@ -118,6 +119,7 @@ impl File for Core {
         Ok(Open {
             // Another one that is open has other headers, and the kernel keeps one file's pages.
             direct: open.memory.is_direct() || !is_first,
+            is_constant: false,
             file: open,
         })
     }

@@ -144,8 +144,13 @@ const JUDGING: Calls = &[
     nr::__NR_wait4,
 ];
 
-/// Threads of others that are stopped.
-const STOPPING: Calls = &[nr::__NR_ptrace, nr::__NR_wait4];
+/// Threads of others that are stopped, and what is copied meanwhile.
+const STOPPING: Calls = &[
+    nr::__NR_fallocate,
+    nr::__NR_ftruncate,
+    nr::__NR_ptrace,
+    nr::__NR_wait4,
+];
 
 /// What `prctl` may be asked for: a thread's name, and that of a piece of memory (glibc).
 const PRCTL: [u32; 3] = [PR_GET_NAME, PR_SET_NAME, PR_SET_VMA];

@@ -9,6 +9,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::mount::MsFlags;
@@ -46,6 +47,10 @@ pub struct MountConfig {
     pub no_stop: bool,
     /// Core files hold all that can be read, whatever the process wants.
     pub full_core: bool,
+    /// Bytes that all snapshots may take together; what suits the system where it is `None`.
+    pub snap_size: Option<u64>,
+    /// Where snapshots keep their pages; in memory where it is `None`.
+    pub snap_dir: Option<PathBuf>,
     /// What becomes of unreadable bytes.
     pub faults: FaultPolicy,
     /// The only processes to show; all of them where it is empty.
@@ -96,6 +101,8 @@ impl Default for MountConfig {
             touch: false,
             no_stop: false,
             full_core: false,
+            snap_size: None,
+            snap_dir: None,
             without: Vec::new(),
             cache_ttl: Duration::from_millis(100),
             cache_size: 64 << 20,
@@ -125,6 +132,8 @@ const OWN: &[&str] = &[
     "fullcore",
     "nostop",
     "pid",
+    "snap_dir",
+    "snap_size",
     "threads",
     "touch",
     "yama",
@@ -176,6 +185,14 @@ impl MountConfig {
             "cache_size" => {
                 let wanted = "a size in bytes such as 64M or 1G";
                 self.cache_size = given("cache_size", value, wanted, value::size)?;
+            }
+            "snap_size" => {
+                let wanted = "a size in bytes such as 512M or 4G";
+                self.snap_size = Some(given("snap_size", value, wanted, value::size)?);
+            }
+            "snap_dir" => {
+                let wanted = "the absolute path of a directory";
+                self.snap_dir = Some(given("snap_dir", value, wanted, value::directory)?);
             }
             "fault" => {
                 self.faults = given("fault", value, "'error' or 'zero'", value::faults)?;

@@ -1,5 +1,6 @@
 //! What stands after the `=` of an option.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AuditSink, OptionError};
@@ -58,6 +59,11 @@ pub(super) fn audit(text: &str) -> Option<AuditSink> {
         "journald" => Some(AuditSink::Journal),
         _ => None,
     }
+}
+
+/// A path that means the same wherever the daemon runs.
+pub(super) fn directory(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }
 
 pub(super) fn pids(text: &str) -> Option<Vec<ProcessId>> {

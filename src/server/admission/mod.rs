@@ -397,6 +397,14 @@ impl Admission {
         self.schedule_sweep(state);
     }
 
+    /// Starts a thread that is none of the serving threads or workers, and takes as long as it takes.
+    ///
+    /// # Errors
+    /// Where the system has no thread left.
+    pub(super) fn start(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.tasks.start(name, work)
+    }
+
     fn start_worker(self: &Arc<Self>) {
         let admission = Arc::clone(self);
         let work = Box::new(move || admission.run_worker());

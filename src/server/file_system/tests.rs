@@ -18,6 +18,7 @@ mod attributes;
 mod cores;
 mod faults;
 mod others;
+mod snapshots;
 mod views;
 mod writes;
 
@@ -47,6 +48,8 @@ fn bench_with(options: FileOptions, ttl: Duration) -> Bench {
     source.add(process.clone());
     let metrics = Arc::new(Metrics::default());
     let services = Services {
+        stores: Arc::new(crate::target::fake::FakeStores::default()),
+        budget: Arc::new(crate::target::snapshot::Budget::new(1 << 30)),
         source: Arc::new(source.clone()),
         cache: Arc::new(PageCache::new(1 << 20, Arc::clone(&metrics))),
         freshness: Arc::new(Freshness::new(ttl, Arc::clone(&clock) as _)),
@@ -146,7 +149,7 @@ impl Bench {
         self.fs.read_link(inode, &subject()).unwrap()
     }
 
-    fn read(&self, opened: Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
+    fn read(&self, opened: &Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         let read = self.fs.read(opened.handle, offset, &mut bytes)?;
         bytes.truncate(read);
@@ -160,7 +163,9 @@ fn the_tree_is_as_designed() {
     let bench = bench();
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "core", "mem", "self", "stats", "7"]
+        [
+            ".", "..", "by-name", "core", "mem", "self", "snap", "stats", "7"
+        ]
     );
     assert_eq!(bench.names("7"), [".", "..", "heap", HEAP, TEXT, VVAR]);
     assert_eq!(bench.names("mem"), [".", "..", "7"]);
@@ -219,7 +224,7 @@ fn names_that_lead_nowhere_say_why() {
     assert_eq!(bench.find("7"), Err(Error::ProcessDenied(pid)));
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "core", "mem", "self", "stats"]
+        [".", "..", "by-name", "core", "mem", "self", "snap", "stats"]
     );
 }
 
@@ -261,7 +266,7 @@ fn what_nobody_uses_is_closed() {
     bench.clock.advance(Duration::from_millis(2000));
     assert_eq!(bench.fs.context().close_unused(), None);
     assert!(pinned(), "a handle holds it");
-    assert_eq!(bench.read(opened, 0, 4).unwrap(), b"hhhh");
+    assert_eq!(bench.read(&opened, 0, 4).unwrap(), b"hhhh");
     bench.fs.release(opened.handle);
     assert!(!pinned());
 
@@ -283,17 +288,17 @@ fn an_open_sees_what_was_there_when_it_was_opened() {
     let bench = bench();
     let path = format!("7/{HEAP}");
     let first = bench.open(&path, READ).unwrap();
-    assert_eq!(bench.read(first, 0, 4).unwrap(), b"hhhh");
+    assert_eq!(bench.read(&first, 0, 4).unwrap(), b"hhhh");
     bench.process.map(0x10_000, b"new!");
     assert_eq!(
-        bench.read(first, 0, 4).unwrap(),
+        bench.read(&first, 0, 4).unwrap(),
         b"hhhh",
         "still within the bound"
     );
     let second = bench.open(&path, READ).unwrap();
-    assert_eq!(bench.read(second, 0, 4).unwrap(), b"new!");
+    assert_eq!(bench.read(&second, 0, 4).unwrap(), b"new!");
     assert_eq!(
-        bench.read(first, 0, 4).unwrap(),
+        bench.read(&first, 0, 4).unwrap(),
         b"new!",
         "nothing older is served to anyone"
     );
@@ -304,9 +309,9 @@ fn without_a_bound_every_read_goes_to_the_process() {
     let bench = bench_with(FileOptions::default(), Duration::ZERO);
     let opened = bench.open(&format!("7/{HEAP}"), READ).unwrap();
     assert!(opened.direct);
-    assert_eq!(bench.read(opened, 0, 4).unwrap(), b"hhhh");
+    assert_eq!(bench.read(&opened, 0, 4).unwrap(), b"hhhh");
     bench.process.map(0x10_000, b"new!");
-    assert_eq!(bench.read(opened, 0, 4).unwrap(), b"new!");
+    assert_eq!(bench.read(&opened, 0, 4).unwrap(), b"new!");
 }
 
 /// SEMANTICS: a process that ends, or runs another program, after `open`.
@@ -319,13 +324,13 @@ fn a_process_that_is_gone_is_told_from_one_that_is_another() {
         let inode = bench.find(&path).unwrap().inode;
         let pid = bench.process.identity().pid;
         bench.process.exec();
-        assert_eq!(bench.read(opened, 0, 4), Err(Error::Replaced(pid)));
+        assert_eq!(bench.read(&opened, 0, 4), Err(Error::Replaced(pid)));
         assert_eq!(
             bench.fs.attributes(inode, Some(opened.handle), &subject()),
             Err(Error::Replaced(pid))
         );
         bench.process.end();
-        assert_eq!(bench.read(opened, 0, 4), Err(Error::Ended(pid)));
+        assert_eq!(bench.read(&opened, 0, 4), Err(Error::Ended(pid)));
         assert_eq!(
             bench.fs.attributes(inode, Some(opened.handle), &subject()),
             Err(Error::Ended(pid))
@@ -365,10 +370,10 @@ fn a_reused_number_is_another_process() {
 fn the_text_of_stats_is_as_it_was_when_opened() {
     let bench = bench();
     let opened = bench.open("stats", READ).unwrap();
-    let text = bench.read(opened, 0, 1 << 16).unwrap();
+    let text = bench.read(&opened, 0, 1 << 16).unwrap();
     assert_eq!(text.len() as u64, bench.stat("stats").size);
-    assert_eq!(bench.read(opened, 5, 4).unwrap(), text[5..9]);
-    assert_eq!(bench.read(opened, u64::MAX, 4).unwrap(), []);
+    assert_eq!(bench.read(&opened, 5, 4).unwrap(), text[5..9]);
+    assert_eq!(bench.read(&opened, u64::MAX, 4).unwrap(), []);
 }
 
 #[test]
@@ -431,11 +436,11 @@ fn the_whole_space_shows_the_same_bytes() {
     let heap = bench.open(&format!("7/{HEAP}"), READ_WRITE).unwrap();
     let space = bench.open("mem/7", READ_WRITE).unwrap();
     assert_eq!(bench.stat("mem/7").size, SPACE_SIZE);
-    assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hhhh");
+    assert_eq!(bench.read(&space, 0x10_000, 4).unwrap(), b"hhhh");
     bench.fs.write(heap.handle, 1, b"W").unwrap();
-    assert_eq!(bench.read(space, 0x10_000, 4).unwrap(), b"hWhh");
+    assert_eq!(bench.read(&space, 0x10_000, 4).unwrap(), b"hWhh");
     bench.fs.write(space.handle, 0x10_002, b"V").unwrap();
-    assert_eq!(bench.read(heap, 0, 4).unwrap(), b"hWVh");
+    assert_eq!(bench.read(&heap, 0, 4).unwrap(), b"hWVh");
     assert_eq!(
         bench.fs.write(space.handle, 0x20_000, b"x"),
         Err(Error::Protected)

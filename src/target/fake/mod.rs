@@ -5,6 +5,7 @@ pub(crate) mod conformance;
 #[cfg(test)]
 mod faulty;
 mod source;
+mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::target::page_state::{Extent, MemoryUsage, PageState, push};
 #[cfg(test)]
 pub(crate) use faulty::{Fault, Faults, FaultyMemory, plans};
 pub use source::FakeSource;
+pub use stores::FakeStores;
 
 /// A call that reached a fake process's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ struct State {
     traced: bool,
     /// How often it was stopped.
     stops: usize,
+    /// By how many it is.
+    stopped: usize,
     /// How calls of its memory fail.
     #[cfg(test)]
     faults: Option<Faults>,
@@ -110,6 +114,7 @@ impl FakeProcess {
                 maps_reads: 0,
                 traced: false,
                 stops: 0,
+                stopped: 0,
                 #[cfg(test)]
                 faults: None,
             })),
@@ -228,6 +233,11 @@ impl FakeProcess {
     /// Has somebody trace it, or nobody.
     pub fn set_traced(&self, traced: bool) {
         self.state.lock().traced = traced;
+    }
+
+    /// Whether it stands still.
+    pub fn is_stopped(&self) -> bool {
+        self.state.lock().stopped > 0
     }
 
     /// How often it was stopped.

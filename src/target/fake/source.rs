@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use super::{FakeMemory, FakeProcess};
 use crate::common::address::PAGE_SIZE;
 use crate::common::error::{Error, Result};
-use crate::target::mapping::{AddressSpace, Mapping};
-use crate::target::snapshot::FileContent;
+use crate::target::mapping::AddressSpace;
 use crate::target::{
     Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
     ProcessMemory, ProcessSource, ProcessStatus, Program, RegisterSet, Stopped, ThreadRegisters,
@@ -100,10 +99,6 @@ impl Process for PinnedFake {
         })
     }
 
-    fn file_content(&self, _mapping: &Mapping) -> FileContent {
-        FileContent::Unknown
-    }
-
     fn stop(&self) -> Result<Box<dyn Stopped>> {
         let process = self.ask()?;
         let pid = self.0.identity.pid;
@@ -112,14 +107,17 @@ impl Process for PinnedFake {
             return Err(Error::Traced(pid));
         }
         state.stops += 1;
-        Ok(Box::new(StoppedFake(vec![ThreadRegisters {
+        state.stopped += 1;
+        let threads = vec![ThreadRegisters {
             tid: pid.as_pid_t(),
             sets: vec![RegisterSet {
                 kind: register_kind::PRSTATUS,
                 bytes: vec![0; 216],
             }],
             signal: None,
-        }])))
+        }];
+        let process = process.clone();
+        Ok(Box::new(StoppedFake { process, threads }))
     }
 
     fn resident(&self) -> Result<u64> {
@@ -130,11 +128,20 @@ impl Process for PinnedFake {
 
 /// A fake process that stands still.
 #[derive(Debug)]
-struct StoppedFake(Vec<ThreadRegisters>);
+struct StoppedFake {
+    process: FakeProcess,
+    threads: Vec<ThreadRegisters>,
+}
+
+impl Drop for StoppedFake {
+    fn drop(&mut self) {
+        self.process.state.lock().stopped -= 1;
+    }
+}
 
 impl Stopped for StoppedFake {
     fn threads(&self) -> &[ThreadRegisters] {
-        &self.0
+        &self.threads
     }
 }
 
@@ -227,6 +234,10 @@ impl ProcessSource for FakeSource {
             command: state.info.command.clone(),
             executable: b"/usr/bin/fake".to_vec(),
         })
+    }
+
+    fn has_signal(&self, _tid: u32) -> bool {
+        false
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {

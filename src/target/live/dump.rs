@@ -92,6 +92,7 @@ fn dump_vma(vma: &VmaDetails) -> DumpVma {
         range: vma.range,
         resident: vma.resident,
         anonymous: vma.anonymous.saturating_add(vma.swapped),
+        swapped: vma.swapped,
         is_device: vma.is_io,
         is_huge: vma.is_huge,
         is_left_out: vma.is_left_out,

@@ -125,11 +125,6 @@ impl LiveMemory {
         &self.resolver.maps
     }
 
-    /// What the file of a mapping holds, for as long as the answer is kept.
-    pub(super) fn file_content(&self, mapping: &Mapping) -> FileContent {
-        self.resolver.file_content(mapping)
-    }
-
     fn mem(&self) -> &Mem {
         self.theirs.as_ref().unwrap_or_else(|| self.pinned.mem())
     }
@@ -411,6 +406,10 @@ impl ProcessMemory for LiveMemory {
         let extents = self.resolver.extents(mapping, range, at_most);
         self.verify()?;
         extents.map_err(|errno| Error::system("PAGEMAP_SCAN", errno))
+    }
+
+    fn file_content(&self, mapping: &Mapping) -> FileContent {
+        self.resolver.file_content(mapping)
     }
 
     fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {

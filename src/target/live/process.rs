@@ -30,8 +30,7 @@ use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
-use crate::target::mapping::{AddressSpace, Device, Mapping, MapsReader};
-use crate::target::snapshot::FileContent;
+use crate::target::mapping::{AddressSpace, Device, MapsReader};
 use crate::target::{
     Credentials, DumpFacts, Process, ProcessId, ProcessIdentity, ProcessMemory, Stopped,
 };
@@ -239,13 +238,6 @@ impl Process for LiveProcess {
     fn dump_facts(&self) -> Result<DumpFacts> {
         let arguments = self.arguments()?;
         self.ask(|pinned| facts(pinned, &self.stat()?, arguments))
-    }
-
-    fn file_content(&self, mapping: &Mapping) -> FileContent {
-        match self.live_memory() {
-            Ok(memory) => memory.file_content(mapping),
-            Err(_) => FileContent::Unknown,
-        }
     }
 
     fn stop(&self) -> Result<Box<dyn Stopped>> {

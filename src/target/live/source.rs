@@ -265,6 +265,22 @@ impl ProcessSource for LiveSource {
         })
     }
 
+    fn has_signal(&self, tid: u32) -> bool {
+        let status = thread(tid).and_then(|directory| {
+            read_whole(&mut retry(|| directory.open_relative("status")).ok()?).ok()
+        });
+        // Whoever is gone waits for nothing any more; where it is not seen, nobody knows.
+        let Some(status) = status else {
+            return false;
+        };
+        let mask = |name: &[u8]| {
+            let mask = field(&status, name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+            mask.unwrap_or(0)
+        };
+        let waiting = mask(b"SigPnd:") | mask(b"ShdPnd:");
+        waiting & !mask(b"SigBlk:") & !mask(b"SigIgn:") != 0
+    }
+
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
         let process = thread(tid).and_then(|directory| process_of(&directory));
         process.ok_or(Error::NoEntry)

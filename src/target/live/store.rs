@@ -38,6 +38,14 @@ impl LiveStores {
         Ok(stores)
     }
 
+    /// How many bytes all snapshots may take together where nobody says so: half of the memory, or what the disk has.
+    pub(crate) fn default_budget(&self) -> u64 {
+        match self.directory {
+            None => total_memory().unwrap_or(u64::MAX) / 2,
+            Some(_) => u64::MAX,
+        }
+    }
+
     fn file(&self, len: u64) -> Result<File> {
         let made = match &self.directory {
             None => retry(|| memfd_create("procmemfs-snapshot", MEMORY)),
@@ -83,16 +91,22 @@ impl StoreSource for LiveStores {
 
 /// What the kernel thinks can be used without swapping, less what is left to others.
 fn available_memory() -> Option<u64> {
+    let reserve = total_memory()? / LEFT_TO_OTHERS;
+    Some(memory(b"MemAvailable:")?.saturating_sub(reserve))
+}
+
+fn total_memory() -> Option<u64> {
+    memory(b"MemTotal:")
+}
+
+/// A field of `/proc/meminfo`, in bytes.
+fn memory(name: &[u8]) -> Option<u64> {
     let text = std::fs::read("/proc/meminfo").ok()?;
-    let bytes = |name: &[u8]| {
-        let kib = field(&text, name)?
-            .strip_suffix(" kB")?
-            .trim()
-            .parse::<u64>();
-        kib.ok()?.checked_mul(1024)
-    };
-    let reserve = bytes(b"MemTotal:")? / LEFT_TO_OTHERS;
-    Some(bytes(b"MemAvailable:")?.saturating_sub(reserve))
+    let kib = field(&text, name)?
+        .strip_suffix(" kB")?
+        .trim()
+        .parse::<u64>();
+    kib.ok()?.checked_mul(1024)
 }
 
 fn available_space(directory: &Path) -> Option<u64> {

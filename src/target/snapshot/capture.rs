@@ -112,8 +112,8 @@ impl Capture {
 
     fn prepare(&self, subject: &Subject, watch: &Watch) -> Result<Prepared> {
         let mappings = mappings(&*subject.process)?;
-        let plans = plan(&*subject.process, &*subject.memory, &mappings, watch)?;
-        Prepared::new(&plans, &*self.stores, &self.budget)
+        let plans = plan(&*subject.memory, &mappings, watch)?;
+        Prepared::new(&plans, &*self.stores, &self.budget, watch)
     }
 
     /// What there is to be known of a process, now that nothing of it changes, and where its pages go.
@@ -126,7 +126,7 @@ impl Capture {
     ) -> Result<Still> {
         let process = &*subject.process;
         let mappings = mappings(process)?;
-        let plans = plan(process, &*subject.memory, &mappings, watch)?;
+        let plans = plan(&*subject.memory, &mappings, watch)?;
         Ok(Still {
             facts: process.dump_facts()?,
             executable: process.executable()?,

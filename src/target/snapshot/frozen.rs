@@ -1,7 +1,9 @@
 //! A process as it was at one moment.
 
+use std::any::Any;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::budget::Reservation;
@@ -31,11 +33,38 @@ pub trait HeldFile: Debug + Send + Sync {
 pub struct KeptStore {
     store: Box<dyn Store>,
     reservation: Reservation,
+    /// What somebody has made of it that must be kept as long as itself.
+    registered: OnceLock<Option<Registered>>,
+}
+
+/// Whatever it is.
+struct Registered(Box<dyn Any + Send + Sync>);
+
+impl Debug for Registered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registered")
+    }
 }
 
 impl KeptStore {
     pub(super) fn new(store: Box<dyn Store>, reservation: Reservation) -> Self {
-        Self { store, reservation }
+        Self {
+            store,
+            reservation,
+            registered: OnceLock::new(),
+        }
+    }
+
+    /// What `register` makes of the store's file when it is first asked for; kept as long as the store. `None` where that failed.
+    pub(crate) fn registered<T: Any + Send + Sync>(
+        &self,
+        register: impl FnOnce(BorrowedFd<'_>) -> Option<T>,
+    ) -> Option<&T> {
+        let registered = self.registered.get_or_init(|| {
+            let made = register(self.store.descriptor()?)?;
+            Some(Registered(Box::new(made)))
+        });
+        registered.as_ref()?.0.downcast_ref()
     }
 
     /// The store.

@@ -8,6 +8,7 @@ use super::copy::Target;
 use super::frozen::{KeptStore, Place};
 use super::plan::MappingPlan;
 use super::store::{NewStore, StoreSource};
+use super::watch::Watch;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::target::page_state::Run;
@@ -15,13 +16,16 @@ use crate::target::page_state::Run;
 /// A mapping of which so much is copied has a store of its own, laid out as its file is: the kernel can then read that itself.
 const OWN: u64 = 1 << 20;
 
+/// Bytes for which memory is taken at a time.
+const STEP: u64 = 64 << 20;
+
 /// Stores of one process: each holds a descriptor.
 const MOST: usize = 256;
 
 /// Memory that is taken for a process while it still runs.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    own: HashMap<AddressRange, (Box<dyn NewStore>, Vec<AddressRange>)>,
+    own: HashMap<(AddressRange, u64), (Box<dyn NewStore>, Vec<AddressRange>)>,
     pool: Option<(Box<dyn NewStore>, u64)>,
     reservation: Reservation,
 }
@@ -78,11 +82,12 @@ impl Prepared {
     /// Takes memory for what is to be copied by now.
     ///
     /// # Errors
-    /// `NoRoom`, `System`.
+    /// `NoRoom`, `Interrupted`, `System`.
     pub(super) fn new(
         plans: &[MappingPlan],
         stores: &dyn StoreSource,
         budget: &Arc<Budget>,
+        watch: &Watch,
     ) -> Result<Self> {
         let needed = plans.iter().map(MappingPlan::bytes).sum();
         let reservation = reserve(needed, stores, budget)?;
@@ -93,18 +98,17 @@ impl Prepared {
                 pool_len += plan.bytes();
                 continue;
             }
-            let range = plan.mapping.range();
-            let mut store = stores.create(range.len())?;
+            let mut store = stores.create(plan.mapping.size())?;
             for copied in &plan.copied {
-                store.prepare(offset_in(plan, *copied), copied.len())?;
+                prepare(&mut *store, offset_in(plan, *copied), copied.len(), watch)?;
             }
-            own.insert(range, (store, plan.copied.clone()));
+            own.insert(key(plan), (store, plan.copied.clone()));
         }
         let pool = match pool_len {
             0 => None,
             len => {
                 let mut store = stores.create(len)?;
-                store.prepare(0, len)?;
+                prepare(&mut *store, 0, len, watch)?;
                 Some((store, len))
             }
         };
@@ -114,6 +118,23 @@ impl Prepared {
             reservation,
         })
     }
+}
+
+/// What a store of a mapping must fit to be of use.
+fn key(plan: &MappingPlan) -> (AddressRange, u64) {
+    (plan.mapping.range(), plan.mapping.size())
+}
+
+/// Takes memory step by step, so that it can be given up.
+fn prepare(store: &mut dyn NewStore, offset: u64, len: u64, watch: &Watch) -> Result<()> {
+    let mut done = 0;
+    while done < len {
+        watch.advance()?;
+        let step = STEP.min(len - done);
+        store.prepare(offset + done, step)?;
+        done += step;
+    }
+    Ok(())
 }
 
 fn reserve(needed: u64, stores: &dyn StoreSource, budget: &Arc<Budget>) -> Result<Reservation> {
@@ -150,10 +171,9 @@ impl Layout {
                 used += plan.bytes();
                 continue;
             }
-            let range = plan.mapping.range();
-            let (mut store, prepared) = match prepared.own.remove(&range) {
+            let (mut store, prepared) = match prepared.own.remove(&key(plan)) {
                 Some(ready) => ready,
-                None => (stores.create(range.len())?, Vec::new()),
+                None => (stores.create(plan.mapping.size())?, Vec::new()),
             };
             // So that it is known whether there is memory for the rest, too.
             for missing in without(&plan.copied, &prepared) {

@@ -19,7 +19,7 @@ mod tests;
 
 pub use budget::{Budget, Reservation};
 pub use capture::{Capture, Subject};
-pub use frozen::{FrozenMemory, FrozenProcess, HeldFile, Place};
+pub use frozen::{FrozenMemory, FrozenProcess, HeldFile, KeptStore, Place};
 pub use plan::FileContent;
 pub use store::{NewStore, Store, StoreSource};
 pub use watch::Watch;

@@ -7,9 +7,9 @@ use super::frozen::{HeldFile, Place};
 use super::watch::Watch;
 use crate::common::address::AddressRange;
 use crate::common::error::Result;
+use crate::target::ProcessMemory;
 use crate::target::mapping::{Device, Mapping};
 use crate::target::page_state::{PageState, Run, push};
-use crate::target::{Process, ProcessMemory};
 
 /// Extents that are asked for together.
 const AT_ONCE: usize = 1 << 14;
@@ -50,7 +50,6 @@ type Files = HashMap<(Device, u64), FileContent>;
 /// # Errors
 /// `Ended`, `Replaced`, `Interrupted`, and what the memory says.
 pub(super) fn plan(
-    process: &dyn Process,
     memory: &dyn ProcessMemory,
     mappings: &[Arc<Mapping>],
     watch: &Watch,
@@ -58,12 +57,11 @@ pub(super) fn plan(
     let mut files = Files::new();
     let plans = mappings
         .iter()
-        .map(|mapping| plan_mapping(process, memory, mapping, &mut files, watch));
+        .map(|mapping| plan_mapping(memory, mapping, &mut files, watch));
     plans.collect()
 }
 
 fn plan_mapping(
-    process: &dyn Process,
     memory: &dyn ProcessMemory,
     mapping: &Arc<Mapping>,
     files: &mut Files,
@@ -94,7 +92,7 @@ fn plan_mapping(
                 let key = (mapping.device(), mapping.inode());
                 let content = files.entry(key);
                 content
-                    .or_insert_with(|| process.file_content(mapping))
+                    .or_insert_with(|| memory.file_content(mapping))
                     .clone()
             }
             PageState::Unreadable => FileContent::Unknown,

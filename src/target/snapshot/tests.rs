@@ -1,1 +1,282 @@
+//! Snapshots of fake processes.
 
+use std::sync::Arc;
+
+use super::*;
+use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+use crate::common::clock::ManualClock;
+use crate::common::error::{Error, Result};
+use crate::target::fake::{FakeProcess, FakeSource, FakeStores};
+use crate::target::{ProcessMemory, ProcessSource, ReadSegment};
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// So many pages that a mapping has a store of its own.
+const MANY: u64 = 300;
+
+struct Bench {
+    source: FakeSource,
+    process: FakeProcess,
+    stores: FakeStores,
+    budget: Arc<Budget>,
+}
+
+/// A heap of four pages, the second never written, the third gone and the fourth in swap; a large mapping.
+fn bench() -> Bench {
+    let process = FakeProcess::new(7, b"fake");
+    process.set_maps(
+        b"10000-14000 rw-p 00000000 00:00 0 [heap]\n\
+        1000000-112c000 rw-p 00000000 00:00 0\n\
+        2000000-2001000 r--p 00000000 00:00 0 [vvar]\n",
+    );
+    process.map(0x10000, &[1; PAGE]).reserve(0x11000, 1);
+    process.map(0x13000, &[3; PAGE]).swap_out(0x13000);
+    let large: Vec<u8> = (0..MANY)
+        .flat_map(|page| vec![page as u8 | 1; PAGE])
+        .collect();
+    process.map(0x100_0000, &large);
+    process.reserve(0x100_5000, 2);
+    let source = FakeSource::default();
+    source.add(process.clone());
+    Bench {
+        source,
+        process,
+        stores: FakeStores::default(),
+        budget: Arc::new(Budget::new(1 << 30)),
+    }
+}
+
+impl Bench {
+    fn subject(&self, pid: u32, earlier: Option<&Arc<FrozenProcess>>) -> Subject {
+        let pid = crate::target::ProcessId::new(pid).unwrap();
+        let info = Arc::new(self.source.describe(pid).unwrap());
+        let process = self.source.open(&info.identity).unwrap();
+        Subject {
+            memory: process.memory().unwrap(),
+            process,
+            info,
+            earlier: earlier.map(Arc::clone),
+        }
+    }
+
+    fn take_all(&self, subjects: Vec<Subject>) -> Result<Vec<FrozenProcess>> {
+        let capture = Capture {
+            subjects,
+            waiting_thread: 1,
+            stores: Arc::new(self.stores.clone()),
+            budget: Arc::clone(&self.budget),
+            clock: Arc::new(ManualClock::new()),
+        };
+        let taken = capture.take(&Watch::default());
+        assert!(!self.process.is_stopped(), "it goes on");
+        taken
+    }
+
+    fn take(&self, earlier: Option<&Arc<FrozenProcess>>) -> Result<Arc<FrozenProcess>> {
+        let taken = self.take_all(vec![self.subject(7, earlier)])?;
+        Ok(Arc::new(taken.into_iter().next().unwrap()))
+    }
+}
+
+fn range(start: u64, end: u64) -> AddressRange {
+    AddressRange::new(Address::new(start), Address::new(end)).unwrap()
+}
+
+fn read(frozen: &FrozenProcess, address: u64, len: usize) -> Result<Vec<u8>> {
+    let mapping = frozen
+        .mappings
+        .iter()
+        .find(|it| it.range().contains(Address::new(address)));
+    let mut buffer = vec![0xee; len];
+    let segment = ReadSegment {
+        address: Address::new(address),
+        buffer: &mut buffer,
+        mapping: mapping.unwrap(),
+    };
+    let read = frozen.memory.read(&mut [segment])?;
+    buffer.truncate(read);
+    Ok(buffer)
+}
+
+#[test]
+fn a_snapshot_shows_what_was_there_for_as_long_as_it_is_kept() {
+    let bench = bench();
+    let frozen = bench.take(None).unwrap();
+    bench.process.map(0x10000, &[9; PAGE]);
+    bench.process.end();
+    assert_eq!(
+        read(&frozen, 0x10000, 2 * PAGE).unwrap(),
+        [[1; PAGE], [0; PAGE]].concat()
+    );
+    assert_eq!(read(&frozen, 0x13000, PAGE).unwrap(), [3; PAGE]);
+    let gone = read(&frozen, 0x12000, 1);
+    assert_eq!(gone, Err(Error::Unreachable(Address::new(0x12000))));
+    let large = read(&frozen, 0x100_0000, MANY as usize * PAGE).unwrap();
+    for (page, bytes) in large.chunks(PAGE).enumerate() {
+        let expected = if (5..7).contains(&page) {
+            0
+        } else {
+            page as u8 | 1
+        };
+        assert_eq!(bytes, [expected; PAGE], "{page}");
+    }
+    assert_eq!(frozen.threads.len(), 1);
+    assert_eq!(frozen.mappings.len(), 3);
+}
+
+#[test]
+fn holes_stay_holes_and_take_no_memory() {
+    use crate::target::page_state::PageState as State;
+    let bench = bench();
+    let frozen = bench.take(None).unwrap();
+    let heap = &frozen.mappings[0];
+    let extents = frozen.memory.extents(heap, heap.range(), 100).unwrap();
+    let states: Vec<State> = extents.iter().map(|run| run.state).collect();
+    assert_eq!(
+        states,
+        [
+            State::Resident,
+            State::Zero,
+            State::Unreadable,
+            State::Resident
+        ]
+    );
+    let copied = (2 + MANY - 2) * PAGE_SIZE;
+    assert_eq!(frozen.memory.stored(AddressRange::ALL), copied);
+    assert_eq!(bench.budget.taken(), copied);
+    drop(frozen);
+    assert_eq!((bench.budget.taken(), bench.stores.count()), (0, 0));
+}
+
+#[test]
+fn a_large_mapping_has_a_store_of_its_own_that_is_laid_out_as_its_file() {
+    let bench = bench();
+    let frozen = bench.take(None).unwrap();
+    let large = frozen.mappings[1].range();
+    let store = frozen.memory.sole_store(large).unwrap();
+    let mut page = vec![0; PAGE];
+    store.store().read(9 * PAGE_SIZE, &mut page).unwrap();
+    assert_eq!(page, [9; PAGE]);
+    assert!(
+        frozen
+            .memory
+            .sole_store(frozen.mappings[0].range())
+            .is_none()
+    );
+}
+
+#[test]
+fn pages_that_two_snapshots_have_in_common_are_kept_once() {
+    let bench = bench();
+    let first = bench.take(None).unwrap();
+    let alone = bench.budget.taken();
+    bench
+        .process
+        .map(0x100_0000 + 20 * PAGE_SIZE, &[0xaa; PAGE]);
+    let second = bench.take(Some(&first)).unwrap();
+    assert_eq!(bench.budget.taken(), alone + PAGE_SIZE, "one page more");
+    let at = |frozen: &FrozenProcess, page: u64| {
+        read(frozen, 0x100_0000 + page * PAGE_SIZE, PAGE).unwrap()[0]
+    };
+    assert_eq!([19, 20, 21].map(|page| at(&first, page)), [19, 21, 21]);
+    assert_eq!([19, 20, 21].map(|page| at(&second, page)), [19, 0xaa, 21]);
+    let large = second.mappings[1].range();
+    assert!(
+        second.memory.sole_store(large).is_none(),
+        "it lies in two stores"
+    );
+    // A third one, the same as the second, holds nothing of its own.
+    let third = bench.take(Some(&second)).unwrap();
+    assert_eq!(bench.budget.taken(), alone + PAGE_SIZE);
+    drop((first, second));
+    assert_eq!([19, 20, 21].map(|page| at(&third, page)), [19, 0xaa, 21]);
+    drop(third);
+    assert_eq!((bench.budget.taken(), bench.stores.count()), (0, 0));
+}
+
+#[test]
+fn several_processes_stand_still_together() {
+    let bench = bench();
+    let other = FakeProcess::new(8, b"other");
+    other
+        .set_maps(b"10000-11000 rw-p 00000000 00:00 0 [heap]\n")
+        .map(0x10000, &[8; PAGE]);
+    bench.source.add(other.clone());
+    let subjects = vec![bench.subject(7, None), bench.subject(8, None)];
+    let taken = bench.take_all(subjects).unwrap();
+    assert_eq!(read(&taken[0], 0x10000, 1).unwrap(), [1]);
+    assert_eq!(read(&taken[1], 0x10000, 1).unwrap(), [8]);
+    assert_eq!(taken[0].taken, taken[1].taken);
+    assert!(!other.is_stopped());
+}
+
+/// SEMANTICS: a snapshot that cannot be completed leaves nothing.
+#[test]
+fn where_it_cannot_be_completed_nothing_is_left_and_all_go_on() {
+    let bench = bench();
+    let nothing = |bench: &Bench| {
+        assert_eq!((bench.budget.taken(), bench.stores.count()), (0, 0));
+        assert!(!bench.process.is_stopped());
+    };
+    bench.process.set_traced(true);
+    let pid = bench.process.identity().pid;
+    assert_eq!(bench.take(None).unwrap_err(), Error::Traced(pid));
+    nothing(&bench);
+    bench.process.set_traced(false);
+    bench.stores.set_available(PAGE_SIZE);
+    assert!(matches!(
+        bench.take(None).unwrap_err(),
+        Error::NoRoom {
+            left: PAGE_SIZE,
+            ..
+        }
+    ));
+    nothing(&bench);
+    bench.stores.set_available(u64::MAX);
+    let small = Bench {
+        budget: Arc::new(Budget::new(MANY * PAGE_SIZE - 1)),
+        ..bench
+    };
+    assert!(matches!(
+        small.take(None).unwrap_err(),
+        Error::NoRoom { .. }
+    ));
+    nothing(&small);
+    small.process.end();
+    let again = small.process.identity().pid;
+    let subject = small.source.find(again);
+    assert_eq!(subject.unwrap_err(), Error::NoProcess(again));
+}
+
+#[test]
+fn whoever_gives_up_lets_all_go_on() {
+    let bench = bench();
+    let watch = Watch::default();
+    watch.give_up();
+    let capture = Capture {
+        subjects: vec![bench.subject(7, None)],
+        waiting_thread: 1,
+        stores: Arc::new(bench.stores.clone()),
+        budget: Arc::clone(&bench.budget),
+        clock: Arc::new(ManualClock::new()),
+    };
+    assert_eq!(capture.take(&watch).unwrap_err(), Error::Interrupted);
+    assert_eq!((bench.budget.taken(), bench.stores.count()), (0, 0));
+    let stopped = bench.subject(7, None).process.stop().unwrap();
+    assert!(bench.process.is_stopped());
+    assert_eq!(watch.hold(stopped), Err(Error::Interrupted));
+    assert!(!bench.process.is_stopped(), "held too late");
+}
+
+#[test]
+fn ranges_are_in_order() {
+    let bench = bench();
+    let frozen = bench.take(None).unwrap();
+    let runs: Vec<_> = frozen.memory.runs(AddressRange::ALL).collect();
+    assert!(
+        runs.windows(2)
+            .all(|two| two[0].range.end() <= two[1].range.start())
+    );
+    let part = range(0x100_3000, 0x100_6000);
+    assert_eq!(frozen.memory.stored(part), 2 * PAGE_SIZE);
+}

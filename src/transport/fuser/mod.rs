@@ -418,20 +418,22 @@ impl Filesystem for Adapter {
         &self,
         request: &fuser::Request,
         parent: INodeNo,
-        _name: &OsStr,
+        name: &OsStr,
         _mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        self.change(request, parent, reply);
+        let (parent, name) = (Inode(parent.0), name.to_owned());
+        self.serve(request, Operation::MakeDirectory { parent, name }, reply);
     }
 
     fn unlink(&self, request: &fuser::Request, parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         self.change(request, parent, reply);
     }
 
-    fn rmdir(&self, request: &fuser::Request, parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        self.change(request, parent, reply);
+    fn rmdir(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (parent, name) = (Inode(parent.0), name.to_owned());
+        self.serve(request, Operation::RemoveDirectory { parent, name }, reply);
     }
 
     fn symlink(

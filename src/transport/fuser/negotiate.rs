@@ -17,6 +17,8 @@ pub fn negotiate(config: &mut KernelConfig) {
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_ASYNC_DIO,
+        // Snapshots lie in files that the kernel can read itself.
+        InitFlags::FUSE_PASSTHROUGH,
     ] {
         if config.add_capabilities(wish).is_err() {
             log::debug!("the kernel does without {wish:?}");
@@ -28,6 +30,10 @@ pub fn negotiate(config: &mut KernelConfig) {
     }
     if let Err(nearest) = config.set_max_readahead(MAX_REQUEST) {
         log::debug!("readahead is at most {nearest} bytes");
+    }
+    // Those files are on no other file system.
+    if let Err(nearest) = config.set_max_stack_depth(1) {
+        log::debug!("no passthrough: the kernel takes {nearest} file systems on each other");
     }
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
         log::debug!("at most {nearest} requests may wait");

@@ -1,13 +1,14 @@
 //! Answers as `fuser` sends them: a type for each kind of request.
 
 use fuser::{
-    FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    BackingId, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
 };
 use nix::errno::Errno;
 
 use super::convert;
 use crate::server::{Reply, Respond};
+use crate::target::snapshot::KeptStore;
 
 /// Sends an error.
 macro_rules! refuse {
@@ -60,7 +61,12 @@ respond! {
         Reply::Opened(opened) => |reply: Self| {
             let mut flags = FopenFlags::empty();
             flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
-            reply.opened(FileHandle(opened.handle), flags);
+            flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.is_constant);
+            let handle = FileHandle(opened.handle);
+            match opened.backing.as_ref().and_then(|store| backing(&reply, store)) {
+                Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), backing),
+                None => reply.opened(handle, flags),
+            }
         },
     }
     ReplyWrite {
@@ -92,6 +98,19 @@ respond! {
             _ => reply.error(fuser::Errno::ERANGE),
         },
     }
+}
+
+/// What the kernel knows a store by, so that it reads that itself (FUSE passthrough); the same for all opens of its files. `None` where the
+/// kernel does not do that, or not for this user.
+fn backing<'a>(reply: &ReplyOpen, store: &'a KeptStore) -> Option<&'a BackingId> {
+    store.registered(|descriptor| {
+        let registered = reply.open_backing(descriptor);
+        let told = registered.as_ref().err();
+        if let Some(error) = told {
+            log::debug!("no passthrough for a snapshot: {error}");
+        }
+        registered.ok()
+    })
 }
 
 /// A reply to `getxattr` or `listxattr`, for a buffer of this size.

@@ -5,7 +5,7 @@ use super::*;
 /// Offset of `e_type` in the header of the file, and `ET_CORE`.
 const CORE: (u64, u8) = (16, 4);
 
-fn read(bench: &Bench, opened: Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
+fn read(bench: &Bench, opened: &Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let read = bench.fs.read(opened.handle, offset, &mut bytes)?;
     bytes.truncate(read);
@@ -24,13 +24,13 @@ fn a_core_is_built_when_it_is_opened() {
     );
     let opened = bench.open("core/7", READ).unwrap();
     assert_eq!(bench.process.stops(), 1);
-    assert_eq!(read(&bench, opened, 0, 4).unwrap(), b"\x7fELF");
-    assert_eq!(read(&bench, opened, CORE.0, 1).unwrap(), [CORE.1]);
+    assert_eq!(read(&bench, &opened, 0, 4).unwrap(), b"\x7fELF");
+    assert_eq!(read(&bench, &opened, CORE.0, 1).unwrap(), [CORE.1]);
     assert_eq!(bench.find("core/7").unwrap().attributes.size, size);
     // The last mapping is at the end.
-    let last = read(&bench, opened, size - PAGE_SIZE, PAGE_SIZE as usize).unwrap();
+    let last = read(&bench, &opened, size - PAGE_SIZE, PAGE_SIZE as usize).unwrap();
     assert_eq!(last.len(), PAGE_SIZE as usize);
-    assert_eq!(read(&bench, opened, size, 1).unwrap(), b"");
+    assert_eq!(read(&bench, &opened, size, 1).unwrap(), b"");
     assert_eq!(bench.process.stops(), 1, "once for each open");
 }
 
@@ -52,12 +52,12 @@ fn who_cannot_be_stopped_has_a_core_without_registers() {
     let bench = bench();
     let with = bench.open("core/7", READ).unwrap();
     let size = bench.find("core/7").unwrap().attributes.size;
-    let headers = |opened: Opened| bench.fs.seek(opened.handle, 0, Seek::Hole).unwrap();
-    let with_registers = headers(with);
+    let headers = |opened: &Opened| bench.fs.seek(opened.handle, 0, Seek::Hole).unwrap();
+    let with_registers = headers(&with);
     bench.fs.release(with.handle);
     bench.process.set_traced(true);
     let without = bench.open("core/7", READ).unwrap();
-    assert!(headers(without) < with_registers);
+    assert!(headers(&without) < with_registers);
     assert_eq!(bench.find("core/7").unwrap().attributes.size, size);
 }
 

@@ -73,9 +73,9 @@ impl Model {
         }
     }
 
-    fn read(&self, opened: Opened, at: usize, len: usize) {
+    fn read(&self, opened: &Opened, at: usize, len: usize) {
         let len = len.min(self.bytes.len() - at);
-        match self.bench.read(opened, at as u64, len) {
+        match self.bench.read(&opened, at as u64, len) {
             Ok(read) => {
                 assert!(!read.is_empty(), "an end at {at:#x}");
                 if !self.is_stale {
@@ -94,7 +94,7 @@ impl Model {
 
     /// Writes, and looks what came of it: whoever is told of so many bytes must find these and no others, and after
     /// an error any of them may be there.
-    fn write(&mut self, opened: Opened, at: usize, len: usize, byte: u8) {
+    fn write(&mut self, opened: &Opened, at: usize, len: usize, byte: u8) {
         let data = vec![byte; len.min(self.bytes.len() - at)];
         let written = match self.bench.fs.write(opened.handle, at as u64, &data) {
             Ok(written) => {
@@ -130,7 +130,7 @@ impl Model {
         );
     }
 
-    fn seek(&self, opened: Opened, at: usize, data: bool) {
+    fn seek(&self, opened: &Opened, at: usize, data: bool) {
         let whence = if data { Seek::Data } else { Seek::Hole };
         let expected = match (data, (HOLE..HOLE + PAGE).contains(&at)) {
             (true, true) => HOLE + PAGE,
@@ -156,9 +156,9 @@ fn run(steps: &[Step], plan: Vec<Fault>, is_direct: bool) {
     faults.plan(plan);
     for step in steps {
         match *step {
-            Step::Read(at, len) => model.read(opened, at, len),
-            Step::Write(at, len, byte) => model.write(opened, at, len, byte),
-            Step::Seek(at, data) => model.seek(opened, at, data),
+            Step::Read(at, len) => model.read(&opened, at, len),
+            Step::Write(at, len, byte) => model.write(&opened, at, len, byte),
+            Step::Seek(at, data) => model.seek(&opened, at, data),
             Step::Changes(at, byte) => {
                 if !(HOLE..HOLE + PAGE).contains(&at) {
                     model.bytes[at] = byte;
@@ -180,11 +180,11 @@ fn run(steps: &[Step], plan: Vec<Fault>, is_direct: bool) {
     // Once nothing fails any more all is there.
     faults.plan([]);
     model.bench.clock.advance(TTL);
-    let read = model.bench.read(opened, 0, HOLE).unwrap();
+    let read = model.bench.read(&opened, 0, HOLE).unwrap();
     assert!(read == model.bytes[..HOLE]);
     let after = model
         .bench
-        .read(opened, (HOLE + PAGE) as u64, PAGES * PAGE)
+        .read(&opened, (HOLE + PAGE) as u64, PAGES * PAGE)
         .unwrap();
     assert!(after == model.bytes[HOLE + PAGE..]);
 }

@@ -143,7 +143,7 @@ fn each_open_is_judged_anew() {
     let process = bench.source.find(ProcessId::new(8).unwrap()).unwrap();
     process.deny_to(1001);
     assert!(matches!(open(), Err(Error::CallerDenied(_))));
-    assert_eq!(bench.read(opened, 0, 2).unwrap(), b"oo", "it is open");
+    assert_eq!(bench.read(&opened, 0, 2).unwrap(), b"oo", "it is open");
     let shown = bench.fs.attributes(heap, Some(opened.handle), &one);
     assert_eq!(shown.map(drop), Ok(()));
 }
@@ -160,11 +160,11 @@ fn what_one_writes_the_other_reads() {
     let theirs = open(&user(1002), READ_WRITE);
     let also = open(&user(1001), READ);
     let ours = open(&subject(), READ);
-    for opened in [theirs, also, ours] {
+    for opened in [&theirs, &also, &ours] {
         assert_eq!(bench.read(opened, 0, 2).unwrap(), b"oo");
     }
     bench.fs.write(theirs.handle, 0, b"W").unwrap();
-    for opened in [theirs, also, ours] {
+    for opened in [&theirs, &also, &ours] {
         assert_eq!(bench.read(opened, 0, 2).unwrap(), b"Wo");
     }
 }

@@ -40,11 +40,11 @@ fn a_write_invalidates_what_others_have_read() {
     let path = format!("7/{HEAP}");
     let reader = bench.open(&path, READ).unwrap();
     let writer = bench.open(&path, READ_WRITE).unwrap();
-    bench.read(reader, 0, 4).unwrap();
+    bench.read(&reader, 0, 4).unwrap();
     let written = bench.fs.write(writer.handle, 1, b"W").unwrap();
     assert_eq!(written.bytes, 1);
     assert_eq!(written.stale, [bench.find(&path).unwrap().inode]);
-    assert_eq!(bench.read(reader, 0, 4).unwrap(), b"hWhh");
+    assert_eq!(bench.read(&reader, 0, 4).unwrap(), b"hWhh");
     assert_eq!(
         bench.fs.write(reader.handle, 0, b"x"),
         Err(Error::BadHandle)

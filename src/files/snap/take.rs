@@ -1,0 +1,98 @@
+//! Taking a snapshot: `mkdir`.
+
+use std::sync::Arc;
+
+use super::{Node, SnapshotName};
+use crate::common::error::{Error, Result};
+use crate::files::{Context, Subject};
+use crate::target::ProcessId;
+use crate::target::snapshot::{self, Capture, FrozenProcess};
+
+/// A snapshot that is about to be taken.
+#[derive(Debug)]
+pub(crate) struct Taking {
+    name: SnapshotName,
+    owner: (u32, u32),
+    capture: Capture,
+}
+
+impl Taking {
+    /// The first of the processes.
+    pub(crate) fn first(&self) -> ProcessId {
+        self.capture.subjects[0].info.identity.pid
+    }
+
+    /// What is to be done for it; that takes time, during which the processes stand still.
+    pub(crate) fn capture(&self) -> &Capture {
+        &self.capture
+    }
+}
+
+impl Context {
+    /// Begins to take the snapshot that `name` says, for `subject`: as the kernel judges it now, they may read all of the processes.
+    ///
+    /// # Errors
+    /// `SnapshotName`, `Exists`, `StopOff`, `NoProcess`, `CallerDenied`, and why a process cannot be opened.
+    pub(crate) fn begin_snapshot(&self, name: &str, subject: &Subject) -> Result<Taking> {
+        if self.options.no_stop {
+            return Err(Error::StopOff);
+        }
+        let name = SnapshotName::parse(name)?;
+        if !name.name.is_empty() && self.snapshots.has(&name.at(self.clock().wall())) {
+            return Err(Error::Exists);
+        }
+        let subjects = name.processes.iter().map(|pid| {
+            let info = self
+                .processes
+                .describe(subject.credentials.as_ref(), *pid)?;
+            if info.identity.pid.get() == std::process::id() {
+                return Err(Error::OwnMemory);
+            }
+            self.opened.ask_pinned(&info.identity, |process| {
+                let memory = match &subject.credentials {
+                    None => process.memory()?,
+                    Some(who) => process.memory_for(who, false)?,
+                };
+                Ok(snapshot::Subject {
+                    earlier: self.snapshots.newest_of(&info.identity),
+                    info: Arc::clone(&info),
+                    process: Arc::clone(process),
+                    memory,
+                })
+            })
+        });
+        let capture = Capture {
+            subjects: subjects.collect::<Result<_>>()?,
+            waiting_thread: i32::try_from(subject.caller.pid).unwrap_or(0),
+            stores: Arc::clone(&self.services.stores),
+            budget: Arc::clone(&self.services.budget),
+            clock: Arc::clone(self.clock()),
+        };
+        Ok(Taking {
+            name,
+            owner: (subject.caller.uid, subject.caller.gid),
+            capture,
+        })
+    }
+
+    /// Whether a thread that waits for an answer has a signal to see to.
+    pub(crate) fn is_interrupted(&self, thread: u32) -> bool {
+        self.services.source.has_signal(thread)
+    }
+
+    /// Shows what was copied.
+    ///
+    /// # Errors
+    /// `Exists`.
+    pub(crate) fn end_snapshot(
+        &self,
+        taking: &Taking,
+        processes: Vec<FrozenProcess>,
+    ) -> Result<Node> {
+        let taken = processes.iter().map(|process| process.taken).max();
+        let is_group = processes.len() > 1;
+        let name = taking.name.at(taken.unwrap_or_else(|| self.clock().wall()));
+        let added = self.snapshots.add(name, taking.owner, is_group, processes);
+        added.map(|snapshot| snapshot.node()).ok_or(Error::Exists)
+    }
+}
