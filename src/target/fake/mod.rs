@@ -9,7 +9,7 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use crate::common::sync::{Condvar, Mutex};
 
 use super::{
     Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, WriteMode,
