@@ -252,15 +252,18 @@ fn a_write_is_answered_after_the_kernel_was_told() {
             let (invalidations, kernel) = (Arc::clone(&invalidations), kernel.clone());
             let answers = Arc::clone(&answers);
             thread::spawn(move || {
-                let writer = thread::current();
-                let inode = Inode(number);
+                let (writer, inode) = (thread::current(), Inode(number));
+                let noted = Arc::clone(&answers);
                 invalidations.answer(&[inode], move |is_told| {
                     let is_told = is_told && kernel.is_told(inode);
-                    answers.lock().unwrap().push((number, is_told));
+                    noted.lock().unwrap().push((number, is_told));
                     writer.unpark();
                 });
                 drop(invalidations);
-                thread::park();
+                let is_own = |(of, _): &(u64, bool)| *of == number;
+                while !answers.lock().unwrap().iter().any(is_own) {
+                    thread::park();
+                }
             })
         });
         drop(invalidations);
