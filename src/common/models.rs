@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
@@ -51,6 +52,13 @@ pub(crate) fn explore(orders: usize, model: impl Fn() + Send + Sync + 'static) {
 /// As [`explore`].
 pub(crate) fn exhaust(model: impl Fn() + Send + Sync + 'static) {
     run("all", DfsScheduler::new(None, false), Arc::new(model));
+}
+
+/// Lets other threads go on, at most so often.
+pub(crate) fn wait_up_to(times: usize) {
+    for _ in 0..thread_rng().gen_range(0..=times) {
+        thread::yield_now();
+    }
 }
 
 fn run<M>(orders: &'static str, scheduler: impl Scheduler + 'static, model: Arc<M>)

@@ -7,11 +7,11 @@ use nix::errno::Errno;
 
 use super::admission::models::ModelTasks;
 use super::admission::{Admission, Limits};
-use super::file_system::tests::{Bench, HEAP, bench};
+use super::file_system::tests::{Bench, HEAP, TEXT, bench};
 use super::inodes::ROOT;
 use super::*;
 use crate::common::clock::ManualClock;
-use crate::common::models::explore;
+use crate::common::models::{explore, wait_up_to};
 use crate::common::sync::thread;
 use crate::files::Access;
 use crate::target::fake::FakeProcess;
@@ -137,7 +137,7 @@ impl Model {
 /// nothing is kept.
 #[test]
 fn a_request_is_answered_once_whoever_comes_first() {
-    explore(200, || {
+    explore(2_000, || {
         let model = Model::new();
         let read = Access {
             read: true,
@@ -150,12 +150,16 @@ fn a_request_is_answered_once_whoever_comes_first() {
         };
         let lookup = Operation::Lookup {
             parent: model.directory,
-            name: HEAP.into(),
+            name: TEXT.into(),
         };
         let asked = [model.ask(open()), model.ask(lookup), model.ask(open())];
         for millis in [1900, 100, 100] {
+            wait_up_to(100);
             model.pass(millis);
         }
+        // Where one of them has not returned it is refused.
+        let [first, second, third] = asked;
+        let asked = [first, second, third, model.ask(open())];
         let told: Vec<Told> = asked
             .map(|(waiting, thread)| {
                 thread.join().unwrap();
@@ -182,7 +186,7 @@ fn a_request_is_answered_once_whoever_comes_first() {
 /// process, and the first thread answers nothing when it gets on.
 #[test]
 fn a_listing_is_answered_once_by_whoever_takes_it_over() {
-    explore(200, || {
+    explore(1_000, || {
         let model = Model::new();
         model.process.set_stalled(true);
         let (waiting, thread) = model.ask(Operation::OpenDirectory { inode: ROOT });
@@ -243,7 +247,7 @@ impl Invalidate for Kernel {
 /// A write is answered once, after the kernel was told what it made stale; the end loses none.
 #[test]
 fn a_write_is_answered_after_the_kernel_was_told() {
-    explore(1000, || {
+    explore(5_000, || {
         let (invalidations, queue) = Invalidations::new();
         let (kernel, invalidations) = (Kernel::default(), Arc::new(invalidations));
         let answers = Arc::new(std::sync::Mutex::new(Vec::new()));

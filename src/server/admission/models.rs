@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::common::models::{ModelClock, explore};
+use crate::common::models::{ModelClock, explore, wait_up_to};
 use crate::common::sync::thread::{self, JoinHandle};
 use crate::target::visit::{Visit, Visits};
 
@@ -103,6 +103,8 @@ struct Bench {
     admission: Arc<Admission>,
     tasks: Arc<ModelTasks>,
     clock: Arc<ModelClock>,
+    /// How often others go on, at most, while a call is inside.
+    longest: usize,
     of_process: [Peak; 2],
     on_serving_threads: Peak,
 }
@@ -119,12 +121,18 @@ fn limits() -> Limits {
 
 impl Bench {
     fn new(limits: Limits) -> Arc<Self> {
+        Self::with(limits, 1)
+    }
+
+    /// With calls that take up to so long.
+    fn with(limits: Limits, longest: usize) -> Arc<Self> {
         let (clock, tasks) = (Arc::<ModelClock>::default(), Arc::<ModelTasks>::default());
         let admission = Admission::new(Arc::clone(&clock) as _, Arc::clone(&tasks) as _, limits);
         Arc::new(Self {
             admission: Arc::new(admission),
             tasks,
             clock,
+            longest,
             of_process: Default::default(),
             on_serving_threads: Peak::default(),
         })
@@ -133,7 +141,7 @@ impl Bench {
     /// A call into a process: others go on meanwhile.
     fn call(&self, process: usize, outcome: &Outcome) {
         self.of_process[process].during(|| {
-            thread::yield_now();
+            wait_up_to(self.longest);
             outcome.done.fetch_add(1, Ordering::SeqCst);
         });
     }
@@ -217,7 +225,7 @@ fn join(threads: Vec<JoinHandle<()>>) {
 /// Nobody's time is over, and no watchdog looks: each request is done once, by whoever returns or by a worker.
 #[test]
 fn no_request_is_lost_and_no_permit_either() {
-    explore(1000, || {
+    explore(10_000, || {
         let bench = Bench::new(limits());
         let (outcomes, threads) = bench.start(&[&[0, 1], &[0, 0], &[1, 0]]);
         join(threads);
@@ -232,8 +240,8 @@ fn no_request_is_lost_and_no_permit_either() {
 /// shows that the process does answer.
 #[test]
 fn a_request_that_is_overdue_expires_once_and_its_permit_comes_back() {
-    explore(1000, || {
-        let bench = Bench::new(limits());
+    explore(5_000, || {
+        let bench = Bench::with(limits(), 60);
         let (outcomes, mut threads) = bench.start(&[&[0, 1], &[0], &[0, 1]]);
         let watching = Arc::clone(&bench);
         threads.push(thread::spawn(move || {
@@ -260,7 +268,7 @@ fn a_request_that_is_overdue_expires_once_and_its_permit_comes_back() {
 /// Where no thread can be started at first, those that wait get one when it is tried again.
 #[test]
 fn requests_wait_for_a_thread_that_cannot_be_started() {
-    explore(500, || {
+    explore(5_000, || {
         let bench = Bench::new(Limits {
             permits: 0,
             ..limits()
@@ -281,7 +289,7 @@ fn requests_wait_for_a_thread_that_cannot_be_started() {
 /// What is closed is closed once, by one thread at a time, beside a request.
 #[test]
 fn what_is_closed_is_closed_once() {
-    explore(1000, || {
+    explore(5_000, || {
         let bench = Bench::new(limits());
         let (mut outcomes, mut threads) = bench.start(&[&[0]]);
         let closing = Arc::new(Peak::default());
@@ -331,11 +339,13 @@ impl Surveyed {
             if is_first {
                 let stops = visit == Visit::Stop;
                 assert!(stops || !was_taken_over, "two survey at a time");
-                self.first_in.store(process, Ordering::SeqCst);
+                if visit == Visit::Enter {
+                    self.first_in.store(process, Ordering::SeqCst);
+                }
             } else if waited && others(&self.first_in) {
                 assert_eq!(visit, Visit::Skip, "the first waits for it");
             }
-            thread::yield_now();
+            wait_up_to(if is_first { 30 } else { 1 });
             if is_first {
                 self.first_in.store(0, Ordering::SeqCst);
             }
@@ -348,7 +358,7 @@ impl Surveyed {
 /// meanwhile stops.
 #[test]
 fn a_survey_that_waits_is_handed_over_once() {
-    explore(1000, || {
+    explore(10_000, || {
         let bench = Bench::new(limits());
         let surveyed = Arc::new(Surveyed::default());
         let expire = {
@@ -405,7 +415,7 @@ impl Duties for NoDuties {
 /// A watchdog that sleeps is woken in time by whoever enters, whatever it was about to do, and by the end.
 #[test]
 fn the_watchdog_is_woken_for_whoever_does_not_return() {
-    explore(500, || {
+    explore(2_000, || {
         let bench = Bench::new(limits());
         let duties: Arc<dyn Duties> = Arc::new(NoDuties);
         let admission = Arc::clone(&bench.admission);
