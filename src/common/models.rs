@@ -11,11 +11,11 @@ use shuttle::{Config, MaxSteps, Runner};
 use super::clock::Clock;
 use super::sync::thread::{self, Thread};
 
-/// Set for runs that take many minutes.
+/// Set for runs that take some ten minutes.
 const LONG: &str = "PROCMEMFS_LONG";
 
 /// How many times more orders such a run goes through.
-const LONGER: usize = 100;
+const LONGER: usize = 30;
 
 /// The same each time; `SHUTTLE_RANDOM_SEED` is taken in its place.
 const SEED: u64 = 0x70_726f_636d_656d;
