@@ -79,8 +79,8 @@ impl Model {
         for pid in [3, 9] {
             bench.source.add(FakeProcess::new(pid, b"fake"));
         }
-        let directory = bench.find("7").unwrap().inode;
-        let heap = bench.find(&format!("7/{HEAP}")).unwrap().inode;
+        let find = |path: &str| bench.find(path).expect("it is there").inode;
+        let (directory, heap) = (find("7"), find(&format!("7/{HEAP}")));
         let Bench {
             clock, process, fs, ..
         } = bench;

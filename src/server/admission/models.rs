@@ -24,7 +24,7 @@ impl ModelTasks {
             started.pop()
         };
         while let Some(thread) = next() {
-            thread.join().unwrap();
+            thread.join().expect("it comes to its end");
         }
     }
 }
@@ -148,7 +148,7 @@ impl Bench {
 
     /// Serves a request as [`Server::serve`](crate::server::Server::serve) does.
     fn serve(self: &Arc<Self>, process: usize, outcome: &Arc<Outcome>) {
-        let target = Target::numbered(ProcessId::new(process as u32 + 1).unwrap());
+        let target = target(process + 1);
         let expire = {
             let outcome = Arc::clone(outcome);
             move || {
@@ -216,9 +216,13 @@ impl Bench {
     }
 }
 
+fn target(process: usize) -> Target {
+    Target::numbered(ProcessId::new(process as u32).expect("a process's number"))
+}
+
 fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
-        thread.join().unwrap();
+        thread.join().expect("it comes to its end");
     }
 }
 
@@ -259,7 +263,7 @@ fn a_request_that_is_overdue_expires_once_and_its_permit_comes_back() {
         }
         let state = bench.admission.state.lock();
         for process in 1..=2 {
-            let target = Target::numbered(ProcessId::new(process).unwrap());
+            let target = target(process);
             assert!(!state.backoffs.knows(target), "it has answered");
         }
     });
@@ -298,7 +302,7 @@ fn what_is_closed_is_closed_once() {
             outcomes.push(Arc::clone(&outcome));
             let (bench, closing) = (Arc::clone(&bench), Arc::clone(&closing));
             threads.push(thread::spawn(move || {
-                let target = Target::numbered(ProcessId::new(1).unwrap());
+                let target = target(1);
                 bench.admission.close(target, move || {
                     closing.during(thread::yield_now);
                     outcome.done.fetch_add(1, Ordering::SeqCst);
@@ -335,7 +339,7 @@ impl Surveyed {
         (1..=3).all(|process| {
             let others = |is_in: &AtomicUsize| !is_first && is_in.load(Ordering::SeqCst) == process;
             let (was_taken_over, waited) = (self.is_taken_over(), others(&self.first_in));
-            let visit = survey.visit(ProcessId::new(process as u32).unwrap());
+            let visit = survey.visit(target(process).pid);
             if is_first {
                 let stops = visit == Visit::Stop;
                 assert!(stops || !was_taken_over, "two survey at a time");
@@ -383,7 +387,7 @@ fn a_survey_that_waits_is_handed_over_once() {
         };
         let is_whole = surveyed.visit_all(&bench, &permit, true);
         bench.admission.leave(permit, true);
-        watchdog.join().unwrap();
+        join(vec![watchdog]);
         bench.pass(&[10]);
         bench.check();
         let (done, expired) = surveyed.outcome.counts();
@@ -424,7 +428,7 @@ fn the_watchdog_is_woken_for_whoever_does_not_return() {
         let callers = [1, 2].map(|process| {
             let (bench, outcome) = (Arc::clone(&bench), Arc::clone(&outcome));
             thread::spawn(move || {
-                let target = Target::numbered(ProcessId::new(process).unwrap());
+                let target = target(process);
                 let caller = thread::current();
                 let expired = Arc::new(AtomicUsize::new(0));
                 let seen = Arc::clone(&expired);
@@ -449,7 +453,7 @@ fn the_watchdog_is_woken_for_whoever_does_not_return() {
         }
         join(callers.into());
         bench.admission.end();
-        watchdog.join().unwrap();
+        join(vec![watchdog]);
         bench.check();
     });
 }
