@@ -160,6 +160,10 @@ impl Admission {
             && state.idle_workers == 0
             && state.wants_worker(now, &self.limits);
         state.workers += usize::from(wants_worker);
+        // There can be room though nobody has returned: a user's calls past their deadline are not counted any more.
+        if state.idle_workers > 0 && state.has_work(&self.limits) {
+            self.work.notify_one();
+        }
         drop(state);
         for Overdue { thread, target, .. } in given_up {
             if let (Some(thread), Some(Target { pid, .. })) = (thread, target) {
