@@ -69,12 +69,16 @@ mod condvar {
         }
 
         /// Nobody's time passes here: the end may come before anything else happens, and as late as
-        /// [`PATIENCE`] says.
+        /// [`PATIENCE`] says. [`Duration::MAX`] is without an end, so that nobody relies on it.
         pub(crate) fn wait_for<T>(
             &self,
             guard: &mut MutexGuard<'_, T>,
-            _timeout: Duration,
+            timeout: Duration,
         ) -> WaitTimeoutResult {
+            if timeout == Duration::MAX {
+                self.wait(guard);
+                return WaitTimeoutResult(false);
+            }
             let waiting = self.begin();
             MutexGuard::unlocked(guard, || {
                 for _ in 0..thread_rng().gen_range(0..=PATIENCE) {

@@ -417,6 +417,10 @@ impl Admission {
         let mut state = self.state.lock();
         loop {
             self.run_queued(&mut state);
+            // The end wakes those that linger: not one that was at work.
+            if state.ended {
+                break;
+            }
             state.idle_workers += 1;
             let timed_out = self
                 .work

@@ -240,6 +240,66 @@ fn no_request_is_lost_and_no_permit_either() {
     });
 }
 
+/// Workers without work are woken where there is some, and at the end: none relies on the end of its wait.
+#[test]
+fn a_worker_that_lingers_is_woken() {
+    explore(5_000, || {
+        let bench = Bench::new(Limits {
+            permits: 1,
+            per_process: 2,
+            per_user: 1,
+            linger: Duration::MAX,
+            ..limits()
+        });
+        let of_user = |process| Target {
+            user: Some(1001),
+            ..target(process)
+        };
+        // It expires at 2000, and from then on there is room for another one of this user.
+        let admitted = bench.admission.enter(of_user(1), Kind::Probe, || ());
+        let Admitted::Now(stuck) = admitted else {
+            panic!("no permit: {admitted:?}");
+        };
+        let outcomes = [(); 3].map(|()| Arc::<Outcome>::default());
+        let queued = [target(2), of_user(2), target(2)];
+        let mut threads: Vec<_> = queued
+            .into_iter()
+            .zip(&outcomes)
+            .map(|(target, outcome)| {
+                let (bench, done) = (Arc::clone(&bench), Arc::clone(outcome));
+                let expired = Arc::clone(outcome);
+                thread::spawn(move || {
+                    let expire = move || {
+                        expired.expired.fetch_add(1, Ordering::SeqCst);
+                    };
+                    let job = move || {
+                        done.done.fetch_add(1, Ordering::SeqCst);
+                        wait_up_to(30);
+                        true
+                    };
+                    bench.admission.queue(target, Kind::Probe, 0, expire, job);
+                })
+            })
+            .collect();
+        let watching = Arc::clone(&bench);
+        threads.push(thread::spawn(move || {
+            for step in [10, 1890, 100, 10] {
+                wait_up_to(20);
+                watching.pass(&[step]);
+            }
+        }));
+        join(threads);
+        // All that is queued by now is late enough for a worker.
+        bench.pass(&[10]);
+        while outcomes.iter().any(|outcome| outcome.counts() == (0, 0)) {
+            thread::yield_now();
+        }
+        bench.admission.leave(stuck, true);
+        bench.admission.end();
+        bench.check();
+    });
+}
+
 /// While the watchdog takes some for overdue: each is done or expires, and neither of it twice; whoever answers late
 /// shows that the process does answer.
 #[test]
