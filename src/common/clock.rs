@@ -1,10 +1,10 @@
 //! Time is passed in, so that tests of expiry never sleep.
 
 use std::fmt::Debug;
-use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
+use crate::common::sync::Mutex;
+use crate::common::sync::thread::{self, Thread};
 
 /// A source of time.
 pub trait Clock: Debug + Send + Sync {
@@ -45,8 +45,8 @@ impl Clock for SystemClock {
 
     fn sleep_until(&self, time: Option<Duration>) {
         match time {
-            Some(time) => std::thread::park_timeout(time.saturating_sub(self.now())),
-            None => std::thread::park(),
+            Some(time) => thread::park_timeout(time.saturating_sub(self.now())),
+            None => thread::park(),
         }
     }
 }
@@ -97,7 +97,7 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, time: Option<Duration>) {
-        let thread = std::thread::current();
+        let thread = thread::current();
         let id = thread.id();
         if let Some(time) = time {
             self.sleepers.lock().push((thread, time));
@@ -105,7 +105,7 @@ impl Clock for ManualClock {
                 self.advance(Duration::ZERO);
             }
         }
-        std::thread::park();
+        thread::park();
         self.sleepers.lock().retain(|(other, _)| other.id() != id);
     }
 }

@@ -5,9 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::common::clock::Clock;
+use crate::common::sync::Mutex;
 
 /// How long one line stands for all of its kind.
 const WINDOW: Duration = Duration::from_secs(60);

@@ -7,6 +7,9 @@ pub(crate) mod contained;
 pub mod error;
 pub(crate) mod log_limit;
 pub mod metrics;
+#[cfg(all(test, shuttle))]
+pub(crate) mod models;
 pub(crate) mod pid;
 pub(crate) mod recent;
 pub(crate) mod room;
+pub(crate) mod sync;

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use super::Services;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::recent::Recent;
+use crate::common::sync::Mutex;
 use crate::target::cache::DeniedMemory;
 use crate::target::cache::{CachedMemory, SpaceEpoch};
 use crate::target::{Credentials, Process, ProcessIdentity, ProcessMemory};

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::Subject;
 use crate::common::error::{Error, Result};
+use crate::common::sync::Mutex;
 use crate::target::visit::{Everywhere, Visit, Visits};
 use crate::target::{Credentials, ProcessId, ProcessInfo, ProcessSource};
 

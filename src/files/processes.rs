@@ -4,8 +4,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use lru::LruCache;
 
 use super::mapping_table::MappingTable;
@@ -14,6 +12,7 @@ use super::{LISTING_VALID, Pass};
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
+use crate::common::sync::Mutex;
 use crate::target::{
     Credentials, LONGEST_EXEC, ProcessId, ProcessIdentity, ProcessInfo, ProcessSource,
 };

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use crate::common::address::AddressRange;
 use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
+use crate::common::sync::Mutex;
 use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessMemory};
 

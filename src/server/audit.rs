@@ -4,10 +4,10 @@
 //! in printable ASCII. The fields go along as values of their own, for the journal. Bytes of memory are never in it.
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Request;
 use crate::common::error::{Error, Result};
+use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::files::{Access, Caller, Context, Node};
 
 /// The target of these lines in the log, by which they find their way.

@@ -128,7 +128,7 @@ impl Server {
 mod tests {
     use std::sync::Arc;
 
-    use parking_lot::Mutex;
+    use crate::common::sync::Mutex;
 
     use super::*;
     use crate::server::admission::tests::FakeTasks;

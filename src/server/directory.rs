@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use crate::common::sync::Mutex;
 use crate::files::{LISTING_VALID, Listing, Node};
 
 /// An open directory.

@@ -1,7 +1,6 @@
 //! The dispatcher: what each operation does, and what its answer is.
 
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
@@ -9,6 +8,7 @@ use super::file_system::Written;
 use super::reply::OneShot;
 use super::{Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
 use crate::common::error::{Error, Result};
+use crate::common::sync::atomic::Ordering;
 use crate::files::{DirectoryEntry, Listing, Pass, Subject};
 
 /// Entries that are put together for one answer to `readdirplus`, at first and at most.

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::RwLock;
 
 use super::audit::Trail;
 use super::directory::OpenDirectory;
 use super::inodes::Inode;
 use crate::common::error::{Error, Result};
+use crate::common::sync::RwLock;
+use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::files::{OpenFile, OpenProcess};
 
 /// What one user, other than the mounter, may have open: so many files, or directories of so many entries in all.

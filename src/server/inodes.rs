@@ -6,9 +6,8 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 
-use parking_lot::RwLock;
-
 use crate::common::error::{Error, Result};
+use crate::common::sync::RwLock;
 use crate::files::Node;
 
 /// The number of an inode.

@@ -5,10 +5,9 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::Inode;
 use crate::common::contained::contained;
+use crate::common::sync::{Condvar, Mutex, thread};
 
 /// Tells the kernel, on whatever transport.
 pub(crate) trait Invalidate: Send + 'static {
@@ -160,7 +159,7 @@ impl InvalidationQueue {
     /// # Errors
     /// Where the system has no thread left.
     pub(crate) fn serve(self, kernel: impl Invalidate) -> io::Result<()> {
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("invalidation".to_owned())
             .spawn(move || {
                 while let Some(batch) = self.next() {

@@ -12,16 +12,18 @@ mod file_system;
 mod handles;
 mod inodes;
 mod invalidation;
+#[cfg(all(test, shuttle))]
+mod models;
 mod reply;
 mod request;
 mod snapshots;
 mod survey;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use crate::common::contained::contained;
 use crate::common::error::Error;
+use crate::common::sync::atomic::AtomicUsize;
 
 pub use audit::AUDIT;
 pub(crate) use file_system::{Entry, FileSystem, Opened};

@@ -1,15 +1,15 @@
 //! Answers, whatever transport takes them, and who gives one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use parking_lot::Mutex;
 
 use super::file_system::{Entry, Opened};
 use super::inodes::Inode;
 use crate::common::error::Error;
+use crate::common::sync::Mutex;
+use crate::common::sync::atomic::{AtomicBool, Ordering};
 use crate::files::Kind;
 
 pub(crate) enum Reply<'a> {

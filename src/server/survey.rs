@@ -98,6 +98,7 @@ mod tests {
     use std::sync::mpsc::{Sender, TryRecvError, channel};
 
     use super::*;
+    use crate::common::sync::thread;
     use crate::server::admission::tests::FakeTasks;
     use crate::server::admission::{Admission, Limits};
     use crate::server::file_system::tests::bench;
@@ -146,7 +147,7 @@ mod tests {
             let ask = |operation: Operation| {
                 let (sender, told) = channel();
                 let server = Arc::clone(&server);
-                std::thread::spawn(move || {
+                thread::spawn(move || {
                     server.serve(Request::of(operation), &[], Sent(sender));
                 });
                 // However long the threads take: no time passes but for the one that waits in the process.
@@ -160,7 +161,7 @@ mod tests {
                         clock.advance(Duration::from_millis(10));
                     }
                     admission.check_deadlines();
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
             };
             let list = || {
@@ -183,7 +184,7 @@ mod tests {
             assert_eq!(admission.stuck(), 1, "one thread waits for it");
             process.set_stalled(false);
             while admission.stuck() > 0 {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             let names = list();
             assert_eq!(names[names.len() - 3..], ["3", "7", "9"]);

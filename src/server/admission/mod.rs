@@ -17,6 +17,8 @@
 mod backoff;
 mod deadline;
 mod live_tasks;
+#[cfg(all(test, shuttle))]
+pub(crate) mod models;
 mod state;
 mod survey;
 mod watchdog;
@@ -24,13 +26,12 @@ mod watchdog;
 use std::fmt::{self, Debug};
 use std::io;
 use std::sync::Arc;
-use std::thread::Thread;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::common::clock::Clock;
 use crate::common::log_limit::LogLimit;
+use crate::common::sync::thread::Thread;
+use crate::common::sync::{Condvar, Mutex, MutexGuard};
 use crate::target::{Activity, ProcessId};
 
 pub(crate) use live_tasks::LiveTasks;
@@ -424,6 +425,10 @@ impl Admission {
         let mut state = self.state.lock();
         loop {
             self.run_queued(&mut state);
+            // The end wakes those that linger: not one that was at work.
+            if state.ended {
+                break;
+            }
             state.idle_workers += 1;
             let timed_out = self
                 .work

@@ -2,11 +2,10 @@
 
 mod watchdog;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
-
 use super::*;
 use crate::common::clock::ManualClock;
+use crate::common::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::common::sync::thread::{self, JoinHandle};
 use crate::target::visit::{Visit, Visits};
 
 /// Tasks of which the first is running as long as it is told so, and processes whose numbers can all
@@ -45,7 +44,7 @@ impl Tasks for FakeTasks {
         if self.exhausted.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        std::thread::Builder::new().spawn(work).map(drop)
+        thread::Builder::new().spawn(work).map(drop)
     }
 }
 
@@ -192,7 +191,7 @@ impl Bench {
         let (admission, duties) = (Arc::clone(&self.admission), Arc::new(FakeDuties::default()));
         let seen: Arc<dyn Duties> = Arc::clone(&duties) as _;
         let of_thread = Arc::clone(&admission);
-        let thread = std::thread::spawn(move || of_thread.run_watchdog(&seen));
+        let thread = thread::spawn(move || of_thread.run_watchdog(&seen));
         Watch {
             admission,
             duties,
@@ -212,7 +211,7 @@ struct Watch {
 /// never is so, the test that does not end is named.
 fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
-        std::thread::sleep(Duration::from_micros(500));
+        thread::sleep(Duration::from_micros(500));
     }
 }
 
@@ -221,7 +220,7 @@ impl Watch {
     fn sleeps_until(&self, time: Duration) {
         until(|| self.admission.state.lock().asleep_until == Some(time));
         // The state says so a moment before the thread does it; where it is woken in between it does not sleep.
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -230,7 +229,7 @@ impl Drop for Watch {
         self.admission.end();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking());
+            assert!(ended.is_ok() || thread::panicking());
         }
     }
 }

@@ -4,12 +4,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
-
 use super::state::{Call, State, Waiting};
 use super::{Admission, Expire, Kind, Target};
 use crate::common::contained::contained;
 use crate::common::recent::{KEPT_UNUSED, sooner};
+use crate::common::sync::{MutexGuard, thread};
 use crate::target::Activity;
 
 /// How often the watchdog checks whether the mount is still there while a call has not returned: it
@@ -44,7 +43,7 @@ impl Admission {
     /// Answers calls that are overdue, starts workers for those that get no permit, and
     /// does its `duties`, until [`end`](Self::end). Sleeps while there is nothing to do.
     pub(crate) fn run_watchdog(self: &Arc<Self>, duties: &Arc<dyn Duties>) {
-        *self.watchdog.lock() = Some(std::thread::current());
+        *self.watchdog.lock() = Some(thread::current());
         let mut is_connected = true;
         loop {
             let until = {
@@ -161,6 +160,10 @@ impl Admission {
             && state.idle_workers == 0
             && state.wants_worker(now, &self.limits);
         state.workers += usize::from(wants_worker);
+        // There can be room though nobody has returned: a user's calls past their deadline are not counted any more.
+        if state.idle_workers > 0 && state.has_work(&self.limits) {
+            self.work.notify_one();
+        }
         drop(state);
         for Overdue { thread, target, .. } in given_up {
             if let (Some(thread), Some(Target { pid, .. })) = (thread, target) {

@@ -24,7 +24,7 @@ mod writes;
 
 const TTL: Duration = Duration::from_millis(100);
 pub(crate) const HEAP: &str = "000000010000-000000012000.rw-p.heap";
-const TEXT: &str = "000000020000-000000021000.r-xp.bin";
+pub(crate) const TEXT: &str = "000000020000-000000021000.r-xp.bin";
 const VVAR: &str = "000000030000-000000031000.r--p.vvar";
 const MAPS: &[u8] = b"\
 00010000-00012000 rw-p 00000000 00:00 0      [heap]\n\

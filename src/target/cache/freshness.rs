@@ -8,12 +8,11 @@
 //! each held data for the bound would serve it at twice the age.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
 use crate::common::clock::Clock;
+use crate::common::sync::Mutex;
+use crate::common::sync::atomic::{AtomicU64, Ordering};
 
 /// The kernel counts in jiffies and rounds up: this much of an epoch it is not
 /// given (one jiffy at 100 Hz).

@@ -275,7 +275,7 @@ fn end_of(gaps: &[Gap], mut done: usize) -> Option<usize> {
 mod tests {
     use std::time::Duration;
 
-    use parking_lot::Mutex;
+    use crate::common::sync::Mutex;
 
     use super::*;
     use crate::common::clock::ManualClock;

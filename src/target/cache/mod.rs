@@ -5,6 +5,8 @@
 mod denied;
 mod freshness;
 mod memory;
+#[cfg(all(test, shuttle))]
+mod models;
 mod page_states;
 mod pages;
 

@@ -3,11 +3,11 @@
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use super::freshness::Epoch;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::Result;
+use crate::common::sync::Mutex;
 use crate::target::ProcessMemory;
 use crate::target::mapping::Mapping;
 use crate::target::page_state::{Extent, are_contiguous};

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
+use crate::common::sync::Mutex;
 use crate::target::mapping::Mapping;
 use crate::target::page_state::{Extent, MemoryUsage};
 use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode};

@@ -10,7 +10,7 @@ mod stores;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use crate::common::sync::{Condvar, Mutex};
 
 use super::{
     Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, WriteMode,

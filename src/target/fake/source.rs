@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::{FakeMemory, FakeProcess};
 use crate::common::address::PAGE_SIZE;
 use crate::common::error::{Error, Result};
+use crate::common::sync::Mutex;
 use crate::target::mapping::AddressSpace;
 use crate::target::{
     Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,

@@ -149,3 +149,44 @@ fn where_no_thread_can_be_started_it_is_tried_again_after_a_pause() {
     until(|| bench.counts() == (0, 1));
     assert!(started() >= 3);
 }
+
+/// What a user has wait past its deadline is no call at a time any more: there is room, though nobody has returned.
+#[test]
+fn a_worker_that_lingers_is_woken_where_a_call_expires() {
+    let limits = Limits {
+        permits: 1,
+        per_user: 1,
+        workers: 1,
+        // As long as the test.
+        linger: Duration::from_secs(3600),
+        ..Limits::for_threads(2)
+    };
+    let bench = Bench::with(limits);
+    let of_user = |number| Target {
+        user: Some(1001),
+        ..Target::numbered(pid(number))
+    };
+    let Admitted::Now(stuck) = bench
+        .admission
+        .enter(of_user(7), Kind::Probe, bench.counter())
+    else {
+        panic!("no permit");
+    };
+    bench.queue(8, 0);
+    bench.pass(10);
+    until(|| bench.admission.state.lock().idle_workers == 1);
+    assert_eq!(bench.counts(), (0, 1));
+    let done = Arc::clone(&bench.done);
+    let job = move || {
+        done.fetch_add(1, Ordering::SeqCst);
+        true
+    };
+    bench
+        .admission
+        .queue(of_user(9), Kind::Probe, 0, bench.counter(), job);
+    bench.pass(1990);
+    until(|| bench.counts() == (1, 2));
+    bench.admission.leave(stuck, true);
+    bench.admission.end();
+    until(|| bench.admission.is_idle());
+}

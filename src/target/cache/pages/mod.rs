@@ -10,14 +10,14 @@ mod slab;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::DefaultHasher;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::freshness::Epoch;
 use crate::common::address::{Address, PAGE_SIZE};
 use crate::common::metrics::Metrics;
+use crate::common::sync::atomic::{AtomicU64, Ordering};
+use crate::common::sync::{Mutex, MutexGuard};
 
 use order::{Generation, Order};
 use slab::{Slab, Slot};
