@@ -20,7 +20,7 @@ impl Server {
         self.fs.context().metrics().count_request(operation);
         let one_shot = OneShot::new(reply, self.now());
         if let Operation::MakeDirectory { .. } = request.operation {
-            return self.make_directory(request, one_shot);
+            return self.make_directory(request, &one_shot);
         }
         match request.operation.waits_for(&self.fs) {
             WaitsFor::Nobody => self.answer(&request, data, &one_shot),

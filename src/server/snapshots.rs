@@ -25,10 +25,10 @@ impl Server {
     pub(super) fn make_directory<R: Respond>(
         self: &Arc<Self>,
         request: Request,
-        one_shot: OneShot<R>,
+        one_shot: &OneShot<R>,
     ) {
         if let Err(error) = self.fs.check_snapshots(request.operation.inode()) {
-            self.give(&request, &one_shot, Err(&error));
+            self.give(&request, one_shot, Err(&error));
             return;
         }
         let request = Arc::new(request);
@@ -45,7 +45,7 @@ impl Server {
         if let Err(error) = self.admission.start("snapshot", Box::new(thread)) {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EAGAIN as i32));
             let error = Error::system("a thread for a snapshot", errno);
-            self.give(&request, &one_shot, Err(&error));
+            self.give(&request, one_shot, Err(&error));
         }
     }
 

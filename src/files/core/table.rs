@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use super::OpenCore;
 use crate::common::address::PAGE_SIZE;
@@ -14,6 +13,7 @@ use crate::common::aged::Aged;
 use crate::common::clock::Clock;
 use crate::common::error::Result;
 use crate::common::log_limit::LogLimit;
+use crate::common::sync::Mutex;
 use crate::coredump::CoreImage;
 use crate::files::Context;
 use crate::target::{ProcessIdentity, ProcessInfo};

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
-
-use parking_lot::{Mutex, RwLock};
 
 use super::directory::{FrozenDirectory, SnapshotGroup};
 use super::{Frozen, VALID};
+use crate::common::sync::atomic::{AtomicU64, Ordering};
+use crate::common::sync::{Mutex, RwLock};
 use crate::files::mapping_table::MappingTable;
 use crate::files::{Attributes, Node};
 use crate::target::ProcessIdentity;

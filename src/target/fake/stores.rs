@@ -2,12 +2,12 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
-use parking_lot::Mutex;
 
 use crate::common::error::{Error, Result};
+use crate::common::sync::Mutex;
+use crate::common::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::target::snapshot::{NewStore, Store, StoreSource};
 
 /// Makes stores, and counts them.

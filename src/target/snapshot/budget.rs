@@ -1,9 +1,9 @@
 //! How much memory all snapshots may take together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::error::{Error, Result};
+use crate::common::sync::atomic::{AtomicU64, Ordering};
 
 /// So many bytes, and how many of them are taken.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Reservation {
     }
 
     /// Takes another one's bytes over.
-    pub(super) fn join(&self, other: Self) {
+    pub(super) fn join(&self, other: &Self) {
         self.bytes
             .fetch_add(other.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }

@@ -22,10 +22,13 @@ const STEP: u64 = 64 << 20;
 /// Stores of one process: each holds a descriptor.
 const MOST: usize = 256;
 
+/// What a store of a mapping must fit to be of use: where the mapping lies, and how long its file is.
+type Key = (AddressRange, u64);
+
 /// Memory that is taken for a process while it still runs.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    own: HashMap<(AddressRange, u64), (Box<dyn NewStore>, Vec<AddressRange>)>,
+    own: HashMap<Key, (Box<dyn NewStore>, Vec<AddressRange>)>,
     pool: Option<(Box<dyn NewStore>, u64)>,
     reservation: Reservation,
 }
@@ -120,8 +123,7 @@ impl Prepared {
     }
 }
 
-/// What a store of a mapping must fit to be of use.
-fn key(plan: &MappingPlan) -> (AddressRange, u64) {
+fn key(plan: &MappingPlan) -> Key {
     (plan.mapping.range(), plan.mapping.size())
 }
 
@@ -160,7 +162,7 @@ impl Layout {
         let more = needed.saturating_sub(prepared.reservation.bytes());
         let reservation = prepared.reservation;
         if more > 0 {
-            reservation.join(reserve(more, stores, budget)?);
+            reservation.join(&reserve(more, stores, budget)?);
         }
         let mut own = Vec::new();
         let mut pooled = Vec::new();

@@ -1,10 +1,8 @@
 //! Who takes a snapshot, and who sees to it that no process stands still for longer than that takes.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
-
 use crate::common::error::{Error, Result};
+use crate::common::sync::Mutex;
+use crate::common::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::target::Stopped;
 
 /// What the thread that copies and the one that waits for it share.

@@ -75,7 +75,7 @@ impl Model {
 
     fn read(&self, opened: &Opened, at: usize, len: usize) {
         let len = len.min(self.bytes.len() - at);
-        match self.bench.read(&opened, at as u64, len) {
+        match self.bench.read(opened, at as u64, len) {
             Ok(read) => {
                 assert!(!read.is_empty(), "an end at {at:#x}");
                 if !self.is_stale {
