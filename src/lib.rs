@@ -11,6 +11,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod mount;
+pub mod restore;
 mod server;
 pub mod target;
 pub mod transport;

@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use super::restore::RestoreArguments;
+
 const EXAMPLES: &str = "\
 Options (-o):
   write              let memory be written (default: memory can be read only)
@@ -27,6 +29,8 @@ Options (-o):
   audit              log each open and each handle's writes: who, of what, and
                      whether it was granted (audit=stderr, syslog or journald)
   pid=PID[:PID...]   show these processes only (default: all)
+  snap_size=BYTES    what all snapshots may take together (default: half of the memory)
+  snap_dir=DIR       keep snapshots in files of DIR (default: in memory)
   threads=N          threads that serve requests (default: by the CPUs)
   nosuid, nodev, noexec, nosymfollow, fsname=NAME ... as every file system takes
                      them; rw is one of these and means nothing, since mount(8) passes it
@@ -38,14 +42,19 @@ Examples:
   dd if=/mnt/1234/stack bs=4K count=1 | xxd
   gdb -c /mnt/core/1234                 debug a copy of it while it goes on
   procmemfs -o write,pid=1234 /mnt      one process only, to be written
+  mkdir /mnt/snap/1234@before           keep a copy of it as it is now (rmdir drops it)
+  procmemfs restore /mnt/snap/1234@before 1234      write its memory back
   umount /mnt                           (or: fusermount3 -u /mnt)";
 
 /// The command that mounts; it may be left out.
 const MOUNT: &str = "mount";
 
+/// The command that writes a snapshot back.
+const RESTORE: &str = "restore";
+
 /// Words that are commands, or may become some: none of them alone is a mount point, so that no command that
 /// is added one day changes what an old line does.
-const COMMANDS: [&str; 7] = [MOUNT, "doctor", "map", "restore", "stats", "help", "snap"];
+const COMMANDS: [&str; 7] = [MOUNT, "doctor", "map", RESTORE, "stats", "help", "snap"];
 
 /// Show the memory of live processes as files.
 #[derive(Debug, Parser)]
@@ -77,6 +86,8 @@ struct Arguments {
 pub(super) enum Command {
     /// Mount, and serve.
     Mount(MountArguments),
+    /// Write a snapshot back.
+    Restore(RestoreArguments),
 }
 
 /// What the command `mount` is given.
@@ -99,6 +110,10 @@ impl Command {
     /// # Errors
     /// Where they name no mount point or no command.
     pub(super) fn from_arguments() -> Result<Self> {
+        if is_restore(std::env::args_os().skip(1)) {
+            let arguments = std::env::args_os().skip(1);
+            return Ok(Self::Restore(RestoreArguments::parse_from(arguments)));
+        }
         let arguments = Arguments::parse();
         if let Some(extra) = surplus(&arguments.paths) {
             // As clap has it for a fourth one.
@@ -118,6 +133,17 @@ impl Command {
             are_of_mount: are_of_mount(std::env::args_os().skip(1)),
         }))
     }
+}
+
+/// Whether the command `restore` is called: the word alone could be the source of a mount, as mount(8) calls it, which gives
+/// options, too.
+fn is_restore(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_option = |argument: &OsString| {
+        let bytes = argument.as_encoded_bytes();
+        bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes != b"-h"
+    };
+    arguments.first().is_some_and(|first| first == RESTORE) && !arguments.iter().any(is_option)
 }
 
 /// The path that is one too many: after the command `mount`, which is none, there are two at most.
@@ -179,6 +205,23 @@ mod tests {
         for (arguments, expected) in table {
             let given = arguments.iter().map(OsString::from);
             assert_eq!(are_of_mount(given), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn restore_is_told_from_a_source_of_that_name() {
+        let table: [(&[&str], bool); 7] = [
+            (&["restore", "dir", "12"], true),
+            (&["restore", "dir"], true),
+            (&["restore", "--dry-run", "dir", "12"], true),
+            (&["restore", "--help"], true),
+            (&["restore", "/mnt", "-o", "rw"], false),
+            (&["none", "restore"], false),
+            (&["-f", "restore", "/mnt"], false),
+        ];
+        for (arguments, expected) in table {
+            let given = arguments.iter().map(OsString::from);
+            assert_eq!(is_restore(given), expected, "{arguments:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod daemon;
 mod logging;
+mod restore;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ pub(crate) fn run() -> ExitCode {
     }
     let done = Command::from_arguments().and_then(|command| match command {
         Command::Mount(arguments) => mount(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -125,6 +125,8 @@ nodes! {
     FrozenSpace: snap::FrozenSpace;
     /// `core` in it
     FrozenCore: snap::FrozenCore;
+    /// `process` in it
+    FrozenRecord: snap::FrozenRecord;
     /// `PID`
     Process: process::Process;
     /// `PID/heap`, `PID/stack`

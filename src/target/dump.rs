@@ -103,6 +103,32 @@ pub struct ThreadRegisters {
     pub signal: Option<Vec<u8>>,
 }
 
+impl ThreadRegisters {
+    /// Its next instruction and the top of its stack, by the layout of the architectures that are known.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        let general = self
+            .sets
+            .iter()
+            .find(|set| set.kind == register_kind::PRSTATUS)?;
+        let word = |at: usize| {
+            let bytes = general.bytes.get(at..)?.first_chunk()?;
+            Some(u64::from_le_bytes(*bytes))
+        };
+        let half = |at: usize| {
+            let bytes = general.bytes.get(at..)?.first_chunk()?;
+            Some(u64::from(u32::from_le_bytes(*bytes)))
+        };
+        // `user_regs_struct` of x86-64 and of x86, `user_pt_regs` of aarch64, `user_regs` of arm.
+        match general.bytes.len() {
+            216 => word(128).zip(word(152)),
+            68 => half(48).zip(half(60)),
+            272 => word(256).zip(word(248)),
+            72 => half(60).zip(half(52)),
+            _ => None,
+        }
+    }
+}
+
 /// A set of registers, as the kernel lays it out (`PTRACE_GETREGSET` in ptrace(2)).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegisterSet {

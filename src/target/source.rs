@@ -67,6 +67,9 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// The program that the thread `tid` runs; `None` where there is no such thread.
     fn program_of_thread(&self, tid: u32) -> Option<Program>;
 
+    /// The identification of this boot; a process of another one is another process, whatever its number.
+    fn boot(&self) -> String;
+
     /// Whether a signal waits for the thread `tid` that it does not block or ignore.
     fn has_signal(&self, tid: u32) -> bool;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::file::{FrozenCore, FrozenSpace};
 use super::mapping::{FrozenLink, FrozenMapping};
+use super::record::FrozenRecord;
 use super::{Frozen, Snapshot, Snapshots};
 use crate::common::error::{Error, Result};
 use crate::files::mapping::WellKnown;
@@ -14,6 +15,9 @@ use crate::target::ProcessId;
 /// programs would read everything twice, and one of 128 TiB from its beginning to its end.
 const SPACE: &str = "mem";
 const CORE: &str = "core";
+
+/// The name of what identifies the process.
+const RECORD: &str = "process";
 
 /// The directory of a process that was copied: a file for each of its mappings, and by name `mem` and `core`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +61,9 @@ impl File for FrozenDirectory {
         if name == SPACE {
             return Ok(FrozenSpace(frozen.clone()).into());
         }
+        if name == RECORD {
+            return Ok(FrozenRecord(frozen.clone()).into());
+        }
         if name == CORE {
             return Ok(FrozenCore(frozen.clone()).into());
         }
@@ -80,6 +87,7 @@ impl File for FrozenDirectory {
                 listing.add(link.name(), FrozenLink::new(frozen, link));
             }
         }
+        listing.add(RECORD, FrozenRecord(frozen.clone()));
         let of = frozen.clone();
         let node = move |_: &_, index| FrozenMapping::new(&of, index).into();
         Ok(listing.with_mappings_as(Arc::clone(&process.mappings), node))

@@ -4,6 +4,7 @@ mod directory;
 mod file;
 mod mapping;
 mod name;
+mod record;
 mod table;
 mod take;
 
@@ -16,6 +17,7 @@ use crate::common::error::{Error, Result};
 pub(crate) use directory::{FrozenDirectory, SnapshotGroup};
 pub(crate) use file::{FrozenCore, FrozenSpace};
 pub(crate) use mapping::{FrozenLink, FrozenMapping};
+pub(crate) use record::FrozenRecord;
 pub(crate) use table::{Snapshot, SnapshotTable};
 pub(crate) use take::Taking;
 

@@ -64,6 +64,7 @@ impl Context {
         let capture = Capture {
             subjects: subjects.collect::<Result<_>>()?,
             waiting_thread: i32::try_from(subject.caller.pid).unwrap_or(0),
+            boot: self.services.source.boot(),
             stores: Arc::clone(&self.services.stores),
             budget: Arc::clone(&self.services.budget),
             clock: Arc::clone(self.clock()),

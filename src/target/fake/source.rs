@@ -235,6 +235,10 @@ impl ProcessSource for FakeSource {
         })
     }
 
+    fn boot(&self) -> String {
+        "a boot".to_owned()
+    }
+
     fn has_signal(&self, _tid: u32) -> bool {
         false
     }

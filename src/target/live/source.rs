@@ -265,6 +265,11 @@ impl ProcessSource for LiveSource {
         })
     }
 
+    fn boot(&self) -> String {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        boot.unwrap_or_default().trim().to_owned()
+    }
+
     fn has_signal(&self, tid: u32) -> bool {
         let status = thread(tid).and_then(|directory| {
             read_whole(&mut retry(|| directory.open_relative("status")).ok()?).ok()

@@ -42,6 +42,8 @@ pub struct Capture {
     pub subjects: Vec<Subject>,
     /// The thread that waits for it, in the kernel: it need not stop, since it does not run.
     pub waiting_thread: i32,
+    /// The identification of the boot.
+    pub boot: String,
     /// Where pages go.
     pub stores: Arc<dyn StoreSource>,
     /// How many of them there may be.
@@ -103,6 +105,7 @@ impl Capture {
                 threads: still.threads,
                 mappings: still.mappings,
                 executable: still.executable,
+                boot: self.boot.clone(),
                 taken,
                 memory: Arc::new(FrozenMemory::new(identity, runs)),
             })

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::budget::Reservation;
+use super::record::{ProcessRecord, ThreadPlace};
 use super::store::Store;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result, Unknown};
@@ -130,10 +131,39 @@ pub struct FrozenProcess {
     pub mappings: Arc<[Arc<Mapping>]>,
     /// The path of its program.
     pub executable: Vec<u8>,
+    /// The identification of the boot.
+    pub boot: String,
     /// When it was copied.
     pub taken: SystemTime,
     /// Its memory.
     pub memory: Arc<FrozenMemory>,
+}
+
+impl FrozenProcess {
+    /// What identifies it.
+    pub fn record(&self) -> ProcessRecord {
+        let identity = &self.info.identity;
+        let places = self.threads.iter().filter_map(|thread| {
+            let (instruction, stack) = thread.place()?;
+            Some(ThreadPlace {
+                tid: thread.tid,
+                instruction,
+                stack,
+            })
+        });
+        let mut threads: Vec<_> = places.collect();
+        threads.sort_unstable();
+        ProcessRecord {
+            pid: identity.pid.get(),
+            command: ProcessRecord::printable(&self.info.command),
+            executable: ProcessRecord::printable(&self.executable),
+            boot: self.boot.clone(),
+            started: identity.start_time,
+            layout: identity.layout,
+            threads,
+            unreadable: self.memory.unreadable(),
+        }
+    }
 }
 
 /// The memory of a process as it was at one moment.
@@ -190,6 +220,15 @@ impl FrozenMemory {
         let runs = self.runs(range);
         let stored = runs.filter(|run| matches!(run.state, Place::Stored { .. }));
         stored.map(|run| run.range.intersection(range).len()).sum()
+    }
+
+    /// What could not be copied.
+    fn unreadable(&self) -> Vec<AddressRange> {
+        let runs = self
+            .runs
+            .iter()
+            .filter(|run| matches!(run.state, Place::Unreadable));
+        runs.map(|run| run.range).collect()
     }
 
     /// Whether some bytes of `range` are in files.

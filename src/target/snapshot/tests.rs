@@ -63,6 +63,7 @@ impl Bench {
         let capture = Capture {
             subjects,
             waiting_thread: 1,
+            boot: "a boot".to_owned(),
             stores: Arc::new(self.stores.clone()),
             budget: Arc::clone(&self.budget),
             clock: Arc::new(ManualClock::new()),
@@ -256,6 +257,7 @@ fn whoever_gives_up_lets_all_go_on() {
     let capture = Capture {
         subjects: vec![bench.subject(7, None)],
         waiting_thread: 1,
+        boot: "a boot".to_owned(),
         stores: Arc::new(bench.stores.clone()),
         budget: Arc::clone(&bench.budget),
         clock: Arc::new(ManualClock::new()),
