@@ -11,7 +11,7 @@ use crate::target::fake::{Call, FakeProcess, FakeSource};
 const PAGE: usize = PAGE_SIZE as usize;
 const HEAP: &str = "000000010000-000000014000.rw-p.heap";
 const CODE: &str = "000000050000-000000051000.r-xp.x";
-const SHARED: &str = "000000060000-000000061000.rw-s.memfd_x.deleted";
+const SHARED: &str = "000000060000-000000061000.rw-s.memfd:x.deleted";
 const MAPS: &str = "10000-14000 rw-p 00000000 00:00 0 [heap]\n\
     50000-51000 r-xp 00001000 08:01 7 /lib/x\n\
     60000-61000 rw-s 00000000 00:01 9 /memfd:x (deleted)\n";
