@@ -12,6 +12,7 @@
 mod attack;
 mod audit;
 mod backup;
+mod backups;
 mod bounds;
 mod cache;
 mod calls;
@@ -43,6 +44,7 @@ mod plain;
 mod promises;
 mod protection;
 mod read;
+mod restore;
 mod runtimes;
 mod scan;
 mod selfmap;
@@ -79,6 +81,7 @@ fn main() {
         killed::tests(),
         fio::tests(),
         backup::tests(),
+        backups::tests(),
         hung::tests(),
         idle::tests(),
         stuck::tests(),
@@ -108,6 +111,7 @@ fn main() {
         others::tests(),
         promises::tests(),
         read::tests(),
+        restore::tests(),
         unreadable::tests(),
         users::tests(),
         write::tests(),
