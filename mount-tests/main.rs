@@ -46,6 +46,7 @@ mod read;
 mod runtimes;
 mod scan;
 mod selfmap;
+mod snapshots;
 mod soak;
 mod space;
 mod sparse;
@@ -80,6 +81,7 @@ fn main() {
         fio::tests(),
         backup::tests(),
         hung::tests(),
+        snapshots::tests(),
         idle::tests(),
         stuck::tests(),
         selfmap::tests(),
