@@ -2,6 +2,7 @@
 
 mod budget;
 mod contents;
+mod faulty;
 mod files;
 mod given_up;
 mod moment;
@@ -21,6 +22,7 @@ use crate::support::{Mount, Region, Target, Test, eventually};
 /// The tests of all these modules.
 pub(crate) fn tests() -> Vec<Test> {
     [
+        faulty::tests(),
         given_up::tests(),
         moment::tests(),
         contents::tests(),

@@ -27,7 +27,7 @@ fn a_traced_target_is_left_to_its_tracer() {
     let name = format!("{pid}@x");
     expect_errno("mkdir", mkdir(&mount, &name), libc::EBUSY);
     let tracer = super::status_of(target.pid(), "TracerPid:");
-    assert_eq!(tracer, std::process::id().to_string());
+    assert_eq!(tracer, nix::unistd::gettid().to_string());
     nothing_is_left(&mount);
     assert!(mount.log().contains("EBUSY"), "{}", mount.log());
     let start = target.region("private").start;

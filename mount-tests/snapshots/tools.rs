@@ -7,7 +7,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::{file_of, names, take, wait_for_state};
-use crate::support::{Mount, Program, Target, assert_bytes, held, quote, run, secret, sh, tests};
+use crate::support::{
+    Mount, Program, Target, assert_bytes, eventually, held, quote, run, secret, sh, tests,
+};
 
 tests![
     tools_over_our_target: [
@@ -138,7 +140,14 @@ fn backtraces(gdb: &mut Command) -> BTreeSet<String> {
 fn the_core_has_the_threads_of_that_moment() {
     let mut target = Target::new();
     target.ask("threads 5");
-    // All of them wait.
+    eventually("all of them wait", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
+        let calls =
+            threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("syscall")));
+        let futex = format!("{} ", libc::SYS_futex);
+        let waiting = calls.filter(|call| call.as_ref().is_ok_and(|call| call.starts_with(&futex)));
+        (waiting.count() == 5).then_some(())
+    });
     target.signal(Signal::SIGSTOP);
     wait_for_state(target.pid(), 'T');
     let mount = Mount::new("");
