@@ -89,7 +89,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// Without a filter of its own: a call that `strace` answers is none of the list.
 const UNFILTERED: [&str; 2] = ["env", "PROCMEMFS_SECCOMP=off"];
 
-fn unfiltered(options: &str) -> Mount {
+pub(crate) fn unfiltered(options: &str) -> Mount {
     let mut command = Command::new(UNFILTERED[0]);
     command.arg(UNFILTERED[1]).arg(daemon_binary());
     command.args(["-o", options]);
@@ -97,7 +97,7 @@ fn unfiltered(options: &str) -> Mount {
 }
 
 /// `strace` on a daemon that runs. Detached when dropped.
-struct Injection {
+pub(crate) struct Injection {
     strace: Child,
     mount: std::path::PathBuf,
 }
@@ -105,7 +105,7 @@ struct Injection {
 impl Injection {
     /// Makes a system call of the daemon fail from now on.
     #[track_caller]
-    fn begin(mount: &Mount, arguments: &[String]) -> Self {
+    pub(crate) fn begin(mount: &Mount, arguments: &[String]) -> Self {
         let log = mount.outside().join("strace");
         let mut command = Command::new("strace");
         command.args(["-f", "-e", "signal=none", "-o"]).arg(&log);
@@ -130,7 +130,7 @@ impl Injection {
     }
 
     /// Lets all calls work again.
-    fn end(mut self) -> u64 {
+    pub(crate) fn end(mut self) -> u64 {
         self.detach();
         self.injected()
     }
@@ -147,7 +147,7 @@ impl Drop for Injection {
     }
 }
 
-fn errno_of(name: &str) -> Option<i32> {
+pub(crate) fn errno_of(name: &str) -> Option<i32> {
     let all = [
         libc::EINTR,
         libc::ENOMEM,

@@ -48,6 +48,7 @@ mod restore;
 mod runtimes;
 mod scan;
 mod selfmap;
+mod snapshots;
 mod soak;
 mod space;
 mod sparse;
@@ -83,6 +84,7 @@ fn main() {
         backup::tests(),
         backups::tests(),
         hung::tests(),
+        snapshots::tests(),
         idle::tests(),
         stuck::tests(),
         selfmap::tests(),

@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &[String]) -> bool {
         }
         Some("--probe-random") => reads::random(&arguments[1], number(2), number(3), number(4)),
         Some("--probe-scan") => scan::scan(number(1), number(2), number(3)),
+        Some("--probe-copy") => scan::copy_all(number(1), size(2), size(3)),
         _ => return false,
     }
     true

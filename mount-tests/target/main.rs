@@ -22,6 +22,7 @@ mod regions;
 mod rings;
 mod scatter;
 mod shapes;
+mod steps;
 mod userfault;
 
 use std::io::{self, Write};
@@ -238,6 +239,15 @@ impl Target {
                 Ok(String::new())
             }
             ["vfork-exec"] => odd::vfork_exec().map(|pid| pid.to_string()),
+            ["in-order", at, len] => {
+                steps::in_order(address(at), number(len));
+                Ok(String::new())
+            }
+            ["take-turns", turn, own, mine] => {
+                steps::take_turns(address(turn), address(own), mine.parse().unwrap());
+                Ok(String::new())
+            }
+            ["vfork-wait"] => Ok(steps::wait_for_vfork().to_string()),
             ["exec", generation] => Err(odd::exec_self(&self.dir, generation)),
             ["exit"] => std::process::exit(0),
             ["lease", name] => {

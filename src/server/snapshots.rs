@@ -58,24 +58,34 @@ impl Server {
             return;
         };
         let made = self.take_snapshot(request, name);
-        let reply = made.as_ref().map(|entry| {
-            let valid = self.fs.context().name_valid(&entry.attributes);
-            Reply::Entry(entry, valid)
-        });
+        let reply = made
+            .as_ref()
+            .map(|(entry, valid)| Reply::Entry(entry, *valid));
         let is_given = self.give(request, one_shot, reply);
-        if let (false, Ok(entry)) = (is_given, made) {
+        if let (false, Ok((entry, _))) = (is_given, made) {
             self.fs.forget(entry.inode, 1);
         }
     }
 
-    fn take_snapshot(self: &Arc<Self>, request: &Request, name: &OsStr) -> Result<Entry> {
+    /// Takes the snapshot; returns its directory, and for how long the kernel may know that by this name.
+    fn take_snapshot(
+        self: &Arc<Self>,
+        request: &Request,
+        name: &OsStr,
+    ) -> Result<(Entry, Duration)> {
         let context = self.fs.context();
         let name = name.to_str().ok_or(Error::SnapshotName)?;
         let subject = context.subject(&request.caller)?;
         let taking = Arc::new(context.begin_snapshot(name, &subject)?);
         let processes = self.copy(&taking, request.caller.pid)?;
         let node = context.end_snapshot(&taking, processes)?;
-        Ok(self.fs.remember(&node, &CountedUsage::default()))
+        let entry = self.fs.remember(&node, &CountedUsage::default());
+        let valid = match taking.is_named() {
+            true => context.name_valid(&entry.attributes),
+            // It has another name. This one stays free, for the next snapshot of the same process.
+            false => Duration::ZERO,
+        };
+        Ok((entry, valid))
     }
 
     /// Copies the processes, unless the thread that waits for it is interrupted, or one of them does not answer: nobody

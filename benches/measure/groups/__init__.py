@@ -7,6 +7,7 @@ from .idle import idle
 from .ls import ls
 from .readers import readers
 from .ripgrep import rg
+from .snapshots import snapshots
 from .sparse import sparse
 from .tools import tools
 from .warm import again, random
@@ -27,6 +28,7 @@ GROUPS = {
         find,
         write,
         sparse,
+        snapshots,
         growth,
         idle,
     )

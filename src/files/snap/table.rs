@@ -107,26 +107,9 @@ pub(crate) struct SnapshotTable {
 }
 
 impl SnapshotTable {
-    /// The snapshot of this name. One that ends with `@` is the newest of those that were named by time.
+    /// The snapshot of this name.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Snapshot>> {
-        let by_name = self.by_name.lock();
-        if let Some(found) = by_name.get(name) {
-            return Some(Arc::clone(found));
-        }
-        if !name.ends_with('@') {
-            return None;
-        }
-        let mut of_prefix = by_name.range(name.to_owned()..);
-        let mut newest: Option<&Arc<Snapshot>> = None;
-        while let Some((_, found)) = of_prefix
-            .next()
-            .filter(|(found, _)| found.starts_with(name))
-        {
-            if newest.is_none_or(|newest| found.number > newest.number) {
-                newest = Some(found);
-            }
-        }
-        newest.cloned()
+        self.by_name.lock().get(name).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Snapshot>> {

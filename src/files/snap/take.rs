@@ -22,6 +22,11 @@ impl Taking {
         self.capture.subjects[0].info.identity.pid
     }
 
+    /// Whether it gets the name that was asked for; else one by time.
+    pub(crate) fn is_named(&self) -> bool {
+        !self.name.name.is_empty()
+    }
+
     /// What is to be done for it; that takes time, during which the processes stand still.
     pub(crate) fn capture(&self) -> &Capture {
         &self.capture

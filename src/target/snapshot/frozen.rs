@@ -33,6 +33,9 @@ pub trait HeldFile: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct KeptStore {
     store: Box<dyn Store>,
+    /// Bytes from its beginning to its end, with all holes.
+    len: u64,
+    /// As many bytes as it holds.
     reservation: Reservation,
     /// What somebody has made of it that must be kept as long as itself.
     registered: OnceLock<Option<Registered>>,
@@ -48,9 +51,10 @@ impl Debug for Registered {
 }
 
 impl KeptStore {
-    pub(super) fn new(store: Box<dyn Store>, reservation: Reservation) -> Self {
+    pub(super) fn new(store: Box<dyn Store>, len: u64, reservation: Reservation) -> Self {
         Self {
             store,
+            len,
             reservation,
             registered: OnceLock::new(),
         }
@@ -199,9 +203,10 @@ impl FrozenMemory {
     }
 
     /// The store that holds all of `range` and nothing else, from its first byte on, so that the kernel can read it as a file of
-    /// its own. `None` where a part of it is elsewhere.
+    /// its own. `None` where a part of it is elsewhere, or something else is in it.
     pub fn sole_store(&self, range: AddressRange) -> Option<Arc<KeptStore>> {
         let mut sole: Option<&Arc<KeptStore>> = None;
+        let mut stored = 0;
         for run in self.runs(range) {
             let Place::Stored { store, offset } = run.state else {
                 return None;
@@ -210,9 +215,15 @@ impl FrozenMemory {
             if !is_same || *offset != run.range.start().since(range.start()) {
                 return None;
             }
+            stored += run.range.intersection(range).len();
             sole = Some(store);
         }
-        sole.map(Arc::clone)
+        // It is that of several small mappings where it is longer. It is that of an earlier snapshot, in which there were pages that
+        // are not there any more, where it holds more.
+        let is_all = |store: &&Arc<KeptStore>| {
+            store.len == range.len() && store.reservation.bytes() == stored
+        };
+        sole.filter(is_all).map(Arc::clone)
     }
 
     /// Bytes of `range` that are in stores.

@@ -246,7 +246,8 @@ impl Layout {
         let mut runs = Vec::new();
         for own in self.own {
             let plan = &self.plans[own.plan];
-            let kept = keep(own.store, &self.reservation, plan.bytes());
+            let len = plan.mapping.size();
+            let kept = keep(own.store, len, &self.reservation, plan.bytes());
             for range in without(&own.prepared, &plan.copied) {
                 kept.store().discard(offset_in(plan, range), range.len());
             }
@@ -254,7 +255,7 @@ impl Layout {
             add_runs(&mut runs, &kept, places, &unreadable);
         }
         if let Some(pool) = self.pool {
-            let kept = keep(pool.store, &self.reservation, pool.used);
+            let kept = keep(pool.store, pool.len, &self.reservation, pool.used);
             kept.store().discard(pool.used, pool.len - pool.used);
             for (number, start) in pool.plans {
                 let mut at = start;
@@ -280,8 +281,14 @@ impl Layout {
     }
 }
 
-fn keep(store: Box<dyn NewStore>, reservation: &Reservation, bytes: u64) -> Arc<KeptStore> {
-    Arc::new(KeptStore::new(store.keep(), reservation.split(bytes)))
+/// Keeps a store that is `len` bytes long, of which it holds `bytes`.
+fn keep(
+    store: Box<dyn NewStore>,
+    len: u64,
+    reservation: &Reservation,
+    bytes: u64,
+) -> Arc<KeptStore> {
+    Arc::new(KeptStore::new(store.keep(), len, reservation.split(bytes)))
 }
 
 /// Adds a target for each place, whose offsets rise.

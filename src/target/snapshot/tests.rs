@@ -166,6 +166,37 @@ fn a_large_mapping_has_a_store_of_its_own_that_is_laid_out_as_its_file() {
     );
 }
 
+/// Small mappings share a store, which must not be taken for that of the first of them.
+#[test]
+fn a_store_of_several_mappings_is_that_of_none_of_them() {
+    let bench = bench();
+    let small = FakeProcess::new(9, b"small");
+    small
+        .set_maps(
+            b"10000-11000 rw-p 00000000 00:00 0\n\
+            20000-21000 rw-p 00000000 00:00 0\n",
+        )
+        .map(0x10000, &[1; PAGE])
+        .map(0x20000, &[2; PAGE]);
+    bench.source.add(small);
+    let taken = bench.take_all(vec![bench.subject(9, None)]).unwrap();
+    for mapping in &*taken[0].mappings {
+        let sole = taken[0].memory.sole_store(mapping.range());
+        assert!(sole.is_none(), "{mapping:?}");
+    }
+    assert_eq!(read(&taken[0], 0x20000, 1).unwrap(), [2]);
+}
+
+#[test]
+fn a_whole_mapping_that_is_the_same_is_read_from_the_store_of_the_earlier_one() {
+    let bench = bench();
+    let first = bench.take(None).unwrap();
+    let second = bench.take(Some(&first)).unwrap();
+    let large = first.mappings[1].range();
+    let stores = [&first, &second].map(|frozen| frozen.memory.sole_store(large).unwrap());
+    assert!(Arc::ptr_eq(&stores[0], &stores[1]));
+}
+
 #[test]
 fn pages_that_two_snapshots_have_in_common_are_kept_once() {
     let bench = bench();
@@ -186,6 +217,13 @@ fn pages_that_two_snapshots_have_in_common_are_kept_once() {
         second.memory.sole_store(large).is_none(),
         "it lies in two stores"
     );
+    // Nor is a store read as a file where it holds what is not in the mapping any more.
+    bench.process.reserve(0x100_0000 + 30 * PAGE_SIZE, 1);
+    let fewer = bench.take(Some(&first)).unwrap();
+    assert_eq!([29, 30].map(|page| at(&fewer, page)), [29, 0]);
+    assert!(fewer.memory.sole_store(large).is_none());
+    bench.process.map(0x100_0000 + 30 * PAGE_SIZE, &[31; PAGE]);
+    drop(fewer);
     // A third one, the same as the second, holds nothing of its own.
     let third = bench.take(Some(&second)).unwrap();
     assert_eq!(bench.budget.taken(), alone + PAGE_SIZE);

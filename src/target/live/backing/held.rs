@@ -14,8 +14,27 @@ const TMPFS: FsWord = 0x0102_1994;
 /// hugetlbfs.
 const HUGETLBFS: FsWord = 0x9584_58f6;
 
-/// What tells that a file has changed: its size, and when it was written and changed, in seconds and nanoseconds.
-type Version = (u64, [(i64, u32); 2]);
+/// A time in seconds and nanoseconds.
+type Time = (i64, u32);
+
+/// What tells that a file has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    size: u64,
+    written: Time,
+    changed: Time,
+    links: u32,
+}
+
+impl Version {
+    /// Whether a file that was `self` and is `now` holds the same bytes still. Whoever writes and then sets the time of writing back moves that
+    /// of the change. So does whoever removes a name of it, as installing another file in its place does; that alone is not to take
+    /// a snapshot's bytes away.
+    fn holds_the_same(&self, now: &Self) -> bool {
+        let is_unwritten = (self.size, self.written) == (now.size, now.written);
+        is_unwritten && (self.changed == now.changed || self.links != now.links)
+    }
+}
 
 /// A file as it was when it was first held.
 #[derive(Debug)]
@@ -39,8 +58,14 @@ pub(in crate::target::live) fn held_file(file: Arc<OpenFile>) -> FileContent {
 
 fn version(file: &OpenFile) -> Option<Version> {
     let status = status_of_file(&file.file)?;
-    let times = [status.stx_mtime, status.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
-    Some((status.stx_size, times))
+    let [written, changed] =
+        [status.stx_mtime, status.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
+    Some(Version {
+        size: status.stx_size,
+        written,
+        changed,
+        links: status.stx_nlink,
+    })
 }
 
 impl HeldFile for Held {
@@ -51,6 +76,55 @@ impl HeldFile for Held {
     }
 
     fn is_unchanged(&self) -> bool {
-        version(&self.file).as_ref() == Some(&self.version)
+        version(&self.file).is_some_and(|now| self.version.holds_the_same(&now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_lost_a_name_holds_the_same_and_one_that_was_written_to_does_not() {
+        let was = Version {
+            size: 4096,
+            written: (10, 5),
+            changed: (10, 5),
+            links: 1,
+        };
+        let changed = (20, 0);
+        let table = [
+            (was, true),
+            (
+                Version {
+                    changed,
+                    links: 0,
+                    ..was
+                },
+                true,
+            ),
+            (Version { changed, ..was }, false),
+            (
+                Version {
+                    written: changed,
+                    changed,
+                    ..was
+                },
+                false,
+            ),
+            (
+                Version {
+                    written: changed,
+                    changed,
+                    links: 0,
+                    ..was
+                },
+                false,
+            ),
+            (Version { size: 0, ..was }, false),
+        ];
+        for (now, expected) in table {
+            assert_eq!(was.holds_the_same(&now), expected, "{now:?}");
+        }
     }
 }
