@@ -245,10 +245,14 @@ fn check_places(
                 return other(format!("thread {} does not stop", thread.tid));
             }
             Some((_, Some(place))) => {
-                let (then, now) = (thread.instruction, place.instruction);
+                let at = |place: &ThreadPlace| {
+                    format!("{:x} (stack {:x})", place.instruction, place.stack)
+                };
                 return other(format!(
-                    "thread {} was at {then:x} and is at {now:x}",
-                    thread.tid
+                    "thread {} was at {} and is at {}",
+                    thread.tid,
+                    at(thread),
+                    at(place)
                 ));
             }
         }

@@ -219,7 +219,10 @@ fn threads_that_are_elsewhere_are_refused() {
         stack: 0,
     };
     for (threads, expected) in [
-        (vec![place(7, 5)], "thread 7 was at 5 and is at 0"),
+        (
+            vec![place(7, 5)],
+            "thread 7 was at 5 (stack 0) and is at 0 (stack 0)",
+        ),
         (vec![place(7, 0), place(8, 0)], "thread 8 has ended"),
         (Vec::new(), "thread 7 was started since"),
     ] {
