@@ -12,6 +12,7 @@ mod interrupted;
 mod kernel;
 mod mem;
 mod memory;
+mod memory_limit;
 mod mounts;
 mod pagemap;
 mod pinned;

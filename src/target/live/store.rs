@@ -14,12 +14,9 @@ use rustix::fs::{
 
 use super::errno_of;
 use super::interrupted::retry;
-use super::text::field;
+use super::memory_limit;
 use crate::common::error::{Error, Result};
 use crate::target::snapshot::{NewStore, Store, StoreSource};
-
-/// The part of all memory that is left to others.
-const LEFT_TO_OTHERS: u64 = 20;
 
 /// Makes stores in memory, or in a directory.
 #[derive(Clone, Debug)]
@@ -41,7 +38,7 @@ impl LiveStores {
     /// How many bytes all snapshots may take together where nobody says so: half of the memory, or what the disk has.
     pub(crate) fn default_budget(&self) -> u64 {
         match self.directory {
-            None => total_memory().unwrap_or(u64::MAX) / 2,
+            None => memory_limit::total().unwrap_or(u64::MAX) / 2,
             Some(_) => u64::MAX,
         }
     }
@@ -83,30 +80,10 @@ impl StoreSource for LiveStores {
 
     fn available(&self) -> u64 {
         match &self.directory {
-            None => available_memory().unwrap_or(u64::MAX),
+            None => memory_limit::available().unwrap_or(u64::MAX),
             Some(directory) => available_space(directory).unwrap_or(0),
         }
     }
-}
-
-/// What the kernel thinks can be used without swapping, less what is left to others.
-fn available_memory() -> Option<u64> {
-    let reserve = total_memory()? / LEFT_TO_OTHERS;
-    Some(memory(b"MemAvailable:")?.saturating_sub(reserve))
-}
-
-fn total_memory() -> Option<u64> {
-    memory(b"MemTotal:")
-}
-
-/// A field of `/proc/meminfo`, in bytes.
-fn memory(name: &[u8]) -> Option<u64> {
-    let text = std::fs::read("/proc/meminfo").ok()?;
-    let kib = field(&text, name)?
-        .strip_suffix(" kB")?
-        .trim()
-        .parse::<u64>();
-    kib.ok()?.checked_mul(1024)
 }
 
 fn available_space(directory: &Path) -> Option<u64> {
