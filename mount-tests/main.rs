@@ -19,6 +19,7 @@ mod churn;
 mod cli;
 mod clients;
 mod confined;
+mod cores;
 mod daemon;
 mod differential;
 mod directories;
@@ -77,6 +78,7 @@ fn main() {
         churn::tests(),
         model::tests(),
         killed::tests(),
+        cores::tests(),
         fio::tests(),
         backup::tests(),
         hung::tests(),
