@@ -76,6 +76,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("gettid", "cannot fail"),
     ("rt_sigtimedwait", "waits for a signal that ends the daemon"),
     ("sched_yield", "cannot fail"),
+    (
+        "clock_nanosleep",
+        "of Rust, which sleeps on where it is interrupted, and ends the program where it fails",
+    ),
     ("exit", "does not return"),
     ("rseq", "of glibc, at the start of a thread"),
     ("set_robust_list", "of glibc, at the start of a thread"),
