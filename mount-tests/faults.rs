@@ -10,12 +10,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::{
-    Mount, MountPoint, TABLE, Target, Workload, current_test, daemon_binary, errno_name,
-    eventually, is_mounted, measured, rounds, run, tests,
+    Mount, MountPoint, Stats, TABLE, Target, Workload, current_test, daemon_binary, errno_name,
+    eventually, is_mounted, measured, open, pread_all, rounds, run, tests,
 };
 
 tests![
     every_system_call_fails_now_and_then: [Need::Root, Need::Tool("strace")],
+    a_stop_that_fails_leaves_the_process_running: [Need::Root, Need::Tool("strace")],
     a_start_that_fails_leaves_no_mount: [Need::Root, Need::Tool("strace")],
     no_system_call_is_left_out: [Need::Root, Need::Tool("strace")],
     where_there_is_no_address_space_that_is_an_error: [Need::Root, Need::Tool("prlimit")],
@@ -39,6 +40,8 @@ const FAULTS: &[Faults] = &[
         ERRORS,
     ),
     (&["lseek", "poll", "readlink"], 1, 3, ERRORS),
+    // Of a stop for registers: those of a thread are missing then, and the process runs on.
+    (&["ptrace", "wait4"], 1, 3, ERRORS),
     // Of a descriptor of `/proc` it says that the end is reached.
     (&["pread64"], 1, 7, &["0"]),
     (&["process_vm_readv"], 1, 3, VM_ERRORS),
@@ -73,6 +76,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("gettid", "cannot fail"),
     ("rt_sigtimedwait", "waits for a signal that ends the daemon"),
     ("sched_yield", "cannot fail"),
+    (
+        "clock_nanosleep",
+        "of Rust, which sleeps on where it is interrupted, and ends the program where it fails",
+    ),
     ("exit", "does not return"),
     ("rseq", "of glibc, at the start of a thread"),
     ("set_robust_list", "of glibc, at the start of a thread"),
@@ -212,6 +219,8 @@ fn every_system_call_fails_now_and_then() {
     let bytes = target.bytes("scratch");
     let now = target.read(target.region("scratch").start, bytes.len());
     assert!(now == bytes, "no write went astray");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", target.pid())).unwrap();
+    assert!(status.contains("TracerPid:\t0"), "it is held: {status}");
     let log = mount.log();
     for word in ["panicked", "defect"] {
         assert!(!log.contains(word), "{log}");
@@ -254,6 +263,40 @@ fn fail(mount: &Mount, workload: &mut Workload, call: &str, outcome: &str, when:
         workload.failed() - failed
     );
     injected
+}
+
+/// A core whose stop goes wrong, in each way, has no registers or not all of them, and the process runs on.
+fn a_stop_that_fails_leaves_the_process_running() {
+    let mut target = Target::new();
+    let mount = unfiltered("");
+    let path = mount.path("core").join(target.pid().to_string());
+    let status = format!("/proc/{}/status", target.pid());
+    let calls = ["ptrace", "wait4"];
+    for (call, errno) in calls
+        .map(|call| ["EPERM", "ESRCH", "EINTR"].map(|of| (call, of)))
+        .concat()
+    {
+        // What is interrupted is made again.
+        let step = if errno == "EINTR" { 2 } else { 1 };
+        let inject = format!("inject={call}:error={errno}:when=1+{step}");
+        let arguments = ["-e".into(), format!("trace={call}"), "-e".into(), inject];
+        let injection = Injection::begin(&mount, &arguments);
+        for _ in 0..rounds(5, 500) {
+            let bytes = pread_all(&open(&path), 0, 7);
+            assert_eq!(bytes, b"\x7fELF\x02\x01\x01", "{call} {errno}");
+        }
+        assert!(injection.end() > 0, "{call} {errno}");
+        eventually("nobody traces it", || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            status.contains("TracerPid:\t0").then_some(())
+        });
+        let region = target.region("private");
+        let expected = &target.bytes("private")[..16];
+        assert_eq!(target.read(region.start, 16), expected, "it runs");
+    }
+    let before = Stats::of(&mount);
+    drop(open(&path));
+    assert_eq!(Stats::of(&mount).since(&before, "stops_total"), 1);
 }
 
 /// Where a thread, a descriptor or memory is missing while it starts that is one line and the exit code 1, and no mount

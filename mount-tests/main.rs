@@ -20,6 +20,7 @@ mod churn;
 mod cli;
 mod clients;
 mod confined;
+mod cores;
 mod daemon;
 mod differential;
 mod directories;
@@ -80,6 +81,7 @@ fn main() {
         churn::tests(),
         model::tests(),
         killed::tests(),
+        cores::tests(),
         fio::tests(),
         backup::tests(),
         backups::tests(),

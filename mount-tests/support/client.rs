@@ -51,6 +51,11 @@ impl Client {
         Self { child, lines }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that it says.
     #[track_caller]
     pub(crate) fn line(&self) -> String {

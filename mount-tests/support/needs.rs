@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Ptrace,
     /// A program in `PATH` or in the directories of the administrator.
     Tool(&'static str),
+    /// A Python that has this module.
+    Python(&'static str),
     /// A C compiler that makes 32-bit programs.
     Cc32,
     /// A C compiler with AddressSanitizer.
@@ -49,6 +51,9 @@ impl Need {
             Self::Tool(name) => tool(name)
                 .is_none()
                 .then(|| format!("the program `{name}`")),
+            Self::Python(module) => python_with(module)
+                .is_none()
+                .then(|| format!("the Python module `{module}`")),
             Self::Cc32 => (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into()),
             Self::Asan => {
                 (!can_build_asan()).then(|| "`cc -fsanitize=address` (package gcc)".into())
@@ -98,6 +103,16 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
+}
+
+/// A Python interpreter that has `module`: that in `PATH`, or the system's, for which packages of the system are.
+pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
+    let pythons = [tool("python3"), Some("/usr/bin/python3".into())];
+    pythons.into_iter().flatten().find(|python| {
+        let mut import = std::process::Command::new(python);
+        import.args(["-c", &format!("import {module}")]);
+        import.output().is_ok_and(|output| output.status.success())
+    })
 }
 
 /// Where `fsx` is: named by `PROCMEMFS_FSX`, in `PATH`, or below the target

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -153,6 +153,13 @@ impl Program {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends its input, and waits for it to end.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        drop(self.child.stdin.take());
+        eventually("its end", || self.child.try_wait().unwrap())
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Workload {
     point: PathBuf,
     process: PathBuf,
     whole: PathBuf,
+    core: PathBuf,
     known: Vec<Known>,
     allowed: Vec<i32>,
     /// What came, by errno; 0 for success.
@@ -66,6 +67,7 @@ impl Workload {
             point: mount.point().to_path_buf(),
             process: mount.process(target.pid()),
             whole: mount.path("mem").join(target.pid().to_string()),
+            core: mount.path("core").join(target.pid().to_string()),
             known: known.into(),
             allowed: Vec::new(),
             tally: BTreeMap::new(),
@@ -116,6 +118,7 @@ impl Workload {
             self.read(index, number);
         }
         self.write(number);
+        self.core();
         self.newcomer();
         for name in ["user.procmemfs.rss", "user.procmemfs.cmdline"] {
             let path = match name.ends_with("rss") {
@@ -195,6 +198,25 @@ impl Workload {
                 );
             }
         }
+    }
+
+    /// Takes a core, for which the process is stopped, and reads its headers and some memory. Where it was not stopped, or no
+    /// registers were read, there are none in it.
+    #[track_caller]
+    fn core(&mut self) {
+        let path = self.core.clone();
+        let Some(file) = self.count("open", &path, File::open(&path)) else {
+            return;
+        };
+        let mut bytes = vec![0xa5; 64];
+        let read = file.read_at(&mut bytes, 0);
+        if self.count("read", &path, read).is_some() {
+            assert_bytes("a core", &bytes[..7], b"\x7fELF\x02\x01\x01");
+        }
+        let found = seek(&file, 0, Whence::SeekHole);
+        let at = self.count("seek", &path, found).flatten().unwrap_or(0);
+        let read = file.read_at(&mut vec![0; 64 << 10], at);
+        self.count("read", &path, read);
     }
 
     /// A process that comes, is looked at and goes.

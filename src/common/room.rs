@@ -19,9 +19,30 @@ pub(crate) fn make_room<T>(vector: &mut Vec<T>) {
     }
 }
 
+/// Whether the allocator has so many bytes now: for what cannot be told later that it has not.
+pub(crate) fn has_room(bytes: usize) -> bool {
+    let mut probe = Vec::<u8>::new();
+    let is_there = probe.try_reserve_exact(bytes).is_ok();
+    // Else the compiler may do without it.
+    std::hint::black_box(&mut probe);
+    is_there
+}
+
+/// Whether the system maps memory for one thread more: Rust ends the program where a thread that runs already gets none for
+/// its stack of signals.
+pub(crate) fn has_room_for_a_thread() -> bool {
+    memmap2::MmapMut::map_anon(MAPPED).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_room_for_so_much_and_no_more() {
+        assert!(has_room(LARGE) && has_room_for_a_thread());
+        assert!(!has_room(isize::MAX as usize));
+    }
 
     #[test]
     fn what_is_large_is_mapped_by_itself() {

@@ -109,12 +109,14 @@ impl CoreImage {
                 p_memsz: mapping.range().len(),
                 p_align: PAGE_SIZE,
             });
-            if len > 0 {
-                let range = mapping.range().truncated(len);
+            // The rest is zeros, as in the kernel's: past the end of a file, and what nobody can read.
+            let readable = len.min(mapping.size());
+            if readable > 0 {
+                let range = mapping.range().truncated(readable);
                 parts.push(Part { offset: at, range });
-                held += vma.resident.max(vma.anonymous).min(len);
-                at += len;
+                held += vma.resident.max(vma.anonymous).min(readable);
             }
+            at += len;
         }
         let headers = layout.headers(&segments, &notes);
         Self {
@@ -154,20 +156,21 @@ fn vma_of(facts: &DumpFacts, mapping: &Mapping) -> DumpVma {
     known.copied().unwrap_or_default()
 }
 
-/// How many bytes of a mapping are dumped. What nobody can read never is.
+/// How many bytes of the file are for a mapping.
 fn length(
     mapping: &Mapping,
     vma: &DumpVma,
     source: CoreSource<'_>,
     is_elf: &mut impl FnMut(&Mapping) -> bool,
 ) -> u64 {
-    let accessible = mapping.size();
-    if source.is_full {
-        return accessible;
+    let whole = mapping.range().len();
+    let is_readable = mapping.size() > 0;
+    if source.is_full && is_readable {
+        return whole;
     }
     match dumped(mapping, vma, source.facts.filter) {
-        Dumped::Whole => accessible,
-        Dumped::HeaderOfElf if accessible > 0 && is_elf(mapping) => accessible.min(PAGE_SIZE),
+        Dumped::Whole => whole,
+        Dumped::HeaderOfElf if is_readable && is_elf(mapping) => whole.min(PAGE_SIZE),
         Dumped::HeaderOfElf | Dumped::Nothing => 0,
     }
 }
@@ -241,7 +244,7 @@ mod tests {
     use super::*;
     use crate::common::address::Address;
     use crate::coredump::abi::tests::auxiliary;
-    use crate::target::mapping::AddressSpace;
+    use crate::target::mapping::{AccessibleLength, AddressSpace};
     use crate::target::{RegisterSet, ThreadStatus, register_kind as kind};
 
     const MAPS: &[u8] = b"10000-14000 rw-p 00000000 00:00 0 [heap]\n\
@@ -324,6 +327,34 @@ mod tests {
         }
         assert_eq!(image.size(), at);
         assert_eq!(image.held(), 2 * PAGE_SIZE);
+    }
+
+    /// The end of a mapping of a file that is shorter is in the kernel's cores, too: as zeros.
+    #[test]
+    fn what_nobody_can_read_is_left_out_of_the_parts_alone() {
+        let mut space = AddressSpace::parse(MAPS).unwrap();
+        for mapping in space.mappings_mut() {
+            if mapping.range().start() == Address::new(0x10000) {
+                mapping.set_accessible_length(AccessibleLength::UpTo(0x1000));
+            }
+        }
+        let mappings: Vec<_> = space.mappings().iter().cloned().map(Arc::new).collect();
+        let facts = facts(&mappings, 1);
+        for is_full in [false, true] {
+            let source = CoreSource {
+                facts: &facts,
+                threads: &[],
+                mappings: &mappings,
+                is_full,
+            };
+            let image = CoreImage::new(source, |_| true);
+            let [heap, next, ..] = image.parts() else {
+                panic!("{:?}", image.parts());
+            };
+            assert_eq!(heap.range, range(0x10000, 0x11000));
+            assert_eq!(next.offset, heap.offset + 0x4000);
+            assert_eq!(number::<8>(&image.headers()[64 + 56..], 32), 0x4000);
+        }
     }
 
     #[test]

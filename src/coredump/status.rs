@@ -140,10 +140,11 @@ pub(super) fn process_info(abi: Abi, process: &ProcessStatus) -> Vec<u8> {
         layout.int(number);
     }
     layout.text(process.command.iter().copied(), COMMAND);
-    let arguments = process.arguments.strip_suffix(b"\0");
-    let arguments = arguments.unwrap_or(&process.arguments).iter();
-    // As a line that a shell would show.
-    let blanks = arguments.map(|byte| if *byte == 0 { b' ' } else { *byte });
+    // As a line that a shell would show, and a blank: the last one's NUL, too.
+    let blanks = process
+        .arguments
+        .iter()
+        .map(|byte| if *byte == 0 { b' ' } else { *byte });
     layout.text(blanks, ARGUMENTS);
     layout.bytes
 }
@@ -236,7 +237,7 @@ mod tests {
             assert_eq!(bytes[uid_at..uid_at + uid.len()], *uid);
             assert_eq!(bytes[pid_at], 7);
             assert_eq!(bytes[command_at..command_at + 16], *b"a command that \0");
-            assert_eq!(bytes[command_at + 16..command_at + 24], *b"one two\0");
+            assert_eq!(bytes[command_at + 16..command_at + 24], *b"one two ");
         }
     }
 }

@@ -1,6 +1,7 @@
 """What is measured: for each group a function, whose documentation is its line in the help."""
 
 from .cold import cold
+from .cores import cores
 from .find import find
 from .growth import growth
 from .idle import idle
@@ -28,6 +29,7 @@ GROUPS = {
         find,
         write,
         sparse,
+        cores,
         snapshots,
         growth,
         idle,

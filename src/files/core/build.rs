@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::common::error::Result;
+use nix::errno::Errno;
+
+use crate::common::error::{Error, Result};
+use crate::common::room::has_room;
 use crate::coredump::{CoreImage, CoreSource};
 use crate::files::view::CoreFile;
 use crate::files::{Context, OpenProcess};
 use crate::target::mapping::Mapping;
 use crate::target::{ProcessInfo, ProcessMemory, ReadSegment, ThreadRegisters};
+
+/// Bytes that are needed for a mapping, at most: what `smaps` says of it, its header, its file, twice while they grow.
+const OF_MAPPING: usize = 1 << 10;
 
 /// How an ELF file begins.
 const ELF: [u8; 4] = *b"\x7fELF";
@@ -25,9 +31,12 @@ impl Context {
         memory: Arc<dyn ProcessMemory>,
         stop: bool,
     ) -> Result<CoreFile> {
-        let facts = self.opened.retry(|| process.process().dump_facts())?;
         let space = self.processes.read_address_space(info)?;
         let mappings = Arc::clone(space.mappings());
+        if !has_room(mappings.len() * OF_MAPPING) {
+            return Err(Error::system("memory for a core file", Errno::ENOMEM));
+        }
+        let facts = self.opened.retry(|| process.process().dump_facts())?;
         // Last, so that what was read takes no time of it.
         let threads = match stop {
             true => self.registers(info, process),

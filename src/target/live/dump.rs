@@ -5,7 +5,7 @@ use std::time::Duration;
 use procfs::process::Stat;
 
 use super::pinned::Pinned;
-use super::smaps::{Smaps, VmaDetails};
+use super::smaps::{RecentSmaps, VmaDetails};
 use super::stop::threads;
 use super::task::ThreadTicks;
 use super::text::field;
@@ -19,7 +19,12 @@ const DEFAULT_FILTER: u32 = 0x33;
 ///
 /// # Errors
 /// As [`Pinned::open_file`].
-pub(super) fn facts(pinned: &Pinned, stat: &Stat, arguments: Vec<u8>) -> Result<DumpFacts> {
+pub(super) fn facts(
+    pinned: &Pinned,
+    stat: &Stat,
+    smaps: &RecentSmaps,
+    arguments: Vec<u8>,
+) -> Result<DumpFacts> {
     let threads = threads(pinned)?.into_iter();
     Ok(DumpFacts {
         process: process_status(pinned, stat, arguments)?,
@@ -29,7 +34,8 @@ pub(super) fn facts(pinned: &Pinned, stat: &Stat, arguments: Vec<u8>) -> Result<
             .collect(),
         auxiliary: pinned.contents("auxv")?,
         filter: filter(pinned),
-        vmas: Smaps::read(pinned)?.vmas().iter().map(dump_vma).collect(),
+        // Whoever reads the memory next needs it, too.
+        vmas: smaps.renewed(pinned)?.vmas().iter().map(dump_vma).collect(),
     })
 }
 

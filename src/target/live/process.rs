@@ -97,12 +97,14 @@ pub(super) struct LiveProcess {
     pinned: Arc<Pinned>,
     shared: Arc<Shared>,
     memory: OnceLock<Arc<LiveMemory>>,
+    smaps: Arc<RecentSmaps>,
 }
 
 impl LiveProcess {
     pub(super) fn new(pinned: Pinned, shared: &Arc<Shared>) -> Self {
         Self {
             pinned: Arc::new(pinned),
+            smaps: Arc::new(RecentSmaps::new(Arc::clone(&shared.clock))),
             shared: Arc::clone(shared),
             memory: OnceLock::new(),
         }
@@ -137,7 +139,7 @@ impl LiveProcess {
             pagemap: Pagemap::new(Arc::clone(self.pinned.pagemap()), kernel()),
             maps: Maps::new(self.pinned.open_file("maps")?, kernel()),
             kernel: kernel(),
-            smaps: RecentSmaps::new(Arc::clone(&self.shared.clock)),
+            smaps: Arc::clone(&self.smaps),
             files: BackingFiles::new(
                 Arc::clone(&self.shared.clock),
                 Arc::clone(&self.shared.leases),
@@ -237,7 +239,7 @@ impl Process for LiveProcess {
 
     fn dump_facts(&self) -> Result<DumpFacts> {
         let arguments = self.arguments()?;
-        self.ask(|pinned| facts(pinned, &self.stat()?, arguments))
+        self.ask(|pinned| facts(pinned, &self.stat()?, &self.smaps, arguments))
     }
 
     fn stop(&self) -> Result<Box<dyn Stopped>> {

@@ -68,7 +68,7 @@ pub(super) struct Resolver {
     pub(super) kernel: Arc<Kernel>,
     pub(super) pagemap: Pagemap,
     pub(super) maps: Maps,
-    pub(super) smaps: RecentSmaps,
+    pub(super) smaps: Arc<RecentSmaps>,
     pub(super) files: BackingFiles,
     pub(super) own_device: Option<Device>,
     /// Devices of other mounts of this kind; listed only where reads may fault pages in.

@@ -82,12 +82,16 @@ impl Smaps {
         };
         let bytes = |amount| kib(amount).unwrap_or(0).saturating_mul(1024);
         if let Some(flags) = line.strip_prefix(b"VmFlags:") {
-            let has = |wanted: &[u8]| flags.split(|byte| *byte == b' ').any(|it| it == wanted);
-            vma.is_io = has(b"io");
-            vma.is_device = has(b"io") || has(b"pf");
-            vma.is_lazy = has(b"um") || has(b"ui");
-            vma.is_huge = has(b"ht");
-            vma.is_left_out = has(b"dd");
+            for flag in flags.split(|byte| *byte == b' ') {
+                match flag {
+                    b"io" => (vma.is_io, vma.is_device) = (true, true),
+                    b"pf" => vma.is_device = true,
+                    b"um" | b"ui" => vma.is_lazy = true,
+                    b"ht" => vma.is_huge = true,
+                    b"dd" => vma.is_left_out = true,
+                    _ => (),
+                }
+            }
         } else if let Some(amount) = line.strip_prefix(b"Rss:") {
             vma.resident = bytes(amount);
         } else if let Some(amount) = line.strip_prefix(b"Anonymous:") {
@@ -103,8 +107,11 @@ fn kib(amount: &[u8]) -> Option<u64> {
     amount.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// The range that a mapping's first line begins with. No other line has a `-` before its first blank.
+/// The range that a mapping's first line begins with. Other lines begin with a capital letter.
 fn range_of(line: &[u8]) -> Option<AddressRange> {
+    if line.first()?.is_ascii_uppercase() {
+        return None;
+    }
     let end = line.iter().position(|byte| *byte == b' ')?;
     let (start, end) = std::str::from_utf8(&line[..end]).ok()?.split_once('-')?;
     let hex = |digits| u64::from_str_radix(digits, 16).ok().map(Address::new);
@@ -145,9 +152,17 @@ impl RecentSmaps {
         {
             return Ok(Some(*found));
         }
-        let smaps = Aged::try_find(&*self.clock, || Smaps::read(pinned))?.map(Arc::new);
         // It may have grown meanwhile.
-        let found = smaps.value().at(range.start()).copied();
+        Ok(self.renewed(pinned)?.at(range.start()).copied())
+    }
+
+    /// All of it as it is now.
+    ///
+    /// # Errors
+    /// As [`Smaps::read`].
+    pub(super) fn renewed(&self, pinned: &Pinned) -> Result<Arc<Smaps>> {
+        let smaps = Aged::try_find(&*self.clock, || Smaps::read(pinned))?.map(Arc::new);
+        let found = Arc::clone(smaps.value());
         *self.recent.lock() = Some(smaps);
         Ok(found)
     }

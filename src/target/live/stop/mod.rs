@@ -20,6 +20,7 @@ use super::pinned::Pinned;
 use super::text::field;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
+use crate::common::room::has_room_for_a_thread;
 use crate::target::{RegisterSet, Stopped, ThreadRegisters, register_kind as kind};
 use ptrace::Waited;
 
@@ -29,11 +30,11 @@ const LONGEST_RUN: Duration = Duration::from_secs(1);
 /// How long the others stand still for threads that are all in the kernel and may not come out.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// How long is looked again and again without sleeping.
-const SPIN: Duration = Duration::from_micros(500);
+/// How long is looked again and again without sleeping: as long as an idle processor may take to wake.
+const SPIN: Duration = Duration::from_micros(100);
 
 /// How long is slept between two looks after that.
-const PAUSE: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(20);
 
 /// Kinds of sets of registers that threads of this architecture may have; a thread has some of them.
 const REGISTER_SETS: &[u32] = &[
@@ -81,6 +82,9 @@ impl Drop for Halted {
 pub(super) fn stop(pinned: &Arc<Pinned>, metrics: &Arc<Metrics>) -> Result<Box<dyn Stopped>> {
     if pinned.identity().pid.get() == std::process::id() {
         return Err(Error::OwnMemory);
+    }
+    if !has_room_for_a_thread() {
+        return Err(Error::system("a thread that traces", Errno::ENOMEM));
     }
     let (hold, released) = channel();
     let (answer, answered) = channel();
@@ -202,8 +206,10 @@ impl Tracees {
             if waited >= LONGEST_WAIT && !self.can_run(pinned) {
                 return;
             }
+            // Not by giving the processor up: where others want it, too, it comes back some milliseconds later. Whoever sleeps
+            // goes before them.
             match begun.elapsed() < SPIN {
-                true => std::thread::yield_now(),
+                true => std::hint::spin_loop(),
                 false => std::thread::sleep(PAUSE),
             }
         }
