@@ -7,7 +7,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use super::File;
 use super::mapping_table::MappingTable;
-use super::{Context, Mapping, Node, Pass};
+use super::{Context, Mapping, Node, Pass, Process};
 use crate::common::error::Result;
 use crate::target::ProcessInfo;
 use crate::target::mapping::Mapping as Memory;
@@ -116,6 +116,23 @@ impl Listing {
 }
 
 impl Context {
+    /// A file for each process that `pass` finds, by its number.
+    ///
+    /// # Errors
+    /// What listing the processes says.
+    pub(super) fn list_each<N: Into<Node>>(
+        &self,
+        pass: &Pass<'_>,
+        file: impl Fn(Process) -> N,
+    ) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for info in self.processes.fresh_list(pass)?.iter() {
+            let name = info.identity.pid.to_string();
+            listing.add(name, file(Process(Arc::clone(info))));
+        }
+        Ok(listing)
+    }
+
     /// The entries of a directory as they are now, `.` and `..` first; where all processes are listed, `pass`
     /// finds them.
     ///
@@ -130,7 +147,7 @@ impl Context {
 mod tests {
     use super::*;
     use crate::common::clock::ManualClock;
-    use crate::files::{Process, ProcessTable};
+    use crate::files::processes::ProcessTable;
     use crate::target::ProcessSource;
     use crate::target::fake::{FakeProcess, FakeSource};
 

@@ -31,12 +31,7 @@ impl File for Spaces {
     }
 
     fn entries(&self, context: &Context, pass: &Pass<'_>) -> Result<Listing> {
-        let mut listing = Listing::default();
-        for info in context.processes.fresh_list(pass)?.iter() {
-            let name = info.identity.pid.to_string();
-            listing.add(name, Space(Process(Arc::clone(info))));
-        }
-        Ok(listing)
+        context.list_each(pass, Space)
     }
 
     fn entries_wait_for(&self) -> WaitsFor {

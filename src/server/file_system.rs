@@ -1,5 +1,8 @@
 //! Every operation of the file system as a plain function.
 
+mod opened;
+mod snapshots;
+
 use std::ffi::OsStr;
 use std::sync::Arc;
 
@@ -15,7 +18,8 @@ use crate::files::{
     WaitsFor, xattr_list,
 };
 use crate::target::live::trim_heap;
-use crate::target::snapshot::KeptStore;
+
+pub(crate) use opened::Opened;
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,38 +28,6 @@ pub(crate) struct Entry {
     /// Its generation, where the kernel gets a reference to it.
     pub(crate) generation: Generation,
     pub(crate) attributes: Attributes,
-}
-
-/// A file or a directory that was opened.
-#[derive(Clone, Debug)]
-pub(crate) struct Opened {
-    pub(crate) handle: u64,
-    /// Whether the kernel must keep none of its pages.
-    pub(crate) direct: bool,
-    /// Whether it may keep them for as long as it likes.
-    pub(crate) is_constant: bool,
-    /// The store that the kernel may read itself, where it can.
-    pub(crate) backing: Option<Arc<KeptStore>>,
-}
-
-/// No two handles have one number.
-#[cfg(test)]
-impl PartialEq for Opened {
-    fn eq(&self, other: &Self) -> bool {
-        self.handle == other.handle
-    }
-}
-
-impl Opened {
-    /// A directory.
-    pub(super) fn new(handle: u64) -> Self {
-        Self {
-            handle,
-            direct: false,
-            is_constant: false,
-            backing: None,
-        }
-    }
 }
 
 /// What became of a write.
@@ -335,32 +307,6 @@ impl FileSystem {
             is_constant: open.is_constant,
             backing,
         })
-    }
-
-    /// The directory that `name` would be made in, if that is one where something can be made: it is a snapshot then.
-    ///
-    /// # Errors
-    /// `NotPermitted`, `NoEntry`.
-    pub(super) fn check_snapshots(&self, parent: Inode) -> Result<()> {
-        match self.inodes.get(parent)? {
-            Node::Snapshots(_) => Ok(()),
-            _ => Err(Error::NotPermitted),
-        }
-    }
-
-    /// Removes a snapshot for `subject`, with all that is in it.
-    ///
-    /// # Errors
-    /// `NotPermitted` for any other directory, `NoEntry`.
-    pub(super) fn remove_directory(
-        &self,
-        parent: Inode,
-        name: &OsStr,
-        subject: &Subject,
-    ) -> Result<()> {
-        self.check_snapshots(parent)?;
-        let name = name.to_str().ok_or(Error::NoEntry)?;
-        self.context.remove_snapshot(name, subject)
     }
 
     /// Reads from `offset` on, and returns how many bytes it got.
