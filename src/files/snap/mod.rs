@@ -17,7 +17,7 @@ pub(crate) use directory::{FrozenDirectory, SnapshotGroup};
 pub(crate) use file::{FrozenCore, FrozenSpace};
 pub(crate) use mapping::{FrozenLink, FrozenMapping};
 pub(crate) use table::{Snapshot, SnapshotTable};
-pub(crate) use take::Taking;
+pub(crate) use take::{Taking, named_processes};
 
 use name::SnapshotName;
 
