@@ -29,9 +29,12 @@ const MOST: usize = 16;
 /// Those of one user.
 const MOST_OF_USER: usize = 4;
 
-/// The copies that are not done yet: the processes of each, and the user who asked for it.
+/// The processes of a copy, lowest number first, and the user who asked for it.
+type Copy = (Vec<ProcessId>, u32);
+
+/// The copies that are not done yet.
 #[derive(Debug, Default)]
-pub(super) struct Copies(Arc<Mutex<Vec<(Vec<ProcessId>, u32)>>>);
+pub(super) struct Copies(Arc<Mutex<Vec<Copy>>>);
 
 impl Copies {
     /// Takes a place for a copy of these processes.
@@ -56,7 +59,7 @@ impl Copies {
 /// The place of a copy, until it is done.
 #[derive(Debug)]
 struct Place {
-    copies: Arc<Mutex<Vec<(Vec<ProcessId>, u32)>>>,
+    copies: Arc<Mutex<Vec<Copy>>>,
     processes: Vec<ProcessId>,
 }
 
@@ -124,7 +127,7 @@ impl Server {
         let name = name.to_str().ok_or(Error::SnapshotName)?;
         let subject = context.subject(&request.caller)?;
         let processes = named_processes(name)?;
-        let (taking, processes) = self.copy(name, processes, subject)?;
+        let (taking, processes) = self.copy(name, &processes, subject)?;
         let node = context.end_snapshot(&taking, processes)?;
         let entry = self.fs.remember(&node, &CountedUsage::default());
         let valid = match taking.is_named() {
@@ -154,11 +157,11 @@ impl Server {
     fn copy(
         self: &Arc<Self>,
         name: &str,
-        processes: Vec<ProcessId>,
+        processes: &[ProcessId],
         subject: Subject,
     ) -> Result<(Taking, Vec<FrozenProcess>)> {
         let (first, waiting) = (processes[0], subject.caller.pid);
-        let place = self.enter(&processes, &subject.caller)?;
+        let place = self.enter(processes, &subject.caller)?;
         let watch = Arc::new(Watch::default());
         let (sender, receiver) = channel();
         let copying = {
