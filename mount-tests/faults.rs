@@ -154,7 +154,7 @@ impl Drop for Injection {
     }
 }
 
-pub(crate) fn errno_of(name: &str) -> Option<i32> {
+fn errno_of(name: &str) -> Option<i32> {
     let all = [
         libc::EINTR,
         libc::ENOMEM,

@@ -19,6 +19,7 @@ tests![
     a_lock_of_an_address_space_that_is_never_given_back: [Need::Root],
     a_child_that_hangs_in_exec_for_the_lock_of_its_parent: [Need::Root],
     a_file_whose_file_system_does_not_answer: [Need::Root],
+    snapshots_of_targets_that_hang_are_given_up: [Need::Root],
     closing_a_file_that_does_not_close: [Need::Root],
     the_mount_after_that_of_a_killed_daemon_is_left_alone: [Need::Root],
     every_end_is_at_once_while_targets_hang: [Need::Root],
@@ -463,4 +464,37 @@ fn every_end_is_at_once_while_targets_hang() {
         assert!(!is_mounted(mount.point()), "{end}: still mounted");
         assert!(took < PROMISED + SLACK, "{end} took {took:?}");
     }
+}
+
+/// SEMANTICS: a snapshot of a process that does not answer is given up, however often it is asked for, and others are taken meanwhile.
+fn snapshots_of_targets_that_hang_are_given_up() {
+    let stuck = Stuck::in_exec(2);
+    let mount = Mount::new("");
+    let mut other = Target::new();
+    let make = |name: &str| std::fs::create_dir(mount.path("snap").join(name));
+    let pids: Vec<u32> = stuck.targets.iter().map(Target::pid).collect();
+    for (number, name) in [
+        format!("{}@x", pids[0]),
+        format!("{}@x", pids[0]),
+        format!("{}@x", pids[1]),
+        format!("{}+{}@x", pids[0], other.pid()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let started = Instant::now();
+        let refused = make(name).unwrap_err().raw_os_error();
+        assert_eq!(refused, Some(libc::ETIMEDOUT), "{name}");
+        assert!(started.elapsed() < LIMIT, "{name}");
+        make(&format!("{}@{number}", other.pid())).unwrap();
+        in_time("ls snap", &mut ls(&mount.path("snap")));
+        other.read(other.region("private").start, 8);
+    }
+    let threads = || {
+        std::fs::read_dir(format!("/proc/{}/task", mount.daemon()))
+            .unwrap()
+            .count()
+    };
+    assert!(threads() < 40, "{}", threads());
+    drop(stuck);
 }

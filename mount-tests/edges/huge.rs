@@ -12,6 +12,7 @@ use crate::support::{
 tests![
     reserved_huge_pages_are_holes: [Need::Root],
     huge_pages_of_another_process_are_read: [Need::Root],
+    a_snapshot_holds_huge_pages: [Need::Root],
 ];
 
 const GIB: usize = 1 << 30;
@@ -129,4 +130,31 @@ fn huge_pages_of_another_process_are_read() {
     assert!(holds(2) && holds(5), "{extents:?}");
     assert_eq!(extents.len(), 2, "{extents:?}");
     assert_eq!(Footprint::of(target.pid()), before);
+}
+
+/// SEMANTICS: a snapshot holds the huge pages that there were, of all three kinds, also after the end of the process and of the object.
+fn a_snapshot_holds_huge_pages() {
+    let _pages = HugePages::reserve(3);
+    for kind in ["private", "shared", "sysv"] {
+        let mut target = Target::new();
+        let region = Region::parse(&target.ask(&format!("huge {kind} {}", 64 * GIB))).unwrap();
+        let mount = Mount::new("");
+        let copy = mount.path(format!("snap/{}@x", target.pid()));
+        std::fs::create_dir(&copy).unwrap();
+        let live = mount.mapping(target.pid(), region.start, region.end);
+        let name = live.file_name().unwrap().to_owned();
+        let expected = pattern::bytes(region.start as u64 + 2 * HUGE_PAGE as u64, PAGE, 1);
+        target.kill();
+        let file = open(&copy.join(name));
+        assert_eq!(file.metadata().unwrap().len(), 64 * GIB as u64, "{kind}");
+        let third = (2 * HUGE_PAGE as u64, 3 * HUGE_PAGE as u64);
+        assert_eq!(extents(&file), [third], "{kind}");
+        let mut bytes = vec![0; PAGE];
+        file.read_exact_at(&mut bytes, third.0).unwrap();
+        assert_bytes(kind, &bytes, &expected);
+        file.read_exact_at(&mut bytes, 40 * GIB as u64).unwrap();
+        assert_bytes(kind, &bytes, &[0; PAGE]);
+        drop(file);
+        std::fs::remove_dir(&copy).unwrap();
+    }
 }

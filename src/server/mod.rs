@@ -35,6 +35,7 @@ pub(crate) use request::{Operation, Request};
 use admission::Admission;
 use dispatcher::ENTRIES;
 use failures::Failures;
+use snapshots::Copies;
 
 /// Serves the file system, whatever the transport.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct Server {
     invalidations: Invalidations,
     admission: Arc<Admission>,
     failures: Failures,
+    copies: Copies,
     /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
     entries: AtomicUsize,
 }
@@ -60,6 +62,7 @@ impl Server {
             fs,
             invalidations,
             admission,
+            copies: Copies::default(),
             entries: AtomicUsize::new(ENTRIES.0),
         }
     }

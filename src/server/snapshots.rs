@@ -11,7 +11,9 @@ use super::reply::OneShot;
 use super::{Entry, Operation, Reply, Request, Respond, Server};
 use crate::common::contained::contained;
 use crate::common::error::{Error, Result};
-use crate::files::{CountedUsage, Taking};
+use crate::common::sync::Mutex;
+use crate::files::{Caller, CountedUsage, Subject, Taking, named_processes};
+use crate::target::ProcessId;
 use crate::target::snapshot::{FrozenProcess, Watch};
 
 /// How often it is looked whether whoever waits still does, and whether something was done.
@@ -19,6 +21,54 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long nothing may be done: then a process does not answer, and others stand still for it.
 const STALLED: Duration = Duration::from_secs(3);
+
+/// Copies at a time. The kernel makes one directory after the other, so that all but one of them were given up, and wait for a
+/// process that does not answer.
+const MOST: usize = 16;
+
+/// Those of one user.
+const MOST_OF_USER: usize = 4;
+
+/// The processes of a copy, lowest number first, and the user who asked for it.
+type Copy = (Vec<ProcessId>, u32);
+
+/// The copies that are not done yet.
+#[derive(Debug, Default)]
+pub(super) struct Copies(Arc<Mutex<Vec<Copy>>>);
+
+impl Copies {
+    /// Takes a place for a copy of these processes.
+    ///
+    /// # Errors
+    /// `TimedOut` where a copy of the same ones was given up and waits still, or too many others.
+    fn enter(&self, processes: Vec<ProcessId>, user: u32) -> Result<Place> {
+        let mut all = self.0.lock();
+        let is_known = all.iter().any(|(known, _)| *known == processes);
+        let of_user = all.iter().filter(|(_, known)| *known == user).count();
+        if is_known || of_user >= MOST_OF_USER || all.len() >= MOST {
+            return Err(Error::TimedOut(processes[0]));
+        }
+        all.push((processes.clone(), user));
+        Ok(Place {
+            copies: Arc::clone(&self.0),
+            processes,
+        })
+    }
+}
+
+/// The place of a copy, until it is done.
+#[derive(Debug)]
+struct Place {
+    copies: Arc<Mutex<Vec<Copy>>>,
+    processes: Vec<ProcessId>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.copies.lock();
+        all.retain(|(known, _)| *known != self.processes);
+    }
+}
 
 impl Server {
     /// Takes a snapshot, on a thread of its own: the thread that serves goes on.
@@ -76,8 +126,8 @@ impl Server {
         let context = self.fs.context();
         let name = name.to_str().ok_or(Error::SnapshotName)?;
         let subject = context.subject(&request.caller)?;
-        let taking = Arc::new(context.begin_snapshot(name, &subject)?);
-        let processes = self.copy(&taking, request.caller.pid)?;
+        let processes = named_processes(name)?;
+        let (taking, processes) = self.copy(name, &processes, subject)?;
         let node = context.end_snapshot(&taking, processes)?;
         let entry = self.fs.remember(&node, &CountedUsage::default());
         let valid = match taking.is_named() {
@@ -88,18 +138,46 @@ impl Server {
         Ok((entry, valid))
     }
 
+    /// Takes a place for a copy, once that of one that was just given up is free.
+    fn enter(&self, processes: &[ProcessId], caller: &Caller) -> Result<Place> {
+        let begun = Instant::now();
+        loop {
+            match self.copies.enter(processes.to_vec(), caller.uid) {
+                Err(_) if self.fs.context().is_interrupted(caller.pid) => {
+                    return Err(Error::Interrupted);
+                }
+                Err(_) if begun.elapsed() < STALLED => std::thread::sleep(LOOK),
+                answer => return answer,
+            }
+        }
+    }
+
     /// Copies the processes, unless the thread that waits for it is interrupted, or one of them does not answer: nobody
-    /// stands still then.
-    fn copy(self: &Arc<Self>, taking: &Arc<Taking>, waiting: u32) -> Result<Vec<FrozenProcess>> {
+    /// stands still then. All that may wait for a process is done by a thread of its own, which nobody waits for that long.
+    fn copy(
+        self: &Arc<Self>,
+        name: &str,
+        processes: &[ProcessId],
+        subject: Subject,
+    ) -> Result<(Taking, Vec<FrozenProcess>)> {
+        let (first, waiting) = (processes[0], subject.caller.pid);
+        let place = self.enter(processes, &subject.caller)?;
         let watch = Arc::new(Watch::default());
         let (sender, receiver) = channel();
         let copying = {
-            let (taking, watch) = (Arc::clone(taking), Arc::clone(&watch));
+            let (server, watch) = (Arc::clone(self), Arc::clone(&watch));
+            let name = name.to_owned();
             move || {
                 contained(|| {
+                    let begun = server.fs.context().begin_snapshot(&name, &subject);
+                    let copied = begun.and_then(|taking| {
+                        let processes = taking.capture().take(&watch)?;
+                        Ok((taking, processes))
+                    });
                     // Nobody waits for it any more where that fails.
-                    let _ = sender.send(taking.capture().take(&watch));
+                    let _ = sender.send(copied);
                 });
+                drop(place);
             }
         };
         self.admission
@@ -121,10 +199,41 @@ impl Server {
             if now != progress {
                 (progress, moved) = (now, Instant::now());
             } else if moved.elapsed() >= STALLED {
-                break Error::TimedOut(taking.first());
+                break Error::TimedOut(first);
             }
         };
         watch.give_up();
         Err(given_up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processes(numbers: &[u32]) -> Vec<ProcessId> {
+        let numbers = numbers.iter().map(|number| ProcessId::new(*number));
+        numbers.collect::<Option<_>>().unwrap()
+    }
+
+    #[test]
+    fn copies_that_were_given_up_are_bounded() {
+        let copies = Copies::default();
+        let first = copies.enter(processes(&[7]), 1).unwrap();
+        let again = copies.enter(processes(&[7]), 2).unwrap_err();
+        assert_eq!(again, Error::TimedOut(processes(&[7])[0]));
+        let mut held: Vec<Place> = Vec::new();
+        for number in 8..11 {
+            held.push(copies.enter(processes(&[7, number]), 1).unwrap());
+        }
+        assert!(copies.enter(processes(&[20]), 1).is_err(), "of one user");
+        for number in 30..42 {
+            held.push(copies.enter(processes(&[number]), number).unwrap());
+        }
+        assert!(copies.enter(processes(&[50]), 3).is_err(), "of all");
+        drop(first);
+        drop(copies.enter(processes(&[7]), 1).unwrap());
+        held.clear();
+        assert!(copies.0.lock().is_empty());
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use file::{FrozenCore, FrozenSpace};
 pub(crate) use mapping::{FrozenLink, FrozenMapping};
 pub(crate) use record::FrozenRecord;
 pub(crate) use table::{Snapshot, SnapshotTable};
-pub(crate) use take::Taking;
+pub(crate) use take::{Taking, named_processes};
 
 use name::SnapshotName;
 

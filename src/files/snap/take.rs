@@ -17,11 +17,6 @@ pub(crate) struct Taking {
 }
 
 impl Taking {
-    /// The first of the processes.
-    pub(crate) fn first(&self) -> ProcessId {
-        self.capture.subjects[0].info.identity.pid
-    }
-
     /// Whether it gets the name that was asked for; else one by time.
     pub(crate) fn is_named(&self) -> bool {
         !self.name.name.is_empty()
@@ -31,6 +26,14 @@ impl Taking {
     pub(crate) fn capture(&self) -> &Capture {
         &self.capture
     }
+}
+
+/// The processes that the name of a snapshot says, lowest number first: one at least.
+///
+/// # Errors
+/// `SnapshotName`.
+pub(crate) fn named_processes(name: &str) -> Result<Vec<ProcessId>> {
+    Ok(SnapshotName::parse(name)?.processes)
 }
 
 impl Context {
