@@ -119,6 +119,20 @@ impl File for FrozenDirectory {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SnapshotGroup(pub(super) Arc<Snapshot>);
 
+impl Snapshot {
+    /// Its directory.
+    pub(super) fn node(self: &Arc<Self>) -> Node {
+        match self.is_group() {
+            true => SnapshotGroup(Arc::clone(self)).into(),
+            false => FrozenDirectory(Frozen {
+                snapshot: Arc::clone(self),
+                index: 0,
+            })
+            .into(),
+        }
+    }
+}
+
 impl SnapshotGroup {
     fn directory(&self, index: usize) -> Node {
         FrozenDirectory(Frozen {

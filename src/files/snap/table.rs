@@ -5,12 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::directory::{FrozenDirectory, SnapshotGroup};
-use super::{Frozen, VALID};
+use super::VALID;
 use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::common::sync::{Mutex, RwLock};
+use crate::files::Attributes;
 use crate::files::mapping_table::MappingTable;
-use crate::files::{Attributes, Node};
 use crate::target::ProcessIdentity;
 use crate::target::snapshot::FrozenProcess;
 
@@ -70,18 +69,6 @@ impl Snapshot {
 
     pub(super) fn all(&self) -> Vec<Arc<Copied>> {
         self.copied.read().clone()
-    }
-
-    /// Its directory.
-    pub(super) fn node(self: &Arc<Self>) -> Node {
-        match self.is_group {
-            true => SnapshotGroup(Arc::clone(self)).into(),
-            false => FrozenDirectory(Frozen {
-                snapshot: Arc::clone(self),
-                index: 0,
-            })
-            .into(),
-        }
     }
 
     /// Attributes of what is in it.
