@@ -2,14 +2,15 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::{file_of, nothing_is_left, take};
+use super::{file_of, nothing_is_left, stored, take};
 use crate::support::{
-    Mount, Numbers, PAGE, Stats, Target, assert_bytes, drop_kernel_pages, open, open_flags,
+    Mount, Numbers, PAGE, Region, Stats, Target, assert_bytes, drop_kernel_pages, open, open_flags,
     pread_all, tests,
 };
 
 tests![
     the_kernel_reads_large_mappings_itself: [Need::Root],
+    a_map_of_a_file_with_holes_takes_no_memory,
     every_block_size_gives_the_same_bytes,
     stops_are_counted,
 ];
@@ -45,6 +46,23 @@ fn the_kernel_reads_large_mappings_itself() {
     drop((map, direct));
     std::fs::remove_dir(&copy).unwrap();
     nothing_is_left(&mount);
+}
+
+/// SEMANTICS: nobody has a snapshot take more memory by reading it: whoever maps a file of tmpfs has its holes allocated.
+fn a_map_of_a_file_with_holes_takes_no_memory() {
+    let mut target = Target::new();
+    let region = Region::parse(&target.ask(&format!("reserve {} 1000", 64 << 20))).unwrap();
+    let mount = Mount::new("");
+    let copy = take(&mount, target.pid(), "x");
+    let before = stored(&mount);
+    let file = open(&file_of(&copy, &region));
+    // SAFETY: nobody changes a file of a snapshot.
+    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    let held = map
+        .chunks(PAGE)
+        .filter(|page| page.iter().any(|byte| *byte != 0));
+    assert_eq!(held.count(), 1000);
+    assert_eq!(stored(&mount), before);
 }
 
 /// Whatever the size of a read, and wherever it begins, the bytes are the same: by passthrough, and by the daemon.

@@ -35,7 +35,6 @@ pub struct KeptStore {
     store: Box<dyn Store>,
     /// Bytes from its beginning to its end, with all holes.
     len: u64,
-    /// As many bytes as it holds.
     reservation: Reservation,
     /// What somebody has made of it that must be kept as long as itself.
     registered: OnceLock<Option<Registered>>,
@@ -203,7 +202,7 @@ impl FrozenMemory {
     }
 
     /// The store that holds all of `range` and nothing else, from its first byte on, so that the kernel can read it as a file of
-    /// its own. `None` where a part of it is elsewhere, or something else is in it.
+    /// its own. `None` where a part of it is elsewhere or a hole, or something else is in it.
     pub fn sole_store(&self, range: AddressRange) -> Option<Arc<KeptStore>> {
         let mut sole: Option<&Arc<KeptStore>> = None;
         let mut stored = 0;
@@ -218,11 +217,9 @@ impl FrozenMemory {
             stored += run.range.intersection(range).len();
             sole = Some(store);
         }
-        // It is that of several small mappings where it is longer. It is that of an earlier snapshot, in which there were pages that
-        // are not there any more, where it holds more.
-        let is_all = |store: &&Arc<KeptStore>| {
-            store.len == range.len() && store.reservation.bytes() == stored
-        };
+        // Longer is that of several small mappings. One with holes would take memory for them: whoever maps a file of tmpfs and reads
+        // a hole has a page allocated there.
+        let is_all = |store: &&Arc<KeptStore>| store.len == range.len() && stored == range.len();
         sole.filter(is_all).map(Arc::clone)
     }
 

@@ -47,6 +47,11 @@ fn bench() -> Bench {
 }
 
 impl Bench {
+    /// The large mapping has no hole any more.
+    fn fill_up(&self) {
+        self.process.map(0x100_5000, &[5; 2 * PAGE]);
+    }
+
     fn subject(&self, pid: u32, earlier: Option<&Arc<FrozenProcess>>) -> Subject {
         let pid = crate::target::ProcessId::new(pid).unwrap();
         let info = Arc::new(self.source.describe(pid).unwrap());
@@ -152,6 +157,7 @@ fn holes_stay_holes_and_take_no_memory() {
 #[test]
 fn a_large_mapping_has_a_store_of_its_own_that_is_laid_out_as_its_file() {
     let bench = bench();
+    bench.fill_up();
     let frozen = bench.take(None).unwrap();
     let large = frozen.mappings[1].range();
     let store = frozen.memory.sole_store(large).unwrap();
@@ -164,6 +170,18 @@ fn a_large_mapping_has_a_store_of_its_own_that_is_laid_out_as_its_file() {
             .sole_store(frozen.mappings[0].range())
             .is_none()
     );
+}
+
+/// Whoever maps a file of tmpfs and reads its holes has them allocated, past any budget.
+#[test]
+fn a_mapping_with_holes_is_not_read_from_its_store_as_a_file() {
+    let bench = bench();
+    let frozen = bench.take(None).unwrap();
+    let large = frozen.mappings[1].range();
+    assert!(frozen.memory.sole_store(large).is_none());
+    bench.fill_up();
+    let frozen = bench.take(None).unwrap();
+    assert!(frozen.memory.sole_store(large).is_some());
 }
 
 /// Small mappings share a store, which must not be taken for that of the first of them.
@@ -190,6 +208,7 @@ fn a_store_of_several_mappings_is_that_of_none_of_them() {
 #[test]
 fn a_whole_mapping_that_is_the_same_is_read_from_the_store_of_the_earlier_one() {
     let bench = bench();
+    bench.fill_up();
     let first = bench.take(None).unwrap();
     let second = bench.take(Some(&first)).unwrap();
     let large = first.mappings[1].range();
@@ -200,6 +219,7 @@ fn a_whole_mapping_that_is_the_same_is_read_from_the_store_of_the_earlier_one() 
 #[test]
 fn pages_that_two_snapshots_have_in_common_are_kept_once() {
     let bench = bench();
+    bench.fill_up();
     let first = bench.take(None).unwrap();
     let alone = bench.budget.taken();
     bench
