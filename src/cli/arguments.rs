@@ -143,7 +143,9 @@ fn is_restore(arguments: impl Iterator<Item = OsString>) -> bool {
         let bytes = argument.as_encoded_bytes();
         bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes != b"-h"
     };
-    arguments.first().is_some_and(|first| first == RESTORE) && !arguments.iter().any(is_option)
+    arguments.len() > 1
+        && arguments.first().is_some_and(|first| first == RESTORE)
+        && !arguments.iter().any(is_option)
 }
 
 /// The path that is one too many: after the command `mount`, which is none, there are two at most.
@@ -164,6 +166,9 @@ fn mount_point(paths: &[PathBuf]) -> Result<&Path> {
         [] => bail!("no mount point is given: see procmemfs --help"),
         [word] if word.as_os_str() == MOUNT => bail!(
             "mount: no mount point is given: write 'procmemfs mount MOUNTPOINT', and ./mount for a directory of that name"
+        ),
+        [word] if word.as_os_str() == RESTORE => bail!(
+            "restore: no directory and no process is given: write 'procmemfs restore DIRECTORY PID', and ./restore to mount on a directory of that name"
         ),
         [word] if COMMANDS.iter().any(|command| word.as_os_str() == *command) => {
             let word = word.display();
@@ -210,11 +215,12 @@ mod tests {
 
     #[test]
     fn restore_is_told_from_a_source_of_that_name() {
-        let table: [(&[&str], bool); 7] = [
+        let table: [(&[&str], bool); 8] = [
             (&["restore", "dir", "12"], true),
             (&["restore", "dir"], true),
             (&["restore", "--dry-run", "dir", "12"], true),
             (&["restore", "--help"], true),
+            (&["restore"], false),
             (&["restore", "/mnt", "-o", "rw"], false),
             (&["none", "restore"], false),
             (&["-f", "restore", "/mnt"], false),
