@@ -17,7 +17,7 @@ tests![
     a_process_id_that_is_used_again_at_once: [Need::Root, Need::Tool("cc")],
 ];
 
-const SHORT: u64 = 200;
+const SHORT: u64 = 100;
 const LONG: u64 = 10_000;
 
 /// One kind of target, read and written through two mounts: with what is kept for a while, and without.

@@ -49,7 +49,7 @@ fn a_target_that_execs_a_program_of_root() {
         ["setuid", "random"],
         [&program, &root],
         users.len() + roots.len(),
-        rounds(200, 10_000),
+        rounds(100, 10_000),
     );
     let script = script(
         &public_daemon(&point),
