@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &RestoreArguments) -> Result<()> {
     let Some(pid) = ProcessId::parse(&arguments.pid) else {
         bail!("restore: '{}' is no process number", arguments.pid);
     };
-    let mut backup = Backup::open(&arguments.directory)?;
+    let backup = Backup::open(&arguments.directory)?;
     let options = SourceOptions {
         writable: !arguments.dry_run,
         ..SourceOptions::default()
@@ -70,13 +70,7 @@ pub(super) fn run(arguments: &RestoreArguments) -> Result<()> {
         bar.set_length(total);
         bar.set_position(done);
     };
-    let restored = restore(
-        &mut backup,
-        &*process,
-        &source.boot(),
-        options,
-        &mut progress,
-    );
+    let restored = restore(&backup, &*process, &source.boot(), options, &mut progress);
     bar.finish_and_clear();
     tell(&restored?, arguments);
     Ok(())

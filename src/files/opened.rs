@@ -271,13 +271,7 @@ impl OpenProcesses {
         identity: &ProcessIdentity,
         ask: impl Fn(&dyn Process) -> Result<T>,
     ) -> Result<T> {
-        let answer = self
-            .open(identity)
-            .and_then(|open| self.retry(|| ask(&*open.process)));
-        answer.map_err(|error| match error {
-            Error::Ended(pid) => Error::NoProcess(pid),
-            error => error,
-        })
+        self.ask_pinned(identity, |process| ask(&**process))
     }
 
     /// As [`ask`](Self::ask), of who wants to keep it.

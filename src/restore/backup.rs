@@ -103,8 +103,8 @@ impl Backup {
     }
 
     /// The mappings, lowest address first.
-    pub(super) fn mappings_mut(&mut self) -> impl Iterator<Item = &mut SavedMapping> {
-        self.mappings.iter_mut()
+    pub(super) fn mappings(&self) -> impl Iterator<Item = &SavedMapping> {
+        self.mappings.iter()
     }
 
     /// Bytes of all of them, or of those that are not shared.
@@ -121,11 +121,6 @@ impl SavedMapping {
     /// The name of its file.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Length of its file, in bytes.
-    pub fn size(&self) -> u64 {
-        self.len
     }
 
     /// The mapping of `space` that it is of.

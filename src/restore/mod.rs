@@ -94,7 +94,7 @@ pub enum RestoreError {
 /// # Errors
 /// Nothing was written then, unless the error says so.
 pub fn restore(
-    backup: &mut Backup,
+    backup: &Backup,
     process: &dyn Process,
     boot: &str,
     options: Options,
@@ -110,8 +110,8 @@ pub fn restore(
     let mut report = Report::default();
     let mut undo = Undo::default();
     let total = backup.total(options.shared);
-    let record = backup.record().clone();
-    for saved in backup.mappings_mut() {
+    let record = backup.record();
+    for saved in backup.mappings() {
         let Some(mapping) = saved.mapping_in(&space) else {
             continue;
         };

@@ -68,7 +68,6 @@ pub(super) fn differences(
                 true => compare(memory, mapping, saved, step, &mut found)?,
                 false => unknown += step.len(),
             }
-            found.compared += step.len();
             progress(at.since(start));
         }
     }

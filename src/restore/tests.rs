@@ -73,12 +73,12 @@ impl Bench {
     }
 
     fn restore(&self, options: Options) -> Result<Report, RestoreError> {
-        let mut backup = Backup::open(self.path())?;
+        let backup = Backup::open(self.path())?;
         let pid = self.process.identity().pid;
         let info = Arc::new(self.source.describe(pid).unwrap());
         let process = self.source.open(&info.identity).unwrap();
         self.process.take_calls();
-        let restored = restore(&mut backup, &*process, "a boot", options, &mut |_, _| ());
+        let restored = restore(&backup, &*process, "a boot", options, &mut |_, _| ());
         assert!(!self.process.is_stopped(), "it goes on");
         restored
     }
