@@ -30,6 +30,9 @@ tests![
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What a busy machine may add.
 const SLACK: Duration = Duration::from_millis(1500);
+/// Threads for requests that wait, those that look for who does, and what is on its way out: fewer than the calls that
+/// would wait if nothing bounded them.
+const MOST: usize = 64 + 4 + 8;
 /// After which something hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -270,7 +273,7 @@ fn many_stuck_targets_are_bounded() {
     let path_of_other = mount.file(&other, "private");
     let before = threads(&mount);
     let mut targets: Vec<(Target, PathBuf)> = Vec::new();
-    for count in [6, 24] {
+    for count in [6, 48] {
         while targets.len() < count {
             let mut target = Target::new();
             let path = waiting(&mut target, &mount);
@@ -296,7 +299,7 @@ fn many_stuck_targets_are_bounded() {
             assert!(started.elapsed() < LIMIT, "the readers wait for ever");
         }
         eprintln!("{count} stuck targets: at most {most} threads, {served} served, {refused} not");
-        assert!(most <= before + 40, "{before} threads, then {most}");
+        assert!(most <= before + MOST, "{before} threads, then {most}");
         assert!(count > 6 || refused == 0, "{refused} were not served");
     }
     drop(targets);
