@@ -22,6 +22,9 @@ Options (-o):
                      memory use (default: absent pages are never touched)
   nostop             stop no process: core/PID has no registers then (default: it is
                      stopped for them, for a millisecond or less)
+  inject             let snapshots have a thread of the process open a userfaultfd,
+                     so that it stands still for milliseconds only (default: it
+                     stands still while it is copied; see docs/SNAPSHOTS.md)
   fullcore           core/PID holds all that can be read (default: what the process's
                      coredump_filter and MADV_DONTDUMP say)
   allow_other        let other users in: each may read what the kernel would let

@@ -86,6 +86,9 @@ pub enum Error {
     /// A thread of a process that is to be stopped is in the kernel and does not come out (state D), or has made a `vfork`.
     #[error("a thread of process {0} does not stop: it waits in the kernel")]
     Unstoppable(ProcessId),
+    /// What a process writes cannot be tracked without harm.
+    #[error("what process {0} writes is not tracked: {1}")]
+    Untracked(ProcessId, &'static str),
     /// A snapshot would take more memory than there is for snapshots.
     #[error(
         "a snapshot of it takes {needed} bytes and {left} are left for snapshots: remove some (rmdir), or mount \
@@ -220,7 +223,7 @@ impl Error {
             Self::Exists => Errno::EEXIST,
             Self::StopOff => Errno::EPERM,
             Self::NotOwner => Errno::EACCES,
-            Self::NotSupported => Errno::EOPNOTSUPP,
+            Self::NotSupported | Self::Untracked(..) => Errno::EOPNOTSUPP,
             Self::NoAttribute => Errno::ENODATA,
             Self::PastEnd => Errno::ENOSPC,
             Self::NotPermitted => Errno::EPERM,

@@ -48,6 +48,8 @@ pub(crate) struct FileOptions {
     pub(crate) allow_other: bool,
     /// Whether no process is ever stopped, also not for the registers of its core file (`nostop`).
     pub(crate) no_stop: bool,
+    /// Whether a thread of a process may be made to open a `userfaultfd`, so that it stands still for a shorter time (`inject`).
+    pub(crate) inject: bool,
     /// Whether all that can be read is in a core file (`fullcore`).
     pub(crate) full_core: bool,
     /// What becomes of unreadable bytes (`fault`).

@@ -114,6 +114,7 @@ impl Prepared {
             force: config.force,
             allow_other: config.allow_other,
             no_stop: config.no_stop,
+            inject: config.inject,
             full_core: config.full_core,
             faults: config.faults,
             uid: nix::unistd::getuid().as_raw(),

@@ -119,6 +119,7 @@ fn level(error: &Error) -> log::Level {
         | Error::NoMoreData
         | Error::NoAttribute
         | Error::NotSupported
+        | Error::Untracked(..)
         | Error::PastEnd
         | Error::NotPermitted
         | Error::NotADirectory

@@ -1,9 +1,12 @@
 //! What a core dump says of a process besides its memory.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::mapping::Mapping;
 use crate::common::address::AddressRange;
+use crate::common::error::Result;
 
 /// What is known of a process without stopping it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,4 +169,31 @@ pub mod register_kind {
 pub trait Stopped: Debug + Send {
     /// Its threads, the first one first.
     fn threads(&self) -> &[ThreadRegisters];
+
+    /// Whether all threads have stopped, but for one that waits for this.
+    fn stands_still(&self, waiting: i32) -> bool {
+        let mut running = self.threads().iter().filter(|it| it.sets.is_empty());
+        running.all(|thread| thread.tid == waiting)
+    }
+
+    /// Has it be noted from now on which pages the process writes, of some of its private mappings: what was copied of these
+    /// while it ran need not be copied again where it was not written since. `mappings` are all that it has.
+    ///
+    /// # Errors
+    /// `Untracked` where that could do harm, or would not see all writes.
+    fn track_writes(
+        &self,
+        mappings: &[Arc<Mapping>],
+        tracked: &[AddressRange],
+    ) -> Result<Box<dyn WriteTracker>>;
+}
+
+/// Notes which pages a process writes, until it is dropped.
+pub trait WriteTracker: Debug + Send {
+    /// Private pages of `range` that were there when tracking began and that nobody has written since, lowest address first.
+    /// The process stands still; pages that are not there, or are not tracked, are none of them.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn unwritten(&self, range: AddressRange) -> Result<Vec<AddressRange>>;
 }

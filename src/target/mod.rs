@@ -20,7 +20,7 @@ pub(crate) use activity::Activity;
 pub use credentials::{Credentials, UserNamespace};
 pub use dump::{
     DumpFacts, DumpVma, ProcessStatus, RegisterSet, Stopped, ThreadRegisters, ThreadStatus,
-    ThreadTimes, register_kind,
+    ThreadTimes, WriteTracker, register_kind,
 };
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};

@@ -75,6 +75,7 @@ impl Context {
             boot: self.services.source.boot(),
             stores: Arc::clone(&self.services.stores),
             budget: Arc::clone(&self.services.budget),
+            tracks_writes: self.options.inject,
             clock: Arc::clone(self.clock()),
         };
         Ok(Taking {

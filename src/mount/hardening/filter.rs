@@ -148,6 +148,7 @@ const JUDGING: Calls = &[
 const STOPPING: Calls = &[
     nr::__NR_fallocate,
     nr::__NR_ftruncate,
+    nr::__NR_kcmp,
     nr::__NR_ptrace,
     nr::__NR_wait4,
 ];

@@ -45,6 +45,8 @@ pub struct MountConfig {
     pub cache_size: u64,
     /// No process is ever stopped: core files have no registers.
     pub no_stop: bool,
+    /// A process that is copied may be made to open a `userfaultfd`, so that it stands still for a shorter time.
+    pub inject: bool,
     /// Core files hold all that can be read, whatever the process wants.
     pub full_core: bool,
     /// Bytes that all snapshots may take together; what suits the system where it is `None`.
@@ -100,6 +102,7 @@ impl Default for MountConfig {
             ignore_yama: false,
             touch: false,
             no_stop: false,
+            inject: false,
             full_core: false,
             snap_size: None,
             snap_dir: None,
@@ -130,6 +133,7 @@ const OWN: &[&str] = &[
     "fault",
     "force",
     "fullcore",
+    "inject",
     "nostop",
     "pid",
     "snap_dir",
@@ -236,6 +240,7 @@ impl MountConfig {
             "force" => self.force = true,
             "touch" => self.touch = true,
             "nostop" => self.no_stop = true,
+            "inject" => self.inject = true,
             "fullcore" => self.full_core = true,
             name if foreign::is_word(name) => (),
             name => {

@@ -59,6 +59,8 @@ struct State {
     maps_reads: usize,
     /// Whether somebody traces it.
     traced: bool,
+    /// Whether nobody may track what it writes.
+    is_untracked: bool,
     /// How often it was stopped.
     stops: usize,
     /// By how many it is.
@@ -113,6 +115,7 @@ impl FakeProcess {
                 calls: Vec::new(),
                 maps_reads: 0,
                 traced: false,
+                is_untracked: false,
                 stops: 0,
                 stopped: 0,
                 #[cfg(test)]
@@ -233,6 +236,11 @@ impl FakeProcess {
     /// Has somebody trace it, or nobody.
     pub fn set_traced(&self, traced: bool) {
         self.state.lock().traced = traced;
+    }
+
+    /// Lets nobody track what it writes.
+    pub fn set_untracked(&self) {
+        self.state.lock().is_untracked = true;
     }
 
     /// Whether it stands still.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{FakeMemory, FakeProcess};
-use crate::common::address::PAGE_SIZE;
+use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
 use crate::common::sync::Mutex;
-use crate::target::mapping::AddressSpace;
+use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::{
     Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
     ProcessMemory, ProcessSource, ProcessStatus, Program, RegisterSet, Stopped, ThreadRegisters,
-    ThreadStatus, register_kind,
+    ThreadStatus, WriteTracker, register_kind,
 };
 
 /// One program of a fake process.
@@ -141,6 +141,44 @@ impl Drop for StoppedFake {
 impl Stopped for StoppedFake {
     fn threads(&self) -> &[ThreadRegisters] {
         &self.threads
+    }
+
+    fn track_writes(
+        &self,
+        _mappings: &[Arc<Mapping>],
+        tracked: &[AddressRange],
+    ) -> Result<Box<dyn WriteTracker>> {
+        let state = self.process.state.lock();
+        if state.is_untracked {
+            return Err(Error::Untracked(state.info.identity.pid, "so was it said"));
+        }
+        let is_tracked = |page: &u64| tracked.iter().any(|it| it.contains(Address::new(*page)));
+        let pages = state.pages.iter().filter(|(page, _)| is_tracked(page));
+        Ok(Box::new(FakeTracker {
+            process: self.process.clone(),
+            pages: pages.map(|(at, bytes)| (*at, bytes.clone())).collect(),
+        }))
+    }
+}
+
+/// Compares pages with what they were.
+#[derive(Debug)]
+struct FakeTracker {
+    process: FakeProcess,
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl WriteTracker for FakeTracker {
+    fn unwritten(&self, range: AddressRange) -> Result<Vec<AddressRange>> {
+        let state = self.process.state.lock();
+        assert!(state.stopped > 0, "it stands still");
+        let pages = self.pages.range(range.start().get()..range.end().get());
+        let same = pages.filter(|(page, bytes)| state.pages.get(page) == Some(bytes));
+        let ranges = same.filter_map(|(page, _)| {
+            let start = Address::new(*page);
+            AddressRange::new(start, start.plus(PAGE_SIZE))
+        });
+        Ok(ranges.collect())
     }
 }
 

@@ -72,9 +72,9 @@ impl Drop for FakeStore {
 }
 
 impl NewStore for FakeStore {
-    fn prepare(&mut self, offset: u64, len: u64) -> Result<()> {
+    fn prepare(&self, offset: u64, len: u64) -> Result<()> {
         let end = offset.saturating_add(len) as usize;
-        match end <= self.bytes.get_mut().len() {
+        match end <= self.bytes.lock().len() {
             true => Ok(()),
             false => Err(Error::system("a fake store", Errno::ENOMEM)),
         }

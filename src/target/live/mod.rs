@@ -27,6 +27,8 @@ mod stop;
 mod store;
 mod task;
 mod text;
+mod tracker;
+mod userfault;
 mod vdso;
 mod vm;
 mod vma;

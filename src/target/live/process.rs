@@ -243,7 +243,7 @@ impl Process for LiveProcess {
     }
 
     fn stop(&self) -> Result<Box<dyn Stopped>> {
-        stop(&self.pinned, &self.shared.metrics)
+        stop(&self.pinned, &self.shared.kernel, &self.shared.metrics)
     }
 
     fn resident(&self) -> Result<u64> {

@@ -100,7 +100,7 @@ struct Filling {
 }
 
 impl NewStore for Filling {
-    fn prepare(&mut self, offset: u64, len: u64) -> Result<()> {
+    fn prepare(&self, offset: u64, len: u64) -> Result<()> {
         if len == 0 {
             return Ok(());
         }

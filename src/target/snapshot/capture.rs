@@ -8,13 +8,16 @@ use super::copy::copy;
 use super::frozen::{FrozenMemory, FrozenProcess};
 use super::layout::{Layout, Prepared};
 use super::plan::plan;
+use super::precopy::precopy;
 use super::sharing::share;
 use super::store::StoreSource;
 use super::watch::Watch;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::target::mapping::Mapping;
-use crate::target::{DumpFacts, Process, ProcessInfo, ProcessMemory, Stopped, ThreadRegisters};
+use crate::target::{
+    DumpFacts, Process, ProcessInfo, ProcessMemory, ThreadRegisters, WriteTracker,
+};
 
 /// How often it is tried to stop a process of which a thread is in the kernel.
 const ATTEMPTS: usize = 10;
@@ -48,8 +51,16 @@ pub struct Capture {
     pub stores: Arc<dyn StoreSource>,
     /// How many of them there may be.
     pub budget: Arc<Budget>,
+    /// Whether memory is copied while processes still run, where what they write can be tracked.
+    pub tracks_writes: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What is ready before a process stands still.
+struct Precopied {
+    prepared: Prepared,
+    tracker: Option<Box<dyn WriteTracker>>,
 }
 
 /// What is known of a process that stands still.
@@ -78,12 +89,18 @@ impl Capture {
             .subjects
             .iter()
             .map(|subject| self.prepare(subject, watch));
-        let prepared: Vec<Prepared> = prepared.collect::<Result<_>>()?;
+        let ready: Vec<Precopied> = prepared.collect::<Result<_>>()?;
+        let (prepared, trackers): (Vec<_>, Vec<_>) = ready
+            .into_iter()
+            .map(|it| (it.prepared, it.tracker))
+            .unzip();
         let threads = self.stop_all(watch)?;
         let taken = self.clock.wall();
-        let subjects = self.subjects.iter().zip(prepared).zip(threads);
-        let still = subjects
-            .map(|((subject, prepared), threads)| self.look(subject, prepared, threads, watch));
+        let ready = prepared.into_iter().zip(&trackers);
+        let subjects = self.subjects.iter().zip(ready).zip(threads);
+        let still = subjects.map(|((subject, (prepared, tracker)), threads)| {
+            self.look(subject, prepared, tracker.as_deref(), threads, watch)
+        });
         let mut still: Vec<Still> = still.collect::<Result<_>>()?;
         let mut unreadable = Vec::new();
         for (still, subject) in still.iter_mut().zip(&self.subjects) {
@@ -92,6 +109,8 @@ impl Capture {
             subject.memory.verify()?;
         }
         watch.release();
+        // The kernel lifts what it protects then, for which the process need not stand still.
+        drop(trackers);
         let parts = self.subjects.iter().zip(still).zip(unreadable);
         let frozen = parts.map(|((subject, still), unreadable)| {
             let mut runs = still.layout.finish(unreadable);
@@ -113,10 +132,21 @@ impl Capture {
         frozen.collect()
     }
 
-    fn prepare(&self, subject: &Subject, watch: &Watch) -> Result<Prepared> {
+    fn prepare(&self, subject: &Subject, watch: &Watch) -> Result<Precopied> {
         let mappings = mappings(&*subject.process)?;
         let plans = plan(&*subject.memory, &mappings, watch)?;
-        Prepared::new(&plans, &*self.stores, &self.budget, watch)
+        let mut prepared = Prepared::new(&plans, &*self.stores, &self.budget, watch)?;
+        let tracker = match self.tracks_writes {
+            true => precopy(
+                subject,
+                &mappings,
+                &mut prepared,
+                self.waiting_thread,
+                watch,
+            )?,
+            false => None,
+        };
+        Ok(Precopied { prepared, tracker })
     }
 
     /// What there is to be known of a process, now that nothing of it changes, and where its pages go.
@@ -124,6 +154,7 @@ impl Capture {
         &self,
         subject: &Subject,
         prepared: Prepared,
+        tracker: Option<&dyn WriteTracker>,
         threads: Vec<ThreadRegisters>,
         watch: &Watch,
     ) -> Result<Still> {
@@ -133,7 +164,7 @@ impl Capture {
         Ok(Still {
             facts: process.dump_facts()?,
             executable: process.executable()?,
-            layout: Layout::new(plans, prepared, &*self.stores, &self.budget)?,
+            layout: Layout::new(plans, prepared, tracker, &*self.stores, &self.budget)?,
             mappings,
             threads,
         })
@@ -160,7 +191,7 @@ impl Capture {
         let registers = self.subjects.iter().map(|subject| {
             let stopped = subject.process.stop()?;
             let threads = stopped.threads().to_vec();
-            let stands_still = self.stands_still(&*stopped);
+            let stands_still = stopped.stands_still(self.waiting_thread);
             watch.hold(stopped)?;
             match stands_still {
                 true => Ok(threads),
@@ -168,15 +199,6 @@ impl Capture {
             }
         });
         registers.collect()
-    }
-
-    /// Whether all threads have stopped, but for the one that waits for this.
-    fn stands_still(&self, stopped: &dyn Stopped) -> bool {
-        let mut running = stopped
-            .threads()
-            .iter()
-            .filter(|thread| thread.sets.is_empty());
-        running.all(|thread| thread.tid == self.waiting_thread)
     }
 }
 

@@ -1,10 +1,8 @@
 //! Copying the pages of a process that stands still, by all processors at once.
 
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use parking_lot::Mutex;
 
+use super::parallel::in_parallel;
 use super::watch::Watch;
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
@@ -41,34 +39,15 @@ pub(super) fn copy(
         .into_iter()
         .map(|it| Mutex::new(Some(it)))
         .collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
+    let unreadable = in_parallel(chunks.len(), |number| {
+        watch.advance()?;
         let mut unreadable = Vec::new();
-        while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            watch.advance()?;
-            if let Some(chunk) = chunk.lock().take() {
-                copy_chunk(memory, chunk, &mut unreadable)?;
-            }
+        if let Some(chunk) = chunks[number].lock().take() {
+            copy_chunk(memory, chunk, &mut unreadable)?;
         }
         Ok(unreadable)
-    };
-    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = threads.min(chunks.len()).max(1);
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads)
-            // Where there is no thread to be had the work is done all the same.
-            .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut unreadable = work();
-        for other in others {
-            let theirs = other.join().unwrap_or(Err(Error::Interrupted));
-            unreadable = unreadable.and_then(|mut all: Vec<AddressRange>| {
-                all.extend(theirs?);
-                Ok(all)
-            });
-        }
-        unreadable
-    })
+    })?;
+    Ok(unreadable.concat())
 }
 
 /// Cuts the targets up into chunks.

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use super::budget::{Budget, Reservation};
 use super::copy::Target;
 use super::frozen::{KeptStore, Place};
+use super::parallel::in_parallel;
 use super::plan::MappingPlan;
 use super::store::{NewStore, StoreSource};
 use super::watch::Watch;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
+use crate::target::WriteTracker;
+use crate::target::mapping::Mapping;
 use crate::target::page_state::Run;
 
 /// A mapping of which so much is copied has a store of its own, laid out as its file is: the kernel can then read that itself.
@@ -28,9 +31,20 @@ type Key = (AddressRange, u64);
 /// Memory that is taken for a process while it still runs.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    own: HashMap<Key, (Box<dyn NewStore>, Vec<AddressRange>)>,
+    own: HashMap<Key, Ready>,
     pool: Option<(Box<dyn NewStore>, u64)>,
     reservation: Reservation,
+}
+
+/// A store for one mapping.
+#[derive(Debug)]
+struct Ready {
+    mapping: Arc<Mapping>,
+    store: Box<dyn NewStore>,
+    /// For what memory was taken.
+    prepared: Vec<AddressRange>,
+    /// What was copied already.
+    copied: Vec<AddressRange>,
 }
 
 /// The stores of a process, as they are filled.
@@ -50,6 +64,8 @@ struct Own {
     store: Box<dyn NewStore>,
     /// For what memory was taken before.
     prepared: Vec<AddressRange>,
+    /// What was copied before, and need not be copied again.
+    current: Vec<AddressRange>,
 }
 
 /// The store of all others, without a gap in it.
@@ -77,8 +93,24 @@ fn have_own(plans: &[MappingPlan]) -> Vec<bool> {
     own
 }
 
-fn offset_in(plan: &MappingPlan, range: AddressRange) -> u64 {
-    range.start().since(plan.mapping.range().start())
+fn offset_in(mapping: &Mapping, range: AddressRange) -> u64 {
+    range.start().since(mapping.range().start())
+}
+
+/// Where in its own store what is copied of a mapping goes.
+fn own_places(plan: &MappingPlan) -> impl Iterator<Item = (AddressRange, u64)> {
+    let copied = plan.copied.iter();
+    copied.map(|range| (*range, offset_in(&plan.mapping, *range)))
+}
+
+/// Where in the pool it goes, from `start` on.
+fn pool_places(plan: &MappingPlan, start: u64) -> impl Iterator<Item = (AddressRange, u64)> {
+    let mut at = start;
+    plan.copied.iter().map(move |range| {
+        let place = (*range, at);
+        at += range.len();
+        place
+    })
 }
 
 impl Prepared {
@@ -101,42 +133,81 @@ impl Prepared {
                 pool_len += plan.bytes();
                 continue;
             }
-            let mut store = stores.create(plan.mapping.size())?;
-            for copied in &plan.copied {
-                prepare(&mut *store, offset_in(plan, *copied), copied.len(), watch)?;
-            }
-            own.insert(key(plan), (store, plan.copied.clone()));
+            let ready = Ready {
+                mapping: Arc::clone(&plan.mapping),
+                store: stores.create(plan.mapping.size())?,
+                prepared: plan.copied.clone(),
+                copied: Vec::new(),
+            };
+            own.insert(key(plan), ready);
         }
         let pool = match pool_len {
             0 => None,
-            len => {
-                let mut store = stores.create(len)?;
-                prepare(&mut *store, 0, len, watch)?;
-                Some((store, len))
-            }
+            len => Some((stores.create(len)?, len)),
         };
-        Ok(Self {
+        let prepared = Self {
             own,
             pool,
             reservation,
+        };
+        prepared.take_memory(watch)?;
+        Ok(prepared)
+    }
+
+    /// Takes memory step by step, so that it can be given up, and by all processors: most of the time goes into that.
+    fn take_memory(&self, watch: &Watch) -> Result<()> {
+        let own = self.own.values().flat_map(|ready| {
+            let store = &*ready.store;
+            let ranges = ready.prepared.iter();
+            ranges.map(move |range| (store, offset_in(&ready.mapping, *range), range.len()))
+        });
+        let pool = self.pool.iter().map(|(store, len)| (&**store, 0, *len));
+        let steps: Vec<_> = own
+            .chain(pool)
+            .flat_map(|(store, offset, len)| {
+                let starts = (0..len).step_by(length(STEP));
+                starts.map(move |start| (store, offset + start, STEP.min(len - start)))
+            })
+            .collect();
+        in_parallel(steps.len(), |number| {
+            let (store, offset, len) = steps[number];
+            watch.advance()?;
+            store.prepare(offset, len)
         })
+        .map(drop)
+    }
+
+    /// The mappings of the process alone that have a store of their own, and all that is prepared of them.
+    pub(super) fn private(&mut self) -> (Vec<AddressRange>, Vec<Target<'_>>) {
+        let mut ranges = Vec::new();
+        let mut targets = Vec::new();
+        let private = self.own.values_mut().filter(|ready| {
+            let protection = ready.mapping.protection();
+            !protection.shared
+        });
+        for ready in private {
+            ranges.push(ready.mapping.range());
+            let mapping = &*ready.mapping;
+            let prepared = ready.prepared.iter();
+            let places = prepared.map(|range| (mapping, *range, offset_in(mapping, *range)));
+            add_targets(&mut targets, ready.store.bytes(), places);
+        }
+        (ranges, targets)
+    }
+
+    /// Takes note that what [`private`](Self::private) said is copied, but for what could not be.
+    pub(super) fn set_copied(&mut self, mut unreadable: Vec<AddressRange>) {
+        unreadable.sort_by_key(|range| range.start());
+        for ready in self.own.values_mut() {
+            if !ready.mapping.protection().shared {
+                ready.copied = without(&ready.prepared, &unreadable);
+            }
+        }
     }
 }
 
 fn key(plan: &MappingPlan) -> Key {
     (plan.mapping.range(), plan.mapping.size())
-}
-
-/// Takes memory step by step, so that it can be given up.
-fn prepare(store: &mut dyn NewStore, offset: u64, len: u64, watch: &Watch) -> Result<()> {
-    let mut done = 0;
-    while done < len {
-        watch.advance()?;
-        let step = STEP.min(len - done);
-        store.prepare(offset + done, step)?;
-        done += step;
-    }
-    Ok(())
 }
 
 fn reserve(needed: u64, stores: &dyn StoreSource, budget: &Arc<Budget>) -> Result<Reservation> {
@@ -148,13 +219,15 @@ fn reserve(needed: u64, stores: &dyn StoreSource, budget: &Arc<Budget>) -> Resul
 }
 
 impl Layout {
-    /// The stores for what is to be copied now; those that were prepared are used where they fit.
+    /// The stores for what is to be copied now; those that were prepared are used where they fit, and so is what was copied
+    /// into them where `tracker` says that it was not written since.
     ///
     /// # Errors
     /// `NoRoom`, `System`.
     pub(super) fn new(
         plans: Vec<MappingPlan>,
         mut prepared: Prepared,
+        tracker: Option<&dyn WriteTracker>,
         stores: &dyn StoreSource,
         budget: &Arc<Budget>,
     ) -> Result<Self> {
@@ -173,18 +246,29 @@ impl Layout {
                 used += plan.bytes();
                 continue;
             }
-            let (mut store, prepared) = match prepared.own.remove(&key(plan)) {
-                Some(ready) => ready,
-                None => (stores.create(plan.mapping.size())?, Vec::new()),
+            let ready = prepared.own.remove(&key(plan));
+            let unwritten = match (&ready, tracker) {
+                (Some(ready), Some(tracker)) if !ready.copied.is_empty() => {
+                    tracker.unwritten(plan.mapping.range())?
+                }
+                _ => Vec::new(),
+            };
+            let (store, prepared, copied) = match ready {
+                Some(ready) => (ready.store, ready.prepared, ready.copied),
+                None => {
+                    let store = stores.create(plan.mapping.size())?;
+                    (store, Vec::new(), Vec::new())
+                }
             };
             // So that it is known whether there is memory for the rest, too.
             for missing in without(&plan.copied, &prepared) {
-                store.prepare(offset_in(plan, missing), missing.len())?;
+                store.prepare(offset_in(&plan.mapping, missing), missing.len())?;
             }
             own.push(Own {
                 plan: at,
                 store,
                 prepared,
+                current: in_both(&copied, &unwritten),
             });
         }
         let ready = prepared.pool.take().filter(|(_, len)| *len >= used);
@@ -192,7 +276,7 @@ impl Layout {
             (0, _) => None,
             (_, Some((store, len))) => Some((store, len)),
             (len, None) => {
-                let mut store = stores.create(len)?;
+                let store = stores.create(len)?;
                 store.prepare(0, len)?;
                 Some((store, len))
             }
@@ -217,23 +301,17 @@ impl Layout {
         let plans = &self.plans;
         for own in &mut self.own {
             let plan = &plans[own.plan];
-            let places = plan.copied.iter().map(|it| (*it, offset_in(plan, *it)));
-            add_targets(
-                &mut targets,
-                own.store.bytes(),
-                places.map(|(range, at)| (plan, range, at)),
-            );
+            let mapping = &*plan.mapping;
+            let wanted = without(&plan.copied, &own.current);
+            let places = wanted
+                .iter()
+                .map(|range| (mapping, *range, offset_in(mapping, *range)));
+            add_targets(&mut targets, own.store.bytes(), places);
         }
         if let Some(pool) = &mut self.pool {
-            let mut at = 0;
-            let ranges = pool.plans.iter().flat_map(|(number, _)| {
+            let places = pool.plans.iter().flat_map(|(number, start)| {
                 let plan = &plans[*number];
-                plan.copied.iter().map(move |range| (plan, *range))
-            });
-            let places = ranges.map(|(plan, range)| {
-                let place = (plan, range, at);
-                at += range.len();
-                place
+                pool_places(plan, *start).map(|(range, at)| (&*plan.mapping, range, at))
             });
             add_targets(&mut targets, pool.store.bytes(), places);
         }
@@ -249,22 +327,16 @@ impl Layout {
             let len = plan.mapping.size();
             let kept = keep(own.store, len, &self.reservation, plan.bytes());
             for range in without(&own.prepared, &plan.copied) {
-                kept.store().discard(offset_in(plan, range), range.len());
+                let offset = offset_in(&plan.mapping, range);
+                kept.store().discard(offset, range.len());
             }
-            let places = plan.copied.iter().map(|it| (*it, offset_in(plan, *it)));
-            add_runs(&mut runs, &kept, places, &unreadable);
+            add_runs(&mut runs, &kept, own_places(plan), &unreadable);
         }
         if let Some(pool) = self.pool {
             let kept = keep(pool.store, pool.len, &self.reservation, pool.used);
             kept.store().discard(pool.used, pool.len - pool.used);
             for (number, start) in pool.plans {
-                let mut at = start;
-                let ranges = self.plans[number].copied.iter();
-                let places = ranges.map(|range| {
-                    let place = (*range, at);
-                    at += range.len();
-                    place
-                });
+                let places = pool_places(&self.plans[number], start);
                 add_runs(&mut runs, &kept, places, &unreadable);
             }
         }
@@ -295,15 +367,15 @@ fn keep(
 fn add_targets<'a>(
     targets: &mut Vec<Target<'a>>,
     bytes: &'a mut [u8],
-    places: impl Iterator<Item = (&'a MappingPlan, AddressRange, u64)>,
+    places: impl Iterator<Item = (&'a Mapping, AddressRange, u64)>,
 ) {
     let mut rest = bytes;
     let mut at = 0;
-    for (plan, range, offset) in places {
+    for (mapping, range, offset) in places {
         let (skipped, len) = (length(offset - at), length(range.len()));
         let (bytes, after) = rest.split_at_mut(skipped).1.split_at_mut(len);
         targets.push(Target {
-            mapping: &plan.mapping,
+            mapping,
             address: range.start(),
             bytes,
         });
@@ -335,6 +407,21 @@ fn add_runs(
     }
 }
 
+/// What two lists of ranges, each in order, have in common.
+fn in_both(ranges: &[AddressRange], others: &[AddressRange]) -> Vec<AddressRange> {
+    let mut common = Vec::new();
+    let (mut one, mut other) = (0, 0);
+    while let (Some(first), Some(second)) = (ranges.get(one), others.get(other)) {
+        let start = first.start().max(second.start());
+        add(&mut common, start, first.end().min(second.end()));
+        match first.end() <= second.end() {
+            true => one += 1,
+            false => other += 1,
+        }
+    }
+    common
+}
+
 /// What is left of ranges without others; both lie in order.
 fn without(ranges: &[AddressRange], others: &[AddressRange]) -> Vec<AddressRange> {
     let mut left = Vec::new();
@@ -364,6 +451,28 @@ mod tests {
 
     fn range(start: u64, end: u64) -> AddressRange {
         AddressRange::new(Address::new(start), Address::new(end)).unwrap()
+    }
+
+    #[test]
+    fn what_two_lists_have_in_common_is_in_both() {
+        let ranges = [range(10, 20), range(30, 40)];
+        let table: [(&[AddressRange], &[AddressRange]); 5] = [
+            (&[], &[]),
+            (&[range(0, 50)], &ranges),
+            (&[range(20, 30)], &[]),
+            (
+                &[range(12, 14), range(19, 31), range(33, 34)],
+                &[range(12, 14), range(19, 20), range(30, 31), range(33, 34)],
+            ),
+            (
+                &[range(0, 15), range(35, 60)],
+                &[range(10, 15), range(35, 40)],
+            ),
+        ];
+        for (others, expected) in table {
+            assert_eq!(in_both(&ranges, others), expected, "{others:?}");
+            assert_eq!(in_both(others, &ranges), expected, "{others:?}");
+        }
     }
 
     #[test]

@@ -18,12 +18,12 @@ pub trait StoreSource: Debug + Send + Sync {
 }
 
 /// A store that is being filled.
-pub trait NewStore: Debug + Send {
+pub trait NewStore: Debug + Send + Sync {
     /// Takes memory for whole pages, so that filling them takes less time.
     ///
     /// # Errors
     /// `System` where there is not enough.
-    fn prepare(&mut self, offset: u64, len: u64) -> Result<()>;
+    fn prepare(&self, offset: u64, len: u64) -> Result<()>;
 
     /// All of it, to be filled.
     fn bytes(&mut self) -> &mut [u8];

@@ -6,8 +6,11 @@ use super::*;
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::clock::ManualClock;
 use crate::common::error::{Error, Result};
+use crate::common::sync::Mutex;
 use crate::target::fake::{FakeProcess, FakeSource, FakeStores};
-use crate::target::{ProcessMemory, ProcessSource, ReadSegment};
+use crate::target::mapping::Mapping;
+use crate::target::page_state::{Extent, MemoryUsage};
+use crate::target::{ProcessIdentity, ProcessMemory, ProcessSource, ReadSegment, WriteMode};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -65,12 +68,17 @@ impl Bench {
     }
 
     fn take_all(&self, subjects: Vec<Subject>) -> Result<Vec<FrozenProcess>> {
+        self.take_so(subjects, false)
+    }
+
+    fn take_so(&self, subjects: Vec<Subject>, tracks_writes: bool) -> Result<Vec<FrozenProcess>> {
         let capture = Capture {
             subjects,
             waiting_thread: 1,
             boot: "a boot".to_owned(),
             stores: Arc::new(self.stores.clone()),
             budget: Arc::clone(&self.budget),
+            tracks_writes,
             clock: Arc::new(ManualClock::new()),
         };
         let taken = capture.take(&Watch::default());
@@ -318,6 +326,7 @@ fn whoever_gives_up_lets_all_go_on() {
         boot: "a boot".to_owned(),
         stores: Arc::new(bench.stores.clone()),
         budget: Arc::clone(&bench.budget),
+        tracks_writes: true,
         clock: Arc::new(ManualClock::new()),
     };
     assert_eq!(capture.take(&watch).unwrap_err(), Error::Interrupted);
@@ -339,4 +348,116 @@ fn ranges_are_in_order() {
     );
     let part = range(0x100_3000, 0x100_6000);
     assert_eq!(frozen.memory.stored(part), 2 * PAGE_SIZE);
+}
+
+/// The memory of a process that writes whenever it is read, and does not stand still; it counts what is read while it does.
+#[derive(Debug)]
+struct Busy {
+    process: FakeProcess,
+    inner: Arc<dyn ProcessMemory>,
+    writes: bool,
+    read_while_still: Mutex<usize>,
+}
+
+impl ProcessMemory for Busy {
+    fn identity(&self) -> &ProcessIdentity {
+        self.inner.identity()
+    }
+
+    fn verify(&self) -> Result<()> {
+        self.inner.verify()
+    }
+
+    fn read(&self, segments: &mut [ReadSegment<'_>]) -> Result<usize> {
+        let read = self.inner.read(segments)?;
+        if self.process.is_stopped() {
+            *self.read_while_still.lock() += read;
+        } else if self.writes {
+            for page in [0, 7, 8, 9, MANY - 1] {
+                self.process.poke(0x100_0000 + page * PAGE_SIZE, 77);
+            }
+            self.process.poke(0x10000, 77);
+            // One that has gone, and one that came.
+            self.process.reserve(0x100_0000 + 20 * PAGE_SIZE, 1);
+            self.process.map(0x100_5000, &[78; PAGE]);
+        }
+        Ok(read)
+    }
+
+    fn extents(&self, mapping: &Mapping, range: AddressRange, most: usize) -> Result<Vec<Extent>> {
+        self.inner.extents(mapping, range, most)
+    }
+
+    fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>> {
+        self.inner.memory_usage(ranges)
+    }
+
+    fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize> {
+        self.inner.write(address, data, mode)
+    }
+}
+
+/// Takes a snapshot of a process that is copied while it runs; returns it, and the bytes that were read while it stood still.
+fn take_running(bench: &Bench, writes: bool) -> (FrozenProcess, usize) {
+    let mut subject = bench.subject(7, None);
+    let busy = Arc::new(Busy {
+        process: bench.process.clone(),
+        inner: Arc::clone(&subject.memory),
+        writes,
+        read_while_still: Mutex::new(0),
+    });
+    subject.memory = Arc::clone(&busy) as _;
+    let taken = bench.take_so(vec![subject], true).unwrap().remove(0);
+    let read = *busy.read_while_still.lock();
+    (taken, read)
+}
+
+/// SEMANTICS: what is copied while the process runs is copied again where it was written since.
+#[test]
+fn what_was_written_since_it_was_copied_is_copied_again() {
+    let bench = bench();
+    let (frozen, read) = take_running(&bench, true);
+    let large = read_all(&frozen, 0x100_0000, MANY as usize);
+    assert!(large == bench.process.bytes(0x100_0000, MANY as usize));
+    assert_eq!(large[0], 77);
+    assert_eq!(
+        read_all(&frozen, 0x10000, 1),
+        bench.process.bytes(0x10000, 1)
+    );
+    assert_eq!(bench.process.stops(), 2);
+    // Five pages that were written and the one that came, and those of the heap, which has no store of its own.
+    assert_eq!(read, 8 * PAGE);
+    // And the one that has gone takes no memory.
+    let gone = range(0x101_4000, 0x101_5000);
+    assert_eq!(frozen.memory.stored(gone), 0);
+    assert_eq!(
+        bench.budget.taken(),
+        frozen.memory.stored(AddressRange::ALL)
+    );
+}
+
+#[test]
+fn what_was_not_written_is_copied_once() {
+    let bench = bench();
+    bench.fill_up();
+    let (frozen, read) = take_running(&bench, false);
+    assert_eq!(read, 2 * PAGE, "the heap");
+    let large = read_all(&frozen, 0x100_0000, MANY as usize);
+    assert!(large == bench.process.bytes(0x100_0000, MANY as usize));
+}
+
+/// SEMANTICS: where writes cannot be tracked all is copied while the process stands still.
+#[test]
+fn where_writes_are_not_tracked_all_is_copied_while_it_stands_still() {
+    let bench = bench();
+    bench.fill_up();
+    bench.process.set_untracked();
+    let (frozen, read) = take_running(&bench, true);
+    assert_eq!(read, (2 + MANY as usize) * PAGE);
+    let large = read_all(&frozen, 0x100_0000, MANY as usize);
+    assert!(large == bench.process.bytes(0x100_0000, MANY as usize));
+}
+
+fn read_all(frozen: &FrozenProcess, address: u64, pages: usize) -> Vec<u8> {
+    read(frozen, address, pages * PAGE).unwrap()
 }

@@ -2,28 +2,25 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use linux_raw_sys::general::{
-    UFFD_API, UFFD_FEATURE_MINOR_HUGETLBFS, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_MINOR,
-    uffdio_api, uffdio_continue, uffdio_range, uffdio_register,
+    UFFD_FEATURE_MINOR_HUGETLBFS, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_MINOR, uffdio_continue,
+    uffdio_range,
 };
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::fs::fstatfs;
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
+use crate::common::address::{Address, AddressRange};
 use crate::target::live::interrupted::retry;
+use crate::target::live::userfault::{agree, register};
 
 mod ioctl {
-    use linux_raw_sys::general::{
-        _UFFDIO_API, _UFFDIO_CONTINUE, _UFFDIO_REGISTER, UFFDIO, uffdio_api, uffdio_continue,
-        uffdio_register,
-    };
+    use linux_raw_sys::general::{_UFFDIO_CONTINUE, UFFDIO, uffdio_continue};
 
-    nix::ioctl_readwrite!(api, UFFDIO, _UFFDIO_API, uffdio_api);
-    nix::ioctl_readwrite!(register, UFFDIO, _UFFDIO_REGISTER, uffdio_register);
     nix::ioctl_readwrite!(proceed, UFFDIO, _UFFDIO_CONTINUE, uffdio_continue);
 }
 
@@ -67,13 +64,9 @@ impl Probe {
             offset,
             page,
         };
-        let mut register = uffdio_register {
-            range: probe.range(offset, len.get() as u64),
-            mode: u64::from(UFFDIO_REGISTER_MODE_MINOR),
-            ioctls: 0,
-        };
-        // SAFETY: as above; the range is that of our mapping.
-        unsafe { ioctl::register(probe.userfault.as_raw_fd(), &raw mut register) }.ok()?;
+        let first = Address::new(start.as_ptr() as u64);
+        let all = AddressRange::new(first, first.plus(len.get() as u64))?;
+        register(probe.userfault.as_fd(), all, UFFDIO_REGISTER_MODE_MINOR).ok()?;
         Some(probe)
     }
 
@@ -123,13 +116,7 @@ fn open() -> Option<OwnedFd> {
     let only_ours = UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
     // SAFETY: nothing but the mapping of a probe, which is never touched, is registered with it.
     let userfault = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC | only_ours) }.ok()?;
-    let mut api = uffdio_api {
-        api: u64::from(UFFD_API),
-        features: u64::from(UFFD_FEATURE_MINOR_HUGETLBFS),
-        ioctls: 0,
-    };
-    // SAFETY: the descriptor is open, and the argument is the structure that this request takes.
-    unsafe { ioctl::api(userfault.as_raw_fd(), &raw mut api) }.ok()?;
+    agree(userfault.as_fd(), UFFD_FEATURE_MINOR_HUGETLBFS).ok()?;
     Some(userfault)
 }
 

@@ -13,8 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use linux_raw_sys::general::{
-    PAGE_IS_FILE, PAGE_IS_GUARD, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region,
-    pm_scan_arg,
+    PAGE_IS_FILE, PAGE_IS_GUARD, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED,
+    PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC, PM_SCAN_WP_MATCHING, page_region, pm_scan_arg,
 };
 use nix::errno::Errno;
 
@@ -73,8 +73,11 @@ const NO_REGION: page_region = page_region {
 #[derive(Clone, Copy, Debug, Default)]
 struct Categories {
     all_of: u64,
+    none_of: u64,
     any_of: u64,
     shown: u64,
+    /// `PM_SCAN_*`.
+    flags: u64,
 }
 
 thread_local! {
@@ -92,6 +95,7 @@ const FILE: u64 = PAGE_IS_FILE as u64;
 const PRESENT: u64 = PAGE_IS_PRESENT as u64;
 const SWAPPED: u64 = PAGE_IS_SWAPPED as u64;
 const ZERO_PAGE: u64 = PAGE_IS_PFNZERO as u64;
+const WRITTEN: u64 = PAGE_IS_WRITTEN as u64;
 /// `MADV_GUARD_INSTALL`: the page is gone and touching it is fatal (reported since Linux 6.15).
 const GUARD: u64 = PAGE_IS_GUARD as u64;
 
@@ -267,9 +271,76 @@ impl Pagemap {
 
 const OF_FILE: Categories = Categories {
     all_of: PRESENT | FILE,
+    none_of: 0,
     any_of: 0,
     shown: PRESENT | FILE,
+    flags: 0,
 };
+
+/// Pages of the process alone, which are protected against writing when they are found.
+const TO_PROTECT: Categories = Categories {
+    all_of: 0,
+    none_of: FILE,
+    any_of: PRESENT | SWAPPED,
+    shown: PRESENT,
+    flags: PM_SCAN_WP_MATCHING as u64 | PM_SCAN_CHECK_WPASYNC as u64,
+};
+
+/// Those that are protected still.
+const UNWRITTEN: Categories = Categories {
+    all_of: 0,
+    none_of: FILE | WRITTEN,
+    any_of: PRESENT | SWAPPED,
+    shown: WRITTEN,
+    flags: PM_SCAN_CHECK_WPASYNC as u64,
+};
+
+/// Write protection that the kernel lifts by itself, of pages that are registered for that with a `userfaultfd`.
+impl Pagemap {
+    /// Protects the pages of `range` that are no file's, in memory or in swap.
+    ///
+    /// # Errors
+    /// The kernel's refusal: `EPERM` where some of it is not registered.
+    pub(super) fn write_protect(&self, range: AddressRange) -> Result<(), Errno> {
+        self.each_region(range, TO_PROTECT, |_| ())
+    }
+
+    /// The pages of `range` that nobody has written since they were protected.
+    ///
+    /// # Errors
+    /// As [`write_protect`](Self::write_protect).
+    pub(super) fn unwritten(&self, range: AddressRange) -> Result<Vec<AddressRange>, Errno> {
+        let mut unwritten: Vec<AddressRange> = Vec::new();
+        self.each_region(range, UNWRITTEN, |region| match unwritten.last_mut() {
+            Some(last) if last.end() == region.start() => {
+                *last = last.joined(region).unwrap_or(*last);
+            }
+            _ => unwritten.push(region),
+        })?;
+        Ok(unwritten)
+    }
+
+    fn each_region(
+        &self,
+        range: AddressRange,
+        wanted: Categories,
+        mut take: impl FnMut(AddressRange),
+    ) -> Result<(), Errno> {
+        let mut at = range.start();
+        while let Some(rest) = AddressRange::new(at, range.end()).filter(|it| !it.is_empty()) {
+            let end = query(&self.file, rest, MOST_RUNS, wanted, |regions, walk_end| {
+                regions.iter().map(range_of).for_each(&mut take);
+                let last = regions.last().map_or(walk_end, |it| range_of(it).end());
+                Ok(walk_end.max(last))
+            })?;
+            if end <= at {
+                return Err(Errno::EIO);
+            }
+            at = end;
+        }
+        Ok(())
+    }
+}
 
 /// Asks the kernel for regions, and hands them on with where it stopped.
 fn query<T>(
@@ -284,17 +355,17 @@ fn query<T>(
         let regions = &mut regions[..at_most.clamp(1, MOST_RUNS)];
         let mut argument = pm_scan_arg {
             size: size_of::<pm_scan_arg>() as u64,
-            flags: 0,
+            flags: wanted.flags,
             start: range.start().get(),
             end: range.end().get(),
             vec: regions.as_mut_ptr() as u64,
             vec_len: regions.len() as u64,
             max_pages: MOST_PAGES,
-            category_mask: wanted.all_of,
+            category_mask: wanted.all_of | wanted.none_of,
             category_anyof_mask: wanted.any_of,
             return_mask: wanted.shown,
             walk_end: 0,
-            category_inverted: 0,
+            category_inverted: wanted.none_of,
         };
         // SAFETY: the descriptor is open; the argument is laid out as the kernel's, names its own
         // size, and its vector is `vec_len` regions long and lives until after the call.

@@ -3,10 +3,17 @@
 //! A thread of its own traces them (`PTRACE_SEIZE`), since tracing belongs to one thread, and its end lets all of them go in
 //! any case: also those that never stopped, which cannot be let go otherwise, and also where this program is killed.
 
+#[cfg(target_arch = "x86_64")]
+mod inject;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_inject.rs"]
+mod inject;
 mod ptrace;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -16,12 +23,17 @@ use nix::errno::Errno;
 use rustix::fs::Dir;
 
 use super::interrupted::retry;
+use super::kernel::Kernel;
 use super::pinned::Pinned;
 use super::text::field;
+use super::tracker::LiveTracker;
+use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::common::room::has_room_for_a_thread;
-use crate::target::{RegisterSet, Stopped, ThreadRegisters, register_kind as kind};
+use crate::target::mapping::Mapping;
+use crate::target::{RegisterSet, Stopped, ThreadRegisters, WriteTracker, register_kind as kind};
+use inject::Refusal;
 use ptrace::Waited;
 
 /// How long threads that can run may take until the next of them has stopped: on a busy host each must get a processor first.
@@ -50,18 +62,56 @@ const REGISTER_SETS: &[u32] = &[
     kind::ARM_TAGGED_ADDR_CTRL,
 ];
 
+/// Asks the thread that traces for a `userfaultfd` of the process, whose vDSO lies there.
+#[derive(Debug)]
+struct Wish {
+    vdso: AddressRange,
+    answer: Sender<std::result::Result<OwnedFd, Refusal>>,
+}
+
 /// A live process that stands still.
 #[derive(Debug)]
 struct Halted {
+    pinned: Arc<Pinned>,
+    kernel: Arc<Kernel>,
     threads: Vec<ThreadRegisters>,
     /// Dropped to let it go on.
-    hold: Option<Sender<()>>,
+    hold: Option<Sender<Wish>>,
     tracer: Option<JoinHandle<()>>,
 }
 
 impl Stopped for Halted {
     fn threads(&self) -> &[ThreadRegisters] {
         &self.threads
+    }
+
+    fn track_writes(
+        &self,
+        mappings: &[Arc<Mapping>],
+        tracked: &[AddressRange],
+    ) -> Result<Box<dyn WriteTracker>> {
+        let pid = self.pinned.identity().pid;
+        let refused = |why| Error::Untracked(pid, why);
+        let all = mappings.iter().map(|mapping| &**mapping);
+        tracking::check(&self.pinned, &self.kernel, all.clone()).map_err(refused)?;
+        let vdso = all.clone().find(|mapping| mapping.is_vdso());
+        let vdso = vdso.ok_or(refused("it has no vDSO"))?.range();
+        let userfault = self.userfaultfd(vdso).map_err(refused)?;
+        let pagemap = self.pinned.pagemap();
+        let ranges = tracked.iter().copied();
+        LiveTracker::new(userfault, pagemap, &self.kernel, ranges)
+            .map(|tracker| Box::new(tracker) as _)
+            .map_err(|_| refused("the kernel has no UFFD_FEATURE_WP_ASYNC (Linux 6.7)"))
+    }
+}
+
+impl Halted {
+    fn userfaultfd(&self, vdso: AddressRange) -> std::result::Result<OwnedFd, Refusal> {
+        const DIED: Refusal = "the thread that traces it has ended";
+        let (answer, answered) = channel();
+        let hold = self.hold.as_ref().ok_or(DIED)?;
+        hold.send(Wish { vdso, answer }).map_err(|_| DIED)?;
+        answered.recv().map_err(|_| DIED)?
     }
 }
 
@@ -79,21 +129,29 @@ impl Drop for Halted {
 ///
 /// # Errors
 /// `Traced`, `OwnMemory` for this program itself, `ProcessDenied`, `NoProcess`, `Replaced`, `System`.
-pub(super) fn stop(pinned: &Arc<Pinned>, metrics: &Arc<Metrics>) -> Result<Box<dyn Stopped>> {
+pub(super) fn stop(
+    pinned: &Arc<Pinned>,
+    kernel: &Arc<Kernel>,
+    metrics: &Arc<Metrics>,
+) -> Result<Box<dyn Stopped>> {
     if pinned.identity().pid.get() == std::process::id() {
         return Err(Error::OwnMemory);
     }
     if !has_room_for_a_thread() {
         return Err(Error::system("a thread that traces", Errno::ENOMEM));
     }
-    let (hold, released) = channel();
+    let (hold, wishes) = channel();
     let (answer, answered) = channel();
-    let (pinned, metrics) = (Arc::clone(pinned), Arc::clone(metrics));
-    let tracer = std::thread::Builder::new()
-        .name("tracer".to_owned())
-        .spawn(move || trace(&pinned, &metrics, &answer, &released))
-        .map_err(|error| Error::system("a thread that traces", super::errno_of(&error)))?;
+    let tracer = {
+        let (pinned, metrics) = (Arc::clone(pinned), Arc::clone(metrics));
+        std::thread::Builder::new()
+            .name("tracer".to_owned())
+            .spawn(move || trace(&pinned, &metrics, &answer, &wishes))
+            .map_err(|error| Error::system("a thread that traces", super::errno_of(&error)))?
+    };
     let mut halted = Halted {
+        pinned: Arc::clone(pinned),
+        kernel: Arc::clone(kernel),
         threads: Vec::new(),
         hold: Some(hold),
         tracer: Some(tracer),
@@ -108,7 +166,7 @@ fn trace(
     pinned: &Pinned,
     metrics: &Metrics,
     answer: &Sender<Result<Vec<ThreadRegisters>>>,
-    released: &Receiver<()>,
+    wishes: &Receiver<Wish>,
 ) {
     let begun = Instant::now();
     let mut tracees = Tracees::default();
@@ -116,8 +174,10 @@ fn trace(
     let threads = stopped.map(|()| tracees.registers());
     let is_held = threads.is_ok();
     if answer.send(threads).is_ok() && is_held {
-        // Nobody ever sends: it ends when the other side is dropped.
-        let _ = released.recv();
+        // It ends when the other side is dropped.
+        while let Ok(Wish { vdso, answer }) = wishes.recv() {
+            let _ = answer.send(inject::userfaultfd(pinned, &mut tracees.0, vdso));
+        }
     }
     tracees.release();
     if is_held {
