@@ -25,6 +25,7 @@ pub(crate) fn run(arguments: &[String]) -> bool {
     let size = |index: usize| -> usize { arguments[index].parse().expect("a number") };
     match arguments.first().map(String::as_str) {
         Some("--probe-hold") => targets::hold(size(1)),
+        Some("--probe-busy") => targets::busy(size(1)),
         Some("--probe-heap") => targets::heap(size(1)),
         Some("--probe-reserve") => targets::reserve(size(1), number(2)),
         Some("--probe-many") => targets::many(size(1)),

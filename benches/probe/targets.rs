@@ -21,6 +21,27 @@ pub(super) fn hold(bytes: usize) {
     wait(region.address());
 }
 
+/// Holds `bytes` as [`hold`] does, and writes to one page of a hundred, one after the other, again and again.
+pub(super) fn busy(bytes: usize) {
+    let region = Region::new(bytes.next_multiple_of(PAGE));
+    region.protect(0, region.len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+    let mut noise = Noise(SEED);
+    for offset in (0..region.len).step_by(PAGE) {
+        region.fill(offset, &mut noise);
+    }
+    let address = region.address();
+    std::thread::spawn(move || {
+        loop {
+            for offset in (0..region.len).step_by(100 * PAGE) {
+                region.fill(offset, &mut noise);
+            }
+            // As a program that has other things to do, too: it leaves a processor to who copies.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    wait(address);
+}
+
 /// Holds `bytes` of resident memory in the heap that `brk` grows.
 pub(super) fn heap(bytes: usize) {
     // SAFETY: no pointer is passed, and nothing else allocates meanwhile.
@@ -62,6 +83,9 @@ fn wait(address: usize) {
     writeln!(std::io::stdout(), "{address}").expect("standard output");
     let _ = std::io::stdin().read(&mut [0]);
 }
+
+// SAFETY: it is memory of this process, which any of its threads may use.
+unsafe impl Send for Region {}
 
 /// Memory between two pages that nobody can use, so that the kernel does not
 /// merge it with a neighbour: its file begins and ends where it does.

@@ -21,6 +21,7 @@ MEM = "/proc/PID/mem"
 OF_MEM = 1.2
 OF_TMPFS = 0.9
 PAUSE = 1.25
+PAUSE_INJECTED = 10.0
 MEMORY = 1.02
 YARA = 1.5
 YARA_SPARSE = 10.0
@@ -69,6 +70,13 @@ def pause(bench):
         times = bench.turns(partial(took, mount, target.pid), peer)
         lines.row(f"{in_mib(bench.size)}: mkdir and rmdir", None, times, milliseconds)
         memory(mount, target)
+    # One page of a hundred is written meanwhile.
+    with bench.target("busy", bench.size) as target, bench.mount(target, options="inject") as mount:
+        peer = partial(copied, bench, target)
+        times = bench.turns(partial(stood_still, mount, target.pid), peer)
+        lines.row(f"{in_mib(bench.size)}, inject: it stands still", PAUSE_INJECTED, times, milliseconds)
+        times = bench.turns(partial(took, mount, target.pid), peer)
+        lines.row(f"{in_mib(bench.size)}, inject: mkdir and rmdir", None, times, milliseconds)
 
 
 def copied(bench, target):
