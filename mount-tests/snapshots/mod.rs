@@ -5,6 +5,7 @@ mod contents;
 mod faulty;
 mod files;
 mod given_up;
+mod inject;
 mod moment;
 mod names;
 mod reading;
@@ -24,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         faulty::tests(),
         given_up::tests(),
+        inject::tests(),
         moment::tests(),
         contents::tests(),
         files::tests(),
