@@ -142,6 +142,13 @@ impl Injection {
         self.injected()
     }
 
+    /// Waits until it has nothing to do any more, since the daemon has ended: where it is told to end meanwhile it can wait for
+    /// threads that nobody reaps.
+    #[track_caller]
+    pub(crate) fn outlive(mut self) {
+        eventually("strace ends", || self.strace.try_wait().unwrap());
+    }
+
     fn detach(&mut self) {
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
         let _ = self.strace.wait();
@@ -150,6 +157,9 @@ impl Injection {
 
 impl Drop for Injection {
     fn drop(&mut self) {
+        if matches!(self.strace.try_wait(), Ok(Some(_))) {
+            return;
+        }
         self.detach();
     }
 }

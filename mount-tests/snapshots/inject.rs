@@ -156,13 +156,14 @@ fn a_daemon_that_is_killed_at_any_call_disturbs_nothing() {
             let arguments = ["-e".into(), "trace=ptrace".into(), "-e".into(), inject];
             let injection = Injection::begin(&mount, &arguments);
             let is_taken = mkdir.status().unwrap().success();
-            injection.end();
             if is_taken {
+                injection.end();
                 // Both stops make fewer calls.
                 assert!(call > 20, "{call}");
                 break;
             }
             killed += 1;
+            injection.outlive();
             mount.wait();
             blocked.is_undisturbed(&format!("{state}, killed at call {call}"));
             let after = Footing::of(blocked.pid(), state);
@@ -213,7 +214,7 @@ fn memory_that_comes_and_goes_is_copied_as_it_is() {
     let churn = target.ask(&format!("churn {}", 8 << 20));
     let churn = Region::parse(&churn).unwrap();
     let mount = Mount::new("inject");
-    for round in 0..rounds(20, 2000) {
+    for round in 0..rounds(6, 2000) {
         let name = format!("{}@{round}", target.pid());
         mkdir(&mount, &name).unwrap();
         for region in ["scratch", "private", "sparse_private", "memfd"] {
