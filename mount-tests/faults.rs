@@ -41,7 +41,7 @@ const FAULTS: &[Faults] = &[
     ),
     (&["lseek", "poll", "readlink"], 1, 3, ERRORS),
     // Of a stop for registers: those of a thread are missing then, and the process runs on.
-    (&["ptrace", "wait4"], 1, 3, ERRORS),
+    (&["ptrace", "waitid"], 1, 3, ERRORS),
     // Of a descriptor of `/proc` it says that the end is reached.
     (&["pread64"], 1, 7, &["0"]),
     (&["process_vm_readv"], 1, 3, VM_ERRORS),
@@ -281,7 +281,7 @@ fn a_stop_that_fails_leaves_the_process_running() {
     let mount = unfiltered("");
     let path = mount.path("core").join(target.pid().to_string());
     let status = format!("/proc/{}/status", target.pid());
-    let calls = ["ptrace", "wait4"];
+    let calls = ["ptrace", "waitid"];
     for (call, errno) in calls
         .map(|call| ["EPERM", "ESRCH", "EINTR"].map(|of| (call, of)))
         .concat()

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -155,12 +156,35 @@ static void *sender(void *unused)
     return unused;
 }
 
+static void trapped(int signal)
+{
+    (void)signal;
+    handled++;
+}
+
+/* Step by step: each instruction ends with a signal. */
+static void step(void)
+{
+    uint64_t before = handled;
+    __asm__ volatile("pushf\n orl $0x100, (%%rsp)\n popf\n nop\n nop\n nop\n nop\n pushf\n andl $~0x100, (%%rsp)\n popf\n" ::: "memory", "cc");
+    if (handled < before + 5)
+        wrong("steps");
+}
+
+/* Without the vDSO, which nobody may run any more. */
+static void raw_sleep(void)
+{
+    struct timespec time = {0, 5 * 1000 * 1000};
+    if (syscall(SYS_nanosleep, &time, NULL) != 0)
+        wrong("nanosleep");
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
         void (*step)(void);
-    } states[] = {{"spin", spin}, {"sleep", sleep_}, {"poll", poll_}, {"futex", futex_}, {"read", read_}, {"suspend", suspend}};
+    } states[] = {{"spin", spin}, {"sleep", sleep_}, {"poll", poll_}, {"futex", futex_}, {"read", read_}, {"suspend", suspend}, {"step", step}, {"unexecutable", raw_sleep}};
     if (argc != 3)
         return 2;
     int file = open(argv[2], O_RDWR | O_CREAT, 0600);
@@ -182,6 +206,17 @@ int main(int argc, char **argv)
         struct sigaction action = {.sa_handler = handle};
         sigaction(SIGUSR1, &action, NULL);
         pthread_create(&thread, NULL, sender, NULL);
+    }
+    if (strcmp(argv[1], "step") == 0) {
+        struct sigaction action = {.sa_handler = trapped};
+        sigaction(SIGTRAP, &action, NULL);
+    }
+    if (strcmp(argv[1], "unexecutable") == 0) {
+        /* It is protected as a whole or not at all. */
+        void *vdso = (void *)getauxval(AT_SYSINFO_EHDR);
+        size_t length = 4096;
+        while (mprotect(vdso, length, PROT_READ) != 0 && length < 65536)
+            length += 4096;
     }
     puts("ready");
     fflush(stdout);

@@ -1,4 +1,4 @@
-//! A memory cgroup of our own, of either version.
+//! Cgroups of our own: for memory, of either version, and one that is frozen.
 
 use std::fs;
 use std::io;
@@ -56,17 +56,66 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        let members = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
-        for pid in members.lines() {
-            let _ = fs::write(self.parent.join("cgroup.procs"), pid);
+        remove(&self.dir, &self.parent);
+    }
+}
+
+/// Removes a group, and puts its members back.
+fn remove(dir: &Path, parent: &Path) {
+    let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines() {
+        let _ = fs::write(parent.join("cgroup.procs"), pid);
+    }
+    // A process that has just ended is counted for a moment.
+    for _ in 0..1000 {
+        if fs::remove_dir(dir).is_ok() {
+            return;
         }
-        // A process that has just ended is counted for a moment.
-        for _ in 0..1000 {
-            if fs::remove_dir(&self.dir).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        eprintln!("{:?} stays behind", self.dir);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    eprintln!("{dir:?} stays behind");
+}
+
+/// A group (version 2) whose one member does not run. It goes on when this is dropped.
+#[derive(Debug)]
+pub(crate) struct FrozenGroup {
+    parent: PathBuf,
+    dir: PathBuf,
+}
+
+impl FrozenGroup {
+    /// Where groups of version 2 are, if they are there and can be made.
+    pub(crate) fn root() -> Option<PathBuf> {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        let is_writable = |root: &PathBuf| {
+            let probe = root.join(format!("procmemfs-probe-{}", std::process::id()));
+            fs::create_dir(&probe).is_ok_and(|()| {
+                let is_frozen = probe.join("cgroup.freeze").exists();
+                fs::remove_dir(&probe).is_ok() && is_frozen
+            })
+        };
+        roots.into_iter().find(is_writable)
+    }
+
+    /// Freezes a process, and waits until it is.
+    pub(crate) fn new(pid: u32) -> io::Result<Self> {
+        let parent = Self::root().ok_or(io::ErrorKind::NotFound)?;
+        let dir = parent.join(format!("procmemfs-frozen-{pid}"));
+        fs::create_dir(&dir)?;
+        let group = Self { parent, dir };
+        fs::write(group.dir.join("cgroup.procs"), pid.to_string())?;
+        fs::write(group.dir.join("cgroup.freeze"), "1")?;
+        super::eventually("the group is frozen", || {
+            let events = fs::read_to_string(group.dir.join("cgroup.events")).ok()?;
+            events.contains("frozen 1").then_some(())
+        });
+        Ok(group)
+    }
+}
+
+impl Drop for FrozenGroup {
+    fn drop(&mut self) {
+        let _ = fs::write(self.dir.join("cgroup.freeze"), "0");
+        remove(&self.dir, &self.parent);
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Need {
     Asan,
     /// Memory cgroups that can be made.
     MemoryCgroup,
+    /// Cgroups of version 2 that can be made, and frozen.
+    Freezer,
     /// The means to become a plain user who can mount.
     PlainUser,
     /// The file system exerciser.
@@ -55,6 +57,9 @@ impl Need {
                 .is_none()
                 .then(|| format!("the Python module `{module}`")),
             Self::Cc32 => (!can_build_32_bit()).then(|| "`cc -m32` (package gcc-multilib)".into()),
+            Self::Freezer => super::FrozenGroup::root()
+                .is_none()
+                .then(|| "cgroups of version 2 that can be made".into()),
             Self::Asan => {
                 (!can_build_asan()).then(|| "`cc -fsanitize=address` (package gcc)".into())
             }

@@ -176,15 +176,18 @@ pub trait Stopped: Debug + Send {
         running.all(|thread| thread.tid == waiting)
     }
 
-    /// Has it be noted from now on which pages the process writes, of some of its private mappings: what was copied of these
-    /// while it ran need not be copied again where it was not written since. `mappings` are all that it has.
+    /// Has it be noted from now on which pages the process writes, of some of its anonymous private mappings: what was copied of
+    /// these while it ran need not be copied again where it was not written since. `mappings` are all that it has now; `advance`
+    /// is asked again and again whether to go on.
     ///
     /// # Errors
-    /// `Untracked` where that could do harm, or would not see all writes.
+    /// `Untracked` where that could do harm, or would not see all writes; `Unstoppable` where a thread is not where it was any
+    /// more; those of `advance`.
     fn track_writes(
         &self,
         mappings: &[Arc<Mapping>],
         tracked: &[AddressRange],
+        advance: &dyn Fn() -> Result<()>,
     ) -> Result<Box<dyn WriteTracker>>;
 }
 

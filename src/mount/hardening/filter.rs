@@ -150,7 +150,7 @@ const STOPPING: Calls = &[
     nr::__NR_ftruncate,
     nr::__NR_kcmp,
     nr::__NR_ptrace,
-    nr::__NR_wait4,
+    nr::__NR_waitid,
 ];
 
 /// What `prctl` may be asked for: a thread's name, and that of a piece of memory (glibc).

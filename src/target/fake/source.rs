@@ -147,7 +147,9 @@ impl Stopped for StoppedFake {
         &self,
         _mappings: &[Arc<Mapping>],
         tracked: &[AddressRange],
+        advance: &dyn Fn() -> Result<()>,
     ) -> Result<Box<dyn WriteTracker>> {
+        advance()?;
         let state = self.process.state.lock();
         if state.is_untracked {
             return Err(Error::Untracked(state.info.identity.pid, "so was it said"));

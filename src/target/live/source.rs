@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use procfs::process::Process as Directory;
 
 use super::backing::Leases;
@@ -278,18 +279,33 @@ impl ProcessSource for LiveSource {
         let Some(status) = status else {
             return false;
         };
-        let mask = |name: &[u8]| {
-            let mask = field(&status, name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
-            mask.unwrap_or(0)
-        };
-        let waiting = mask(b"SigPnd:") | mask(b"ShdPnd:");
-        waiting & !mask(b"SigBlk:") & !mask(b"SigIgn:") != 0
+        has_signal(&status)
     }
 
     fn process_of_thread(&self, tid: u32) -> Result<ProcessId> {
         let process = thread(tid).and_then(|directory| process_of(&directory));
         process.ok_or(Error::NoEntry)
     }
+}
+
+/// Whether a thread with this `/proc/TID/status` has a signal to see to.
+fn has_signal(status: &[u8]) -> bool {
+    let mask = |name: &[u8]| {
+        let mask = field(status, name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        mask.unwrap_or(0)
+    };
+    let waiting = mask(b"SigPnd:") | mask(b"ShdPnd:");
+    // One that waits because another thread blocks it, and that does nothing where nobody handles it.
+    let nothing = DO_NOTHING & !mask(b"SigCgt:");
+    waiting & !mask(b"SigBlk:") & !mask(b"SigIgn:") & !nothing != 0
+}
+
+/// Signals that do nothing by default (`SIG_KERNEL_IGNORE_MASK` in `include/linux/signal.h`), a bit each.
+const DO_NOTHING: u64 =
+    bit(Signal::SIGCONT) | bit(Signal::SIGCHLD) | bit(Signal::SIGWINCH) | bit(Signal::SIGURG);
+
+const fn bit(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
 }
 
 /// `/proc/TID` of a thread.
@@ -308,6 +324,26 @@ fn process_of(thread: &Directory) -> Option<ProcessId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_that_nobody_sees_to_interrupts_nobody() {
+        // SIGINT is 2, SIGCHLD 0x10000.
+        let table = [
+            ("0", "0", "0", "0", false),
+            ("2", "0", "0", "0", true),
+            ("2", "2", "0", "0", false),
+            ("2", "0", "2", "0", false),
+            ("10000", "0", "0", "0", false),
+            ("10000", "0", "0", "10000", true),
+            ("10002", "0", "0", "0", true),
+        ];
+        for (pending, blocked, ignored, caught, expected) in table {
+            let status = format!(
+                "SigPnd:\t0\nShdPnd:\t{pending}\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"
+            );
+            assert_eq!(has_signal(status.as_bytes()), expected, "{status}");
+        }
+    }
 
     /// SEMANTICS: a directory for each process, also while it runs a new program.
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The first write to a page costs the process a fault, as after a fork, and parts a huge page into small ones. Who writes by
 //! another way than the process's page table (a device, through pages that were pinned before) is not seen: processes that
-//! have such memory are left out.
+//! are known to have such memory are left out (`stop::tracking`).
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,34 +21,53 @@ use crate::target::WriteTracker;
 /// Tracks writes until it is dropped: the kernel lifts all protection then.
 #[derive(Debug)]
 pub(super) struct LiveTracker {
-    _userfault: OwnedFd,
+    userfault: OwnedFd,
     pagemap: Pagemap,
 }
 
 impl LiveTracker {
-    /// Protects the private pages of these ranges, as far as they can be: a process that stands still. The descriptor is new.
+    /// Tracks nothing yet. The descriptor is new.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// `EINVAL` where the kernel does not do that.
     pub(super) fn new(
         userfault: OwnedFd,
         pagemap: &Arc<File>,
         kernel: &Arc<Kernel>,
-        ranges: impl Iterator<Item = AddressRange>,
     ) -> std::result::Result<Self, Errno> {
         agree(userfault.as_fd(), UFFD_FEATURE_WP_ASYNC)?;
         let pagemap = Pagemap::new(Arc::clone(pagemap), Arc::clone(kernel));
-        for range in ranges {
-            let tracked = register(userfault.as_fd(), range, UFFDIO_REGISTER_MODE_WP)
-                .and_then(|()| pagemap.write_protect(range));
-            if let Err(errno) = tracked {
-                log::debug!("writes to {range} are not tracked: {errno}");
+        Ok(Self { userfault, pagemap })
+    }
+
+    /// Protects the private pages of a range, as far as they can be: of a process that stands still. `advance` says whether to go
+    /// on, after each step.
+    ///
+    /// # Errors
+    /// Those of `advance`.
+    pub(super) fn track(
+        &self,
+        range: AddressRange,
+        advance: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let registered = register(self.userfault.as_fd(), range, UFFDIO_REGISTER_MODE_WP);
+        if let Err(errno) = registered {
+            log::debug!("writes to {range} are not tracked: {errno}");
+            return Ok(());
+        }
+        let mut at = range.start();
+        while let Some(rest) = AddressRange::new(at, range.end()).filter(|it| !it.is_empty()) {
+            advance()?;
+            match self.pagemap.write_protect(rest) {
+                Ok(end) => at = end,
+                Err(errno) => {
+                    // What is not protected counts as written.
+                    log::debug!("writes to {rest} are not tracked: {errno}");
+                    break;
+                }
             }
         }
-        Ok(Self {
-            _userfault: userfault,
-            pagemap,
-        })
+        Ok(())
     }
 }
 

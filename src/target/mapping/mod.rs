@@ -246,6 +246,11 @@ impl Mapping {
         }
     }
 
+    /// Whether it is memory of the process alone, and of no file, nor of huge pages.
+    pub fn is_private_anonymous(&self) -> bool {
+        !self.protection.shared && !self.has_file() && !self.is_special()
+    }
+
     /// Whether it is the heap that `brk` moves.
     pub fn is_heap(&self) -> bool {
         self.path() == b"[heap]"
@@ -430,6 +435,31 @@ mod tests {
             .map(|m| m.range().start().get())
             .collect();
         assert_eq!(starts, [0x1000, 0x3000]);
+    }
+
+    #[test]
+    fn anonymous_private_memory_is_told_from_what_has_a_file() {
+        let table = [
+            ("rw-p 00000000 00:00 0", true),
+            ("rw-p 00000000 00:00 0 [heap]", true),
+            ("rw-p 00000000 00:00 0 [stack]", true),
+            ("rw-p 00000000 00:00 0 [anon:arena]", true),
+            ("---p 00000000 00:00 0", true),
+            ("rw-s 00000000 00:01 5 /dev/zero (deleted)", false),
+            ("rw-p 00000000 00:01 5 /memfd:x (deleted)", false),
+            ("rw-p 00000000 00:0f 5 /anon_hugepage (deleted)", false),
+            ("r-xp 00000000 00:00 0 [vdso]", false),
+            ("rw-p 00000000 08:01 7 /lib/libc.so.6", false),
+        ];
+        for (rest, expected) in table {
+            let line = format!("10000-12000 {rest}");
+            let space = AddressSpace::parse(line.as_bytes()).unwrap();
+            assert_eq!(
+                space.mappings()[0].is_private_anonymous(),
+                expected,
+                "{rest}"
+            );
+        }
     }
 
     #[test]

@@ -57,12 +57,6 @@ pub struct Capture {
     pub clock: Arc<dyn Clock>,
 }
 
-/// What is ready before a process stands still.
-struct Precopied {
-    prepared: Prepared,
-    tracker: Option<Box<dyn WriteTracker>>,
-}
-
 /// What is known of a process that stands still.
 struct Still {
     facts: DumpFacts,
@@ -89,11 +83,11 @@ impl Capture {
             .subjects
             .iter()
             .map(|subject| self.prepare(subject, watch));
-        let ready: Vec<Precopied> = prepared.collect::<Result<_>>()?;
-        let (prepared, trackers): (Vec<_>, Vec<_>) = ready
-            .into_iter()
-            .map(|it| (it.prepared, it.tracker))
-            .unzip();
+        let mut prepared: Vec<Prepared> = prepared.collect::<Result<_>>()?;
+        // When all is prepared, since processes have some disadvantage for as long as they are tracked.
+        let pairs = self.subjects.iter().zip(&mut prepared);
+        let trackers = pairs.map(|(subject, prepared)| self.precopy(subject, prepared, watch));
+        let trackers: Vec<_> = trackers.collect::<Result<_>>()?;
         let threads = self.stop_all(watch)?;
         let taken = self.clock.wall();
         let ready = prepared.into_iter().zip(&trackers);
@@ -132,21 +126,23 @@ impl Capture {
         frozen.collect()
     }
 
-    fn prepare(&self, subject: &Subject, watch: &Watch) -> Result<Precopied> {
+    fn prepare(&self, subject: &Subject, watch: &Watch) -> Result<Prepared> {
         let mappings = mappings(&*subject.process)?;
         let plans = plan(&*subject.memory, &mappings, watch)?;
-        let mut prepared = Prepared::new(&plans, &*self.stores, &self.budget, watch)?;
-        let tracker = match self.tracks_writes {
-            true => precopy(
-                subject,
-                &mappings,
-                &mut prepared,
-                self.waiting_thread,
-                watch,
-            )?,
-            false => None,
-        };
-        Ok(Precopied { prepared, tracker })
+        Prepared::new(&plans, &*self.stores, &self.budget, watch)
+    }
+
+    /// Copies what can be copied of a process while it runs; returns what tells what of that is good still.
+    fn precopy(
+        &self,
+        subject: &Subject,
+        prepared: &mut Prepared,
+        watch: &Watch,
+    ) -> Result<Option<Box<dyn WriteTracker>>> {
+        match self.tracks_writes {
+            true => precopy(subject, prepared, self.waiting_thread, watch),
+            false => Ok(None),
+        }
     }
 
     /// What there is to be known of a process, now that nothing of it changes, and where its pages go.
@@ -175,6 +171,12 @@ impl Capture {
         let mut attempt = 1;
         loop {
             match self.try_to_stop_all(watch) {
+                // A thread that did not stop may have been let go a moment ago only.
+                Err(Error::Traced(_)) if self.tracks_writes && attempt == 1 => {
+                    watch.release();
+                    std::thread::sleep(BETWEEN);
+                    attempt += 1;
+                }
                 Err(Error::Unstoppable(_)) if attempt < ATTEMPTS => {
                     // Nobody waits for who waits.
                     watch.release();
@@ -202,7 +204,11 @@ impl Capture {
     }
 }
 
-fn mappings(process: &dyn Process) -> Result<Arc<[Arc<Mapping>]>> {
+/// All mappings of a process.
+///
+/// # Errors
+/// As [`Process::address_space`].
+pub(super) fn mappings(process: &dyn Process) -> Result<Arc<[Arc<Mapping>]>> {
     let space = process.address_space()?;
     Ok(space.into_mappings().into_iter().map(Arc::new).collect())
 }

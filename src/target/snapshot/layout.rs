@@ -43,7 +43,9 @@ struct Ready {
     store: Box<dyn NewStore>,
     /// For what memory was taken.
     prepared: Vec<AddressRange>,
-    /// What was copied already.
+    /// Whether it is copied while the process runs.
+    is_tracked: bool,
+    /// What was copied so.
     copied: Vec<AddressRange>,
 }
 
@@ -137,6 +139,7 @@ impl Prepared {
                 mapping: Arc::clone(&plan.mapping),
                 store: stores.create(plan.mapping.size())?,
                 prepared: plan.copied.clone(),
+                is_tracked: false,
                 copied: Vec::new(),
             };
             own.insert(key(plan), ready);
@@ -177,17 +180,24 @@ impl Prepared {
         .map(drop)
     }
 
-    /// The mappings of the process alone that have a store of their own, and all that is prepared of them.
-    pub(super) fn private(&mut self) -> (Vec<AddressRange>, Vec<Target<'_>>) {
+    /// The anonymous private mappings that have a store of their own, and all that is prepared of them; of those that are among
+    /// `mappings` still.
+    pub(super) fn private(
+        &mut self,
+        mappings: &[Arc<Mapping>],
+    ) -> (Vec<AddressRange>, Vec<Target<'_>>) {
         let mut ranges = Vec::new();
         let mut targets = Vec::new();
-        let private = self.own.values_mut().filter(|ready| {
-            let protection = ready.mapping.protection();
-            !protection.shared
-        });
-        for ready in private {
-            ranges.push(ready.mapping.range());
+        for ready in self.own.values_mut() {
             let mapping = &*ready.mapping;
+            let same = mappings.iter().find(|it| it.range() == mapping.range());
+            ready.is_tracked = [Some(mapping), same.map(|it| &**it)]
+                .into_iter()
+                .all(|it| it.is_some_and(Mapping::is_private_anonymous));
+            if !ready.is_tracked {
+                continue;
+            }
+            ranges.push(mapping.range());
             let prepared = ready.prepared.iter();
             let places = prepared.map(|range| (mapping, *range, offset_in(mapping, *range)));
             add_targets(&mut targets, ready.store.bytes(), places);
@@ -199,7 +209,7 @@ impl Prepared {
     pub(super) fn set_copied(&mut self, mut unreadable: Vec<AddressRange>) {
         unreadable.sort_by_key(|range| range.start());
         for ready in self.own.values_mut() {
-            if !ready.mapping.protection().shared {
+            if ready.is_tracked {
                 ready.copied = without(&ready.prepared, &unreadable);
             }
         }
@@ -248,7 +258,9 @@ impl Layout {
             }
             let ready = prepared.own.remove(&key(plan));
             let unwritten = match (&ready, tracker) {
-                (Some(ready), Some(tracker)) if !ready.copied.is_empty() => {
+                (Some(ready), Some(tracker))
+                    if !ready.copied.is_empty() && plan.mapping.is_private_anonymous() =>
+                {
                     tracker.unwritten(plan.mapping.range())?
                 }
                 _ => Vec::new(),

@@ -297,12 +297,12 @@ const UNWRITTEN: Categories = Categories {
 
 /// Write protection that the kernel lifts by itself, of pages that are registered for that with a `userfaultfd`.
 impl Pagemap {
-    /// Protects the pages of `range` that are no file's, in memory or in swap.
+    /// Protects pages of `range` that are no file's, in memory or in swap: some at a time. Returns how far it got.
     ///
     /// # Errors
     /// The kernel's refusal: `EPERM` where some of it is not registered.
-    pub(super) fn write_protect(&self, range: AddressRange) -> Result<(), Errno> {
-        self.each_region(range, TO_PROTECT, |_| ())
+    pub(super) fn write_protect(&self, range: AddressRange) -> Result<Address, Errno> {
+        self.some_regions(range, TO_PROTECT, |_| ())
     }
 
     /// The pages of `range` that nobody has written since they were protected.
@@ -311,34 +311,34 @@ impl Pagemap {
     /// As [`write_protect`](Self::write_protect).
     pub(super) fn unwritten(&self, range: AddressRange) -> Result<Vec<AddressRange>, Errno> {
         let mut unwritten: Vec<AddressRange> = Vec::new();
-        self.each_region(range, UNWRITTEN, |region| match unwritten.last_mut() {
-            Some(last) if last.end() == region.start() => {
-                *last = last.joined(region).unwrap_or(*last);
-            }
-            _ => unwritten.push(region),
-        })?;
+        let mut at = range.start();
+        while let Some(rest) = AddressRange::new(at, range.end()).filter(|it| !it.is_empty()) {
+            at = self.some_regions(rest, UNWRITTEN, |region| match unwritten.last_mut() {
+                Some(last) if last.end() == region.start() => {
+                    *last = last.joined(region).unwrap_or(*last);
+                }
+                _ => unwritten.push(region),
+            })?;
+        }
         Ok(unwritten)
     }
 
-    fn each_region(
+    /// Hands on regions in `range`, which is not empty; returns how far they go.
+    fn some_regions(
         &self,
         range: AddressRange,
         wanted: Categories,
         mut take: impl FnMut(AddressRange),
-    ) -> Result<(), Errno> {
-        let mut at = range.start();
-        while let Some(rest) = AddressRange::new(at, range.end()).filter(|it| !it.is_empty()) {
-            let end = query(&self.file, rest, MOST_RUNS, wanted, |regions, walk_end| {
-                regions.iter().map(range_of).for_each(&mut take);
-                let last = regions.last().map_or(walk_end, |it| range_of(it).end());
-                Ok(walk_end.max(last))
-            })?;
-            if end <= at {
-                return Err(Errno::EIO);
-            }
-            at = end;
+    ) -> Result<Address, Errno> {
+        let end = query(&self.file, range, MOST_RUNS, wanted, |regions, walk_end| {
+            regions.iter().map(range_of).for_each(&mut take);
+            let last = regions.last().map_or(walk_end, |it| range_of(it).end());
+            Ok(walk_end.max(last))
+        })?;
+        match end > range.start() {
+            true => Ok(end),
+            false => Err(Errno::EIO),
         }
-        Ok(())
     }
 }
 

@@ -31,9 +31,8 @@ use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::common::room::has_room_for_a_thread;
-use crate::target::mapping::Mapping;
+use crate::target::mapping::{Mapping, Protection};
 use crate::target::{RegisterSet, Stopped, ThreadRegisters, WriteTracker, register_kind as kind};
-use inject::Refusal;
 use ptrace::Waited;
 
 /// How long threads that can run may take until the next of them has stopped: on a busy host each must get a processor first.
@@ -66,7 +65,19 @@ const REGISTER_SETS: &[u32] = &[
 #[derive(Debug)]
 struct Wish {
     vdso: AddressRange,
-    answer: Sender<std::result::Result<OwnedFd, Refusal>>,
+    answer: Sender<std::result::Result<OwnedFd, Failure>>,
+}
+
+/// Why a process is left alone.
+type Refusal = &'static str;
+
+/// Why there is no `userfaultfd` of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// It is left alone.
+    Refused(Refusal),
+    /// One of its threads is in the middle of it, and comes back by itself when it is let go.
+    Lost,
 }
 
 /// A live process that stands still.
@@ -89,25 +100,42 @@ impl Stopped for Halted {
         &self,
         mappings: &[Arc<Mapping>],
         tracked: &[AddressRange],
+        advance: &dyn Fn() -> Result<()>,
     ) -> Result<Box<dyn WriteTracker>> {
         let pid = self.pinned.identity().pid;
         let refused = |why| Error::Untracked(pid, why);
         let all = mappings.iter().map(|mapping| &**mapping);
         tracking::check(&self.pinned, &self.kernel, all.clone()).map_err(refused)?;
         let vdso = all.clone().find(|mapping| mapping.is_vdso());
+        // As the kernel lays it out. Elsewhere nothing could be run.
+        let vdso = vdso.filter(|it| it.protection() == CODE);
         let vdso = vdso.ok_or(refused("it has no vDSO"))?.range();
-        let userfault = self.userfaultfd(vdso).map_err(refused)?;
+        advance()?;
+        let userfault = self.userfaultfd(vdso).map_err(|failure| match failure {
+            Failure::Refused(why) => refused(why),
+            Failure::Lost => Error::Unstoppable(pid),
+        })?;
         let pagemap = self.pinned.pagemap();
-        let ranges = tracked.iter().copied();
-        LiveTracker::new(userfault, pagemap, &self.kernel, ranges)
-            .map(|tracker| Box::new(tracker) as _)
-            .map_err(|_| refused("the kernel has no UFFD_FEATURE_WP_ASYNC (Linux 6.7)"))
+        let tracker = LiveTracker::new(userfault, pagemap, &self.kernel)
+            .map_err(|_| refused("the kernel has no UFFD_FEATURE_WP_ASYNC (Linux 6.7)"))?;
+        for range in tracked {
+            tracker.track(*range, advance)?;
+        }
+        Ok(Box::new(tracker))
     }
 }
 
+/// What the vDSO may be used for.
+const CODE: Protection = Protection {
+    read: true,
+    write: false,
+    execute: true,
+    shared: false,
+};
+
 impl Halted {
-    fn userfaultfd(&self, vdso: AddressRange) -> std::result::Result<OwnedFd, Refusal> {
-        const DIED: Refusal = "the thread that traces it has ended";
+    fn userfaultfd(&self, vdso: AddressRange) -> std::result::Result<OwnedFd, Failure> {
+        const DIED: Failure = Failure::Refused("the thread that traces it has ended");
         let (answer, answered) = channel();
         let hold = self.hold.as_ref().ok_or(DIED)?;
         hold.send(Wish { vdso, answer }).map_err(|_| DIED)?;

@@ -2,11 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{Pinned, Tracee};
+use super::{Failure, Pinned, Tracee};
 use crate::common::address::AddressRange;
-
-/// Why it is not done.
-pub(super) type Refusal = &'static str;
 
 /// Takes no `userfaultfd`.
 ///
@@ -16,6 +13,6 @@ pub(super) fn userfaultfd(
     _pinned: &Pinned,
     _threads: &mut [Tracee],
     _vdso: AddressRange,
-) -> Result<OwnedFd, Refusal> {
-    Err("this architecture has no code for it")
+) -> Result<OwnedFd, Failure> {
+    Err(Failure::Refused("this architecture has no code for it"))
 }

@@ -8,17 +8,17 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::target::live::interrupted::retry;
 
 /// Bytes of the largest set of registers that is read: AVX-512 and AMX take 11 KiB.
 const LARGEST: usize = 64 << 10;
 
-/// Also for threads that are no child of ours (`__WALL` in waitpid(2)).
+/// Also for threads that are no child of ours (`__WALL` in waitid(2)).
 const ALL_CHILDREN: u32 = 0x4000_0000;
 
-/// What `status >> 16` is where a thread has stopped because it was told to (`PTRACE_EVENT_STOP`).
+/// What `status >> 8` is where a thread has stopped because it was told to (`PTRACE_EVENT_STOP`).
 const EVENT_STOP: i32 = 128;
 
 /// What became of a thread that was told to stop.
@@ -51,17 +51,27 @@ pub(super) fn interrupt(tid: i32) -> Result<(), Errno> {
 }
 
 /// Whether a thread has stopped by now.
+///
+/// It is looked at and not taken (`WNOWAIT`): a signal that a thread is about to get is dropped where its tracer has taken that
+/// stop and is killed then (`wait_task_stopped` in `kernel/exit.c`).
 pub(super) fn poll(tid: i32) -> Waited {
-    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(ALL_CHILDREN);
     let Some(pid) = rustix::process::Pid::from_raw(tid) else {
         return Waited::Ended;
     };
-    match retry(|| waitpid(Some(pid), options)) {
+    let look = |more: WaitIdOptions| {
+        let kinds = WaitIdOptions::from_bits_retain(ALL_CHILDREN) | WaitIdOptions::NOHANG;
+        retry(|| waitid(WaitId::Pid(pid), kinds | WaitIdOptions::EXITED | more))
+    };
+    match look(WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT) {
         Ok(None) => Waited::Running,
-        Ok(Some((_, status))) => match status.stopping_signal() {
-            Some(_) if status.as_raw() >> 16 == EVENT_STOP => Waited::Stopped,
-            Some(signal) => Waited::Signal(signal),
-            None => Waited::Ended,
+        Ok(Some(status)) => match status.trapping_signal() {
+            Some(signal) if signal >> 8 == EVENT_STOP => Waited::Stopped,
+            Some(signal) => Waited::Signal(signal & 0xff),
+            None => {
+                // Else it stays for as long as this thread does.
+                let _ = look(WaitIdOptions::empty());
+                Waited::Ended
+            }
         },
         Err(_) => Waited::Ended,
     }

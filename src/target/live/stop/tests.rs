@@ -99,7 +99,7 @@ fn writes_are_tracked_and_nothing_is_left_of_that() {
             Dir::new(directory).unwrap().count()
         };
         let was = (code(&pinned), files(&pinned), stopped.threads().to_vec());
-        let tracker = stopped.track_writes(&before, &[heap]).unwrap();
+        let tracker = stopped.track_writes(&before, &[heap], &|| Ok(())).unwrap();
         drop(stopped);
         let stopped = stop_it(&pinned, &metrics).unwrap();
         assert_eq!(code(&pinned), was.0);

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::common::address::Address;
 use crate::target::live::stop::ptrace::{Waited, poll};
-use crate::target::live::stop::{LONGEST_RUN, PAUSE, SPIN};
+use crate::target::live::stop::{PAUSE, SPIN};
 
 /// Bytes of a set of signals.
 const MASK_BYTES: usize = size_of::<u64>();
@@ -41,13 +41,13 @@ pub(super) fn run_to_a_call(tid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, tid, none, data) }).map(drop)
 }
 
-/// Waits until the thread has stopped, or is not likely to.
-pub(super) fn wait(tid: i32) -> Waited {
+/// Waits until the thread has stopped; it may run still then.
+pub(super) fn wait(tid: i32, until: Instant) -> Waited {
     let begun = Instant::now();
     loop {
         match poll(tid) {
             Waited::Running if begun.elapsed() < SPIN => std::hint::spin_loop(),
-            Waited::Running if begun.elapsed() < LONGEST_RUN => std::thread::sleep(PAUSE),
+            Waited::Running if Instant::now() < until => std::thread::sleep(PAUSE),
             state => return state,
         }
     }
@@ -124,4 +124,13 @@ pub(super) fn restartable_sequence(tid: i32) -> Result<u64, Errno> {
     let at = config.rseq_abi_pointer + RSEQ_CS;
     let word = ptrace::read(Pid::from_raw(tid), at as *mut c_void)?;
     Ok(word.cast_unsigned())
+}
+
+/// Whether what it has run last is `syscall`, the instruction.
+pub(super) fn is_after_a_call(tid: i32, next: Address) -> bool {
+    let Some(at) = next.get().checked_sub(size_of::<Word>() as u64) else {
+        return false;
+    };
+    let word = ptrace::read(Pid::from_raw(tid), at as *mut c_void);
+    word.is_ok_and(|word| word.to_ne_bytes().ends_with(&[0x0f, 0x05]))
 }

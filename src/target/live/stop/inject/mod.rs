@@ -11,12 +11,9 @@ mod thread;
 use std::os::fd::OwnedFd;
 
 use super::ptrace::Waited;
-use super::{Pinned, Tracee};
+use super::{Failure, Pinned, Refusal, Tracee};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use thread::Thread;
-
-/// Why it is not done.
-pub(super) type Refusal = &'static str;
 
 /// Threads that are tried at most.
 const MOST: usize = 64;
@@ -27,27 +24,26 @@ const GAP: usize = 64;
 /// Takes a `userfaultfd` of the process, all of whose threads stand still.
 ///
 /// # Errors
-/// Why there is none: for the last thread that was tried.
+/// `Refused` where there is none: for the last thread that was tried. `Lost` where one is not where it was.
 pub(super) fn userfaultfd(
     pinned: &Pinned,
     threads: &mut [Tracee],
     vdso: AddressRange,
-) -> Result<OwnedFd, Refusal> {
-    let place = room(pinned, vdso)?;
+) -> Result<OwnedFd, Failure> {
+    let place = room(pinned, vdso).map_err(Failure::Refused)?;
     let mut refusal = "no thread of it stands still";
     let still = threads.iter_mut().filter(|it| it.state == Waited::Stopped);
     for tracee in still.take(MOST) {
         match Thread::new(pinned, tracee.tid) {
-            Ok(thread) => {
-                return thread.open_userfaultfd(place).map_err(|(refusal, state)| {
-                    tracee.state = state;
-                    refusal
-                });
+            Ok(mut thread) => {
+                let opened = thread.open_userfaultfd(place);
+                tracee.state = thread.state();
+                return opened;
             }
             Err(why) => refusal = why,
         }
     }
-    Err(refusal)
+    Err(Failure::Refused(refusal))
 }
 
 /// Where in the vDSO the code can lie: in the zeros at its end. What an earlier attempt left there is passed over, since a

@@ -65,6 +65,9 @@ pub(super) fn is_in_a_call(registers: &libc::user_regs_struct) -> bool {
 /// Bytes of the code, a multiple of eight.
 pub(super) const LEN: usize = 136;
 
+/// Where in it the descriptor is closed.
+pub(super) const CLOSED: u64 = 11;
+
 /// The code. It can lie anywhere; the thread enters it at its start, with the number of the first system call and its
 /// argument in `rax` and `rdi`.
 pub(super) fn assemble(resume: &Resume) -> [u8; LEN] {
@@ -122,6 +125,18 @@ mod tests {
         registers.rax = rax.cast_unsigned();
         registers.rip = 0x1002;
         registers
+    }
+
+    #[test]
+    fn the_descriptor_is_closed_by_the_second_call() {
+        let code = assemble(&Resume::of(&registers(-1, 0), 0));
+        let calls = code
+            .windows(2)
+            .enumerate()
+            .filter(|(_, two)| *two == [0x0f, 0x05]);
+        let ends: Vec<u64> = calls.map(|(at, _)| at as u64 + 2).collect();
+        assert_eq!(ends[..2], [2, CLOSED]);
+        assert_eq!(ends.len(), 3);
     }
 
     #[test]
