@@ -41,7 +41,7 @@ pub(crate) use context::{Context, FileOptions, Services};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
 pub(crate) use opened::OpenProcess;
 pub(crate) use pass::{Found, Pass};
-pub(crate) use snap::{Taking, named_processes};
+pub(crate) use snap::{Copied, SnapshotName, Taking};
 pub(crate) use usage::CountedUsage;
 pub(crate) use xattr::xattr_list;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::VALID;
@@ -15,9 +15,25 @@ use crate::target::snapshot::FrozenProcess;
 
 /// A process that was copied, with the names of its mappings.
 #[derive(Debug)]
-pub(super) struct Copied {
+pub(crate) struct Copied {
     pub(super) frozen: Arc<FrozenProcess>,
     pub(super) mappings: Arc<MappingTable>,
+    /// The text of its record.
+    pub(super) record: String,
+    /// The size of its core file, once somebody has asked for it: all headers are made for that.
+    pub(super) core_size: OnceLock<u64>,
+}
+
+impl Copied {
+    /// May wait for the file of its program.
+    pub(super) fn new(frozen: FrozenProcess) -> Self {
+        Self {
+            mappings: Arc::new(MappingTable::of_known(Arc::clone(&frozen.mappings))),
+            record: frozen.record().to_string(),
+            core_size: OnceLock::new(),
+            frozen: Arc::new(frozen),
+        }
+    }
 }
 
 /// Copies of one or more processes, all of one moment.
@@ -122,21 +138,16 @@ impl SnapshotTable {
         name: String,
         owner: (u32, u32),
         is_group: bool,
-        processes: Vec<FrozenProcess>,
+        processes: Vec<Copied>,
     ) -> Option<Arc<Snapshot>> {
-        let taken = processes.iter().map(|process| process.taken).max();
-        let copied = processes.into_iter().map(|frozen| {
-            let mappings = Arc::new(MappingTable::of_known(Arc::clone(&frozen.mappings)));
-            let frozen = Arc::new(frozen);
-            Arc::new(Copied { frozen, mappings })
-        });
+        let taken = processes.iter().map(|process| process.frozen.taken).max();
         let snapshot = Arc::new(Snapshot {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
             taken: taken.unwrap_or(SystemTime::UNIX_EPOCH),
             owner,
             is_group,
-            copied: RwLock::new(copied.collect()),
+            copied: RwLock::new(processes.into_iter().map(Arc::new).collect()),
         });
         let mut by_name = self.by_name.lock();
         if by_name.contains_key(&name) {
