@@ -95,6 +95,10 @@ impl Server {
         if let Err(error) = self.admission.start("snapshot", Box::new(thread)) {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EAGAIN as i32));
             let error = Error::system("a thread for a snapshot", errno);
+            if let Some(name) = request.operation.name() {
+                let made = Err(error.clone());
+                self.fs.audit_made(&request.caller, name, &made);
+            }
             self.give(&request, one_shot, Err(&error));
         }
     }
@@ -108,6 +112,7 @@ impl Server {
             return;
         };
         let made = self.take_snapshot(request, name);
+        self.fs.audit_made(&request.caller, name, &made);
         let reply = made
             .as_ref()
             .map(|(entry, valid)| Reply::Entry(entry, *valid));

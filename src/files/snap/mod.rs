@@ -75,6 +75,11 @@ impl File for Snapshots {
 }
 
 impl Context {
+    /// The snapshot of this name, whoever has taken it.
+    pub(crate) fn snapshot(&self, name: &str) -> Option<Arc<Snapshot>> {
+        self.snapshots.find(name)
+    }
+
     /// Removes a snapshot for `subject`, whatever is in it. What is open of it stays until it is closed.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::common::sync::{Mutex, RwLock};
 use crate::files::Attributes;
 use crate::files::mapping_table::MappingTable;
-use crate::target::ProcessIdentity;
 use crate::target::snapshot::FrozenProcess;
+use crate::target::{ProcessIdentity, ProcessInfo};
 
 /// A process that was copied, with the names of its mappings.
 #[derive(Debug)]
@@ -65,8 +65,17 @@ impl Hash for Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which processes it is of, and the paths of their programs; none once it was removed.
+    pub(crate) fn programs(&self) -> Vec<(Arc<ProcessInfo>, Vec<u8>)> {
+        let all = self.all().into_iter().map(|copied| {
+            let frozen = &copied.frozen;
+            (Arc::clone(&frozen.info), frozen.executable.clone())
+        });
+        all.collect()
     }
 
     /// Whether it is of several processes, and so has a directory for each of them.

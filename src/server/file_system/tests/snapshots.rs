@@ -14,6 +14,14 @@ fn make(bench: &Bench, name: &str, who: &Subject) -> Result<Entry> {
     Ok(bench.fs.remember(&node, &CountedUsage::default()))
 }
 
+impl Bench {
+    /// Takes a snapshot, and returns what shows it.
+    pub(crate) fn snapshot(&self, name: &str) -> Node {
+        let entry = make(self, name, &subject()).unwrap();
+        self.fs.node(entry.inode).unwrap()
+    }
+}
+
 fn remove(bench: &Bench, name: &str) -> Result<()> {
     let snap = bench.find("snap").unwrap().inode;
     bench
