@@ -14,6 +14,8 @@ use crate::support::{
 tests![
     each_open_and_what_was_written_is_told,
     refusals_are_told: [Need::Judging],
+    snapshots_are_told,
+    refused_snapshots_are_told: [Need::Judging],
     no_filter_of_the_log_takes_it_away,
     syslog_and_the_journal_take_it: [Need::Root, Need::Tool("unshare")],
     a_log_that_is_not_there_is_named: [Need::Root, Need::Tool("unshare")],
@@ -105,6 +107,76 @@ fn refusals_are_told() {
     let name = format!("name=\"{}\"", target.pid());
     let told = line(&mount, &["lookup ", "uid=54322 ", "comm=\"cat\"", &name]);
     assert!(told.ends_with("verdict=EACCES"), "{told}");
+}
+
+/// SEMANTICS: a snapshot that is taken or dropped is told in a line for each of its processes.
+fn snapshots_are_told() {
+    let (mut first, second) = (Target::new(), Target::of_generation(2));
+    let mount = Mount::new("audit");
+    let snap = mount.path("snap");
+    let pids = [first.pid(), second.pid()];
+    let name = format!("{}+{}@a", pids[0], pids[1]);
+    std::fs::create_dir(snap.join(&name)).unwrap();
+    let who = format!("uid={} ", nix::unistd::geteuid());
+    let process = format!(" pid={} ", std::process::id());
+    let file = format!("file=\"snap/{name}\"");
+    let told = |operation: &str, pid: u32| {
+        let told = line(&mount, &[operation, &format!(" target={pid} ")]);
+        assert!(told.starts_with(operation), "{told}");
+        for word in [&who, &process, &own_command(), &file] {
+            assert!(told.contains(word), "{word} in {told}");
+        }
+        for word in ["target_uid=", "target_comm=\"", "target_exe=\"/"] {
+            assert!(told.contains(word), "{word} in {told}");
+        }
+        assert!(told.ends_with("verdict=granted"), "{told}");
+    };
+    told("mkdir ", pids[0]);
+    told("mkdir ", pids[1]);
+    // Who they were is known when they have ended.
+    first.kill();
+    std::fs::remove_dir(snap.join(&name)).unwrap();
+    told("rmdir ", pids[0]);
+    told("rmdir ", pids[1]);
+    // One whose name is chosen is told by the name that it has.
+    std::fs::create_dir(snap.join(format!("{}@", pids[1]))).unwrap();
+    let mut names = std::fs::read_dir(&snap).unwrap();
+    let chosen = names.next().unwrap().unwrap().file_name();
+    let file = format!("file=\"snap/{}\"", chosen.to_str().unwrap());
+    line(&mount, &["mkdir ", &file, "verdict=granted"]);
+    for (name, errno, words) in [
+        (
+            "4000000@x",
+            libc::ENOENT,
+            [" target=4000000 ", "verdict=ENOENT reason=\""],
+        ),
+        (
+            "later",
+            libc::EINVAL,
+            [" file=\"snap/later\" ", "verdict=EINVAL reason=\""],
+        ),
+    ] {
+        expect_errno("mkdir", std::fs::create_dir(snap.join(name)), errno);
+        line(&mount, &["mkdir ", &who, words[0], words[1]]);
+    }
+}
+
+/// SEMANTICS: so is one that its caller may not take, once.
+fn refused_snapshots_are_told() {
+    let target = Target::new();
+    let mount = Mount::new("allow_other,audit");
+    let script = format!("mkdir {}/snap/{}@x", quote(mount.point()), target.pid());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "54322", "--regid", "54322", "--clear-groups"]);
+    run(command.args(["sh", "-c", &script])).failure();
+    let of_target = format!(" target={} ", target.pid());
+    let told = line(
+        &mount,
+        &["mkdir ", "uid=54322 ", "comm=\"mkdir\"", "verdict="],
+    );
+    for word in [of_target.as_str(), "verdict=EACCES reason=\""] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
 }
 
 fn no_filter_of_the_log_takes_it_away() {

@@ -20,6 +20,7 @@ tests![
     shared_memory_is_restored_where_that_is_asked_for: [Need::Root],
     a_process_with_another_layout_is_refused: [Need::Root],
     another_process_is_refused: [Need::Root],
+    a_program_with_another_build_id_is_refused: [Need::Root, Need::Tool("readelf")],
     a_process_that_is_somewhere_else_is_refused: [Need::Ptrace],
     wrong_arguments_are_one_line,
 ];
@@ -273,6 +274,43 @@ fn another_process_is_refused() {
         .one_line(&["not the one that was copied", "nothing was written"]);
     let words = ["nothing was written"];
     restore(&[], &taken, 4_000_000).failure().one_line(&words);
+}
+
+/// SEMANTICS: where the program has another build-id nothing is written.
+fn a_program_with_another_build_id_is_refused() {
+    let mount = Mount::new("");
+    let mut target = Target::new();
+    let taken = snapshot(&mount, target.pid(), "a");
+    let mut readelf = Command::new("readelf");
+    let notes = run(readelf.args(["-n", "-W"]).arg(Target::binary())).text();
+    let id = notes.split_once("Build ID: ");
+    let id = id.map(|(_, rest)| rest.lines().next().unwrap().trim());
+    let record = std::fs::read_to_string(taken.join("process")).unwrap();
+    let line = record.lines().find(|line| line.starts_with("build-id "));
+    assert_eq!(line.and_then(|line| line.split(' ').nth(1)), id, "{record}");
+    let backup = mount.outside().join("backup");
+    let (from, to) = (quote(&taken), quote(&backup));
+    sh(&format!("cp -r --sparse=always {from} {to}")).success();
+    let without: String = record
+        .lines()
+        .filter(|line| !line.starts_with("build-id "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let change = |record: &str| std::fs::write(backup.join("process"), record).unwrap();
+    let spoiled = spoil(&mut target, &["victim"]);
+    let (at, bytes) = &spoiled[0];
+    // Root may write what nobody may.
+    change(&format!("{without}build-id 0123456789abcdef\n"));
+    restore(&[], &backup, target.pid()).failure().one_line(&[
+        "build-id",
+        "0123456789abcdef",
+        "nothing was written",
+    ]);
+    assert_bytes("untouched", &target.read(*at, 64), &[0xa5; 64]);
+    // As a snapshot of an earlier version has it.
+    change(&without);
+    restored(&[], &backup, target.pid());
+    assert_bytes("restored", &target.read(*at, 64), bytes);
 }
 
 /// SEMANTICS: where threads are elsewhere nothing is written.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{file_of, mkdir, names, nothing_is_left, runs_on, stored, take};
+use crate::faults::{Injection, unfiltered};
 use crate::support::{
     Mount, MountPoint, Program, Target, assert_bytes, daemon_binary, eventually, expect_errno, run,
     tests, unmount_lazily,
@@ -15,6 +16,8 @@ tests![
     a_dropped_one_gives_its_room_back,
     pages_lie_in_snap_dir,
     a_full_disk_is_refused: [Need::Root],
+    a_disk_that_others_fill_is_refused: [Need::Root],
+    a_disk_that_fills_up_meanwhile_is_refused: [Need::Root, Need::Tool("strace")],
     a_directory_that_cannot_be_used_is_named,
     a_size_that_is_none_is_named,
 ];
@@ -81,6 +84,13 @@ impl Disk {
         Self(dir)
     }
 
+    /// Allows so many files on it, and no more.
+    fn set_inodes(&self, inodes: u32) {
+        let mut mount = Command::new("mount");
+        let how = format!("remount,nr_inodes={inodes}");
+        run(mount.args(["-o", &how]).arg(self.0.path())).success();
+    }
+
     fn used(&self) -> u64 {
         let status = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
         (status.blocks() - status.blocks_free()) * status.fragment_size()
@@ -145,6 +155,67 @@ fn a_full_disk_is_refused() {
     assert!(disk.used() > 0);
     std::fs::remove_dir(&copy).unwrap();
     eventually("nothing is left", || (disk.used() == 0).then_some(()));
+}
+
+/// A snapshot is refused since the disk is full: `used` bytes of it are then used, as before, and the target runs.
+#[track_caller]
+fn no_room(mount: &Mount, target: &mut Target, disk: &Disk, used: u64) {
+    let name = format!("{}@x", target.pid());
+    let listed = names(disk.0.path());
+    expect_errno("mkdir", mkdir(mount, &name), libc::ENOSPC);
+    assert_eq!(names(&mount.path("snap")), [""; 0]);
+    assert_eq!(names(disk.0.path()), listed);
+    eventually("nothing is left", || (disk.used() == used).then_some(()));
+    runs_on(target);
+}
+
+/// There is room again: a snapshot is taken, is whole, and is dropped.
+#[track_caller]
+fn room_again(mount: &Mount, target: &mut Target, disk: &Disk) {
+    let copy = take(mount, target.pid(), "again");
+    let shown = std::fs::read(file_of(&copy, &target.region("scratch"))).unwrap();
+    assert_bytes("scratch", &shown, &target.bytes("scratch"));
+    std::fs::remove_dir(&copy).unwrap();
+    eventually("nothing is left", || (disk.used() == 0).then_some(()));
+}
+
+/// SEMANTICS: one that somebody else has filled since is `ENOSPC`, too, whatever there is no more of, and no more so once there is room.
+fn a_disk_that_others_fill_is_refused() {
+    let mut target = Target::new();
+    let disk = Disk::new("64m");
+    let mount = mount_at(disk.0.path());
+    // Bytes there are, but besides the directory itself there can be only one file, which some mapping gets.
+    disk.set_inodes(2);
+    no_room(&mount, &mut target, &disk, 0);
+    assert!(mount.log().contains("a file for a snapshot"));
+    disk.set_inodes(1000);
+    room_again(&mount, &mut target, &disk);
+    let path = disk.0.path().join("of somebody else");
+    let mut file = std::fs::File::create(&path).unwrap();
+    let filled = std::io::copy(&mut std::io::repeat(7), &mut file);
+    expect_errno("a full disk", filled, libc::ENOSPC);
+    no_room(&mount, &mut target, &disk, disk.used());
+    drop(file);
+    std::fs::remove_file(&path).unwrap();
+    room_again(&mount, &mut target, &disk);
+}
+
+/// SEMANTICS: so is one that had room when the snapshot was begun, and has none any more while memory is taken for it.
+fn a_disk_that_fills_up_meanwhile_is_refused() {
+    let mut target = Target::new();
+    let disk = Disk::new("64m");
+    let mount = unfiltered(&format!("snap_dir={}", disk.0.path().display()));
+    let arguments = [
+        "-e",
+        "trace=fallocate",
+        "-e",
+        "inject=fallocate:error=ENOSPC",
+    ];
+    let injection = Injection::begin(&mount, &arguments.map(str::to_owned));
+    no_room(&mount, &mut target, &disk, 0);
+    assert!(injection.end() > 0, "no disk space was asked for");
+    assert!(mount.log().contains("fallocate of a snapshot"));
+    room_again(&mount, &mut target, &disk);
 }
 
 fn refused(options: &str, words: &[&str]) {

@@ -243,7 +243,7 @@ impl Layout {
 mod tests {
     use super::*;
     use crate::common::address::Address;
-    use crate::coredump::abi::tests::auxiliary;
+    use crate::target::auxiliary;
     use crate::target::mapping::{AccessibleLength, AddressSpace};
     use crate::target::{RegisterSet, ThreadStatus, register_kind as kind};
 
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!([number::<8>(heap, 16), number::<8>(heap, 24)], [0x10000, 0]);
         assert_eq!([number::<8>(heap, 32), number::<8>(heap, 40)], [0x4000; 2]);
         assert_eq!(number::<8>(heap, 48), PAGE_SIZE);
-        facts.auxiliary = auxiliary(4, &[(4, 32), (0, 0)]);
+        facts.auxiliary = auxiliary::of_entries(4, &[(4, 32), (0, 0)]);
         let narrow = image(&facts, &[], false);
         let bytes = narrow.headers();
         assert_eq!(bytes[..7], *b"\x7fELF\x01\x01\x01");

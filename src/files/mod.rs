@@ -41,13 +41,12 @@ pub(crate) use context::{Context, FileOptions, Services};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
 pub(crate) use opened::OpenProcess;
 pub(crate) use pass::{Found, Pass};
-pub(crate) use snap::{Taking, named_processes};
+pub(crate) use snap::{Copied, Snapshot, SnapshotName, Snapshots, Taking};
 pub(crate) use usage::CountedUsage;
 pub(crate) use xattr::xattr_list;
 
 use mapping::Mapping;
 use process::Process;
-use snap::Snapshot;
 
 /// Defines [`Node`]: a line for each kind of file, with its type, and for those that lie at the top of the mount their
 /// name there.

@@ -27,7 +27,7 @@ impl Hash for Process {
 }
 
 /// Names of the attributes of a process, in the order of their listing.
-const XATTRS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
+pub(super) const XATTRS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
 
 impl File for Process {
     fn kind(&self) -> Kind {

@@ -13,9 +13,6 @@ use crate::common::address::{Address, AddressRange};
 use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::snapshot::{ProcessRecord, RecordError};
 
-/// The file that identifies the process.
-const RECORD: &str = "process";
-
 /// Why a directory is no copy of a process.
 #[derive(Debug, Error)]
 pub enum BackupError {
@@ -61,7 +58,7 @@ impl Backup {
             move |error| BackupError::Unreadable(path, error)
         };
         let entries = std::fs::read_dir(directory).map_err(unreadable(directory))?;
-        let path = directory.join(RECORD);
+        let path = directory.join(ProcessRecord::FILE);
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(BackupError::NoRecord(directory.to_owned()));

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::common::error::Error as MemoryError;
 use crate::target::mapping::AddressSpace;
 use crate::target::snapshot::{ProcessRecord, ThreadPlace};
-use crate::target::{Process, ProcessMemory, Stopped, ThreadRegisters, WriteMode};
+use crate::target::{Process, ProcessMemory, Stopped, WriteMode, build_id};
 
 pub use backup::{Backup, BackupError, SavedMapping};
 
@@ -188,13 +188,32 @@ fn check_process(
     }
     let executable = process.executable().map_err(RestoreError::Process)?;
     let executable = ProcessRecord::printable(&executable);
-    match executable == record.executable {
-        true => Ok(()),
-        false => other(format!(
+    if executable != record.executable {
+        return other(format!(
             "its program is {executable}, and was {}",
             record.executable
+        ));
+    }
+    // A program need not have one, and earlier records have none.
+    let Some(recorded) = &record.build_id else {
+        return Ok(());
+    };
+    match current_build_id(process).map_err(RestoreError::Process)? {
+        Some(current) if current == *recorded => Ok(()),
+        Some(current) => other(format!(
+            "the build-id of its program is {current}, and was {recorded}"
+        )),
+        None => other(format!(
+            "its program has no build-id that can be read, and had {recorded}"
         )),
     }
+}
+
+fn current_build_id(process: &dyn Process) -> Result<Option<String>, MemoryError> {
+    let memory = process.memory()?;
+    let auxiliary = process.dump_facts()?.auxiliary;
+    let space = process.address_space()?;
+    Ok(build_id(&*memory, space.mappings(), &auxiliary))
 }
 
 fn check_layout(backup: &Backup, space: &AddressSpace, pid: u32) -> Result<(), RestoreError> {
@@ -224,18 +243,10 @@ fn check_places(
     pid: u32,
 ) -> Result<(), RestoreError> {
     let other = |what: String| Err(RestoreError::OtherPlace { pid, what });
-    let place = |thread: &ThreadRegisters| {
-        let (instruction, stack) = thread.place()?;
-        Some(ThreadPlace {
-            tid: thread.tid,
-            instruction,
-            stack,
-        })
-    };
     let now: Vec<_> = stopped
         .threads()
         .iter()
-        .map(|thread| (thread.tid, place(thread)))
+        .map(|thread| (thread.tid, ThreadPlace::of(thread)))
         .collect();
     for thread in saved {
         match now.iter().find(|(tid, _)| *tid == thread.tid) {

@@ -60,6 +60,7 @@ impl Bench {
             pid: 7,
             command: "fake".to_owned(),
             executable: "/usr/bin/fake".to_owned(),
+            build_id: None,
             boot: "a boot".to_owned(),
             started: 1,
             layout: [1, 1],
@@ -187,6 +188,43 @@ fn another_process_is_refused() {
             "{refused}"
         );
     }
+}
+
+/// A page of the program lies at 0x50000.
+#[test]
+fn a_program_with_another_build_id_is_refused() {
+    use crate::target::build_id::tests::load;
+    let with = |recorded: Option<&str>| {
+        let bench = bench();
+        let mut record = bench.record();
+        record.build_id = recorded.map(str::to_owned);
+        bench.save("process", record.to_string().as_bytes());
+        bench.process.poke(0x10000, b'X');
+        bench
+    };
+    let bench = with(Some("ab12"));
+    load(&bench.process, 0x50000, &[0xab, 0x13]);
+    let refused = bench.refusal();
+    for word in ["build-id", "ab13", "ab12", "nothing was written"] {
+        assert!(refused.contains(word), "{word} in {refused}");
+    }
+    let bench = with(Some("ab12"));
+    assert!(bench.refusal().contains("no build-id"), "it had one");
+    let bench = with(Some("ab12"));
+    load(&bench.process, 0x50000, &[0xab, 0x12]);
+    bench.save(CODE, &bench.process.bytes(0x50000, 1));
+    assert_eq!(
+        bench.restore(Options::default()).unwrap().written,
+        PAGE_SIZE
+    );
+    // A record of an earlier snapshot, or of a program that has none.
+    let bench = with(None);
+    load(&bench.process, 0x50000, &[0xab, 0x12]);
+    bench.save(CODE, &bench.process.bytes(0x50000, 1));
+    assert_eq!(
+        bench.restore(Options::default()).unwrap().written,
+        PAGE_SIZE
+    );
 }
 
 #[test]

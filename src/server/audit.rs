@@ -1,14 +1,18 @@
-//! The audit trail (`-o audit`): a line for each open, for each refusal, and for what each handle has written.
+//! The audit trail (`-o audit`): a line for each open, for each refusal, for what each handle has written, and for each process
+//! of a snapshot that is taken or dropped.
 //!
 //! A line is a word and fields `name=value`, so that people and programs read it alike; what somebody else has named is quoted,
 //! in printable ASCII. The fields go along as values of their own, for the journal. Bytes of memory are never in it.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 
 use super::Request;
 use crate::common::error::{Error, Result};
+use crate::common::metrics;
 use crate::common::sync::atomic::{AtomicU64, Ordering};
-use crate::files::{Access, Caller, Context, Node};
+use crate::files::{Access, Caller, Context, File, Node, Snapshot, SnapshotName, Snapshots};
+use crate::target::ProcessInfo;
 
 /// The target of these lines in the log, by which they find their way.
 pub const AUDIT: &str = "procmemfs::audit";
@@ -26,32 +30,10 @@ pub(super) struct Trail {
 impl Trail {
     /// Of what `caller` does with a file.
     pub(super) fn new(context: &Context, caller: &Caller, node: &Node) -> Self {
-        let mut fields = format!("uid={} gid={}", caller.uid, caller.gid);
-        match context.program_of(caller) {
-            Some(program) => {
-                // A String takes whatever is written.
-                let _ = write!(
-                    fields,
-                    " pid={} comm={} exe={}",
-                    program.pid,
-                    quoted(&program.command),
-                    quoted(&program.executable)
-                );
-            }
-            None => {
-                let _ = write!(fields, " tid={}", caller.pid);
-            }
-        }
+        let mut fields = who(context, caller);
         if let Some(info) = node.process() {
             let executable = context.executable(info).unwrap_or_default();
-            let _ = write!(
-                fields,
-                " target={} target_uid={} target_comm={} target_exe={}",
-                info.identity.pid,
-                info.uid,
-                quoted(&info.command),
-                quoted(&executable)
-            );
+            fields.push_str(&target(info, &executable));
         }
         let _ = write!(fields, " file={}", quoted(node.path().as_bytes()));
         Self {
@@ -127,6 +109,102 @@ pub(super) fn refused(context: &Context, request: &Request, node: Option<&Node>,
     );
 }
 
+/// What is told of a snapshot that is taken or dropped: a line for each of its processes, so that all that is done to one is found
+/// by the same field.
+#[derive(Debug)]
+pub(super) struct SnapshotTrail {
+    file: String,
+    /// The fields of each process; a single empty text where none is known.
+    targets: Vec<String>,
+}
+
+impl SnapshotTrail {
+    /// Of one that is there.
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let programs = snapshot.programs().into_iter();
+        let targets = programs.map(|(info, executable)| target(&info, &executable));
+        Self::new(OsStr::new(snapshot.name()), targets.collect())
+    }
+
+    /// Of one that is not there: the processes are not asked who they are, since they may not answer.
+    pub(super) fn named(name: &OsStr) -> Self {
+        let parsed = name.to_str().map(SnapshotName::parse);
+        let processes = parsed.and_then(Result::ok).map(|name| name.processes);
+        let processes = processes.unwrap_or_default().into_iter();
+        Self::new(
+            name,
+            processes.map(|pid| format!(" target={pid}")).collect(),
+        )
+    }
+
+    fn new(name: &OsStr, mut targets: Vec<String>) -> Self {
+        if targets.is_empty() {
+            targets.push(String::new());
+        }
+        let path = [Snapshots.path().as_bytes(), b"/", name.as_encoded_bytes()].concat();
+        Self {
+            file: quoted(&path),
+            targets,
+        }
+    }
+
+    /// The lines, without the word that they begin with.
+    fn lines<T>(&self, who: &str, outcome: &Result<T>) -> impl Iterator<Item = String> {
+        let verdict = verdict(outcome);
+        let reason = match outcome {
+            Ok(_) => String::new(),
+            Err(error) => format!(" reason={}", quoted(error.to_string().as_bytes())),
+        };
+        let file = &self.file;
+        self.targets
+            .iter()
+            .map(move |target| format!("{who}{target} file={file} verdict={verdict}{reason}"))
+    }
+
+    /// Says what `caller` has done to it, or why they were refused it.
+    pub(super) fn tell<T>(
+        &self,
+        context: &Context,
+        operation: metrics::Operation,
+        caller: &Caller,
+        outcome: &Result<T>,
+    ) {
+        let (operation, verdict) = (operation.name(), verdict(outcome));
+        for line in self.lines(&who(context, caller), outcome) {
+            log::info!(
+                target: AUDIT,
+                audit_event = operation, audit_uid = caller.uid, audit_verdict = verdict.as_str();
+                "{operation} {line}"
+            );
+        }
+    }
+}
+
+/// The fields of whoever asks.
+fn who(context: &Context, caller: &Caller) -> String {
+    let (uid, gid) = (caller.uid, caller.gid);
+    match context.program_of(caller) {
+        Some(program) => format!(
+            "uid={uid} gid={gid} pid={} comm={} exe={}",
+            program.pid,
+            quoted(&program.command),
+            quoted(&program.executable)
+        ),
+        None => format!("uid={uid} gid={gid} tid={}", caller.pid),
+    }
+}
+
+/// The fields of a process that something is done to.
+fn target(info: &ProcessInfo, executable: &[u8]) -> String {
+    format!(
+        " target={} target_uid={} target_comm={} target_exe={}",
+        info.identity.pid,
+        info.uid,
+        quoted(&info.command),
+        quoted(executable)
+    )
+}
+
 /// What came of it: `granted`, or the error by its name.
 fn verdict<T>(outcome: &Result<T>) -> String {
     match outcome {
@@ -181,6 +259,36 @@ mod tests {
         let unknown = Caller { pid: 99, ..caller };
         let trail = Trail::new(context, &unknown, &Node::ROOT);
         assert_eq!(trail.fields, r#"uid=1001 gid=1002 tid=99 file=".""#);
+    }
+
+    #[test]
+    fn a_snapshot_is_told_of_for_each_of_its_processes() {
+        let who = "uid=1001 gid=1002 tid=99";
+        let lines = |name: &str, outcome: &Result<()>| -> Vec<String> {
+            let trail = SnapshotTrail::named(OsStr::new(name));
+            trail.lines(who, outcome).collect()
+        };
+        assert_eq!(
+            lines("8+7@a", &Err(Error::Exists)),
+            [7, 8].map(|pid| format!(
+                r#"{who} target={pid} file="snap/8+7@a" verdict=EEXIST reason="{}""#,
+                Error::Exists
+            ))
+        );
+        let refused = &lines("x uid=0\n", &Err(Error::SnapshotName))[..];
+        assert_eq!(refused.len(), 1);
+        let start = format!(r#"{who} file="snap/x uid=0\n" verdict=EINVAL reason=""#);
+        assert!(refused[0].starts_with(&start), "{refused:?}");
+        let bench = bench();
+        let node = bench.snapshot("7@a");
+        let trail = SnapshotTrail::of(node.snapshot().unwrap());
+        let told: Vec<_> = trail.lines(who, &Ok(())).collect();
+        assert_eq!(
+            told,
+            [format!(
+                r#"{who} target=7 target_uid=1000 target_comm="my prog" target_exe="/usr/bin/fake" file="snap/7@a" verdict=granted"#
+            )]
+        );
     }
 
     #[test]

@@ -374,9 +374,14 @@ impl FileSystem {
 
     /// Tells of a request that was refused to its caller.
     pub(super) fn audit_refusal(&self, request: &Request, error: &Error) {
-        // An open has told by itself, where it was known who asks.
-        let is_told =
-            matches!(request.operation, Operation::Open { .. }) && *error != Error::UnknownCaller;
+        // These have told by themselves, where it was known who asks.
+        let tells = matches!(
+            request.operation,
+            Operation::Open { .. }
+                | Operation::MakeDirectory { .. }
+                | Operation::RemoveDirectory { .. }
+        );
+        let is_told = tells && *error != Error::UnknownCaller;
         if self.audit && !is_told {
             let node = self.inodes.get(request.operation.inode()).ok();
             audit::refused(&self.context, request, node.as_ref(), error);

@@ -12,9 +12,9 @@ use super::{Entry, Operation, Reply, Request, Respond, Server};
 use crate::common::contained::contained;
 use crate::common::error::{Error, Result};
 use crate::common::sync::Mutex;
-use crate::files::{Caller, CountedUsage, Subject, Taking, named_processes};
+use crate::files::{Caller, Copied, CountedUsage, SnapshotName, Subject, Taking};
 use crate::target::ProcessId;
-use crate::target::snapshot::{FrozenProcess, Watch};
+use crate::target::snapshot::Watch;
 
 /// How often it is looked whether whoever waits still does, and whether something was done.
 const LOOK: Duration = Duration::from_millis(20);
@@ -95,6 +95,10 @@ impl Server {
         if let Err(error) = self.admission.start("snapshot", Box::new(thread)) {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EAGAIN as i32));
             let error = Error::system("a thread for a snapshot", errno);
+            if let Some(name) = request.operation.name() {
+                let made = Err(error.clone());
+                self.fs.audit_made(&request.caller, name, &made);
+            }
             self.give(&request, one_shot, Err(&error));
         }
     }
@@ -108,6 +112,7 @@ impl Server {
             return;
         };
         let made = self.take_snapshot(request, name);
+        self.fs.audit_made(&request.caller, name, &made);
         let reply = made
             .as_ref()
             .map(|(entry, valid)| Reply::Entry(entry, *valid));
@@ -124,10 +129,9 @@ impl Server {
         name: &OsStr,
     ) -> Result<(Entry, Duration)> {
         let context = self.fs.context();
-        let name = name.to_str().ok_or(Error::SnapshotName)?;
         let subject = context.subject(&request.caller)?;
-        let processes = named_processes(name)?;
-        let (taking, processes) = self.copy(name, &processes, subject)?;
+        let name = SnapshotName::parse(name.to_str().ok_or(Error::SnapshotName)?)?;
+        let (taking, processes) = self.copy(name, subject)?;
         let node = context.end_snapshot(&taking, processes)?;
         let entry = self.fs.remember(&node, &CountedUsage::default());
         let valid = match taking.is_named() {
@@ -156,22 +160,20 @@ impl Server {
     /// stands still then. All that may wait for a process is done by a thread of its own, which nobody waits for that long.
     fn copy(
         self: &Arc<Self>,
-        name: &str,
-        processes: &[ProcessId],
+        name: SnapshotName,
         subject: Subject,
-    ) -> Result<(Taking, Vec<FrozenProcess>)> {
-        let (first, waiting) = (processes[0], subject.caller.pid);
-        let place = self.enter(processes, &subject.caller)?;
+    ) -> Result<(Taking, Vec<Copied>)> {
+        let (first, waiting) = (name.processes[0], subject.caller.pid);
+        let place = self.enter(&name.processes, &subject.caller)?;
         let watch = Arc::new(Watch::default());
         let (sender, receiver) = channel();
         let copying = {
             let (server, watch) = (Arc::clone(self), Arc::clone(&watch));
-            let name = name.to_owned();
             move || {
                 contained(|| {
-                    let begun = server.fs.context().begin_snapshot(&name, &subject);
+                    let begun = server.fs.context().begin_snapshot(name, &subject);
                     let copied = begun.and_then(|taking| {
-                        let processes = taking.capture().take(&watch)?;
+                        let processes = taking.copy(&watch)?;
                         Ok((taking, processes))
                     });
                     // Nobody waits for it any more where that fails.

@@ -1,6 +1,8 @@
 //! Processes, and the traits through which everybody else sees them.
 
 mod activity;
+pub(crate) mod auxiliary;
+pub(crate) mod build_id;
 pub mod cache;
 mod credentials;
 mod dump;
@@ -17,6 +19,7 @@ mod source;
 pub(crate) mod visit;
 
 pub(crate) use activity::Activity;
+pub(crate) use build_id::build_id;
 pub use credentials::{Credentials, UserNamespace};
 pub use dump::{
     DumpFacts, DumpVma, ProcessStatus, RegisterSet, Stopped, ThreadRegisters, ThreadStatus,

@@ -8,16 +8,15 @@ use super::record::FrozenRecord;
 use super::{Frozen, Snapshot, Snapshots};
 use crate::common::error::{Error, Result};
 use crate::files::mapping::WellKnown;
+use crate::files::process::XATTRS;
 use crate::files::{Attributes, Context, CountedUsage, File, Kind, Listing, Mapping, Node, Pass};
 use crate::target::ProcessId;
+use crate::target::snapshot::ProcessRecord;
 
 /// Names of the files that show the same bytes once more. They are found by name and not listed: `diff -r`, `yara -r` and backup
 /// programs would read everything twice, and one of 128 TiB from its beginning to its end.
 const SPACE: &str = "mem";
 const CORE: &str = "core";
-
-/// The name of what identifies the process.
-const RECORD: &str = "process";
 
 /// The directory of a process that was copied: a file for each of its mappings, and by name `mem` and `core`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +60,7 @@ impl File for FrozenDirectory {
         if name == SPACE {
             return Ok(FrozenSpace(frozen.clone()).into());
         }
-        if name == RECORD {
+        if name == ProcessRecord::FILE {
             return Ok(FrozenRecord(frozen.clone()).into());
         }
         if name == CORE {
@@ -87,14 +86,14 @@ impl File for FrozenDirectory {
                 listing.add(link.name(), FrozenLink::new(frozen, link));
             }
         }
-        listing.add(RECORD, FrozenRecord(frozen.clone()));
+        listing.add(ProcessRecord::FILE, FrozenRecord(frozen.clone()));
         let of = frozen.clone();
         let node = move |_: &_, index| FrozenMapping::new(&of, index).into();
         Ok(listing.with_mappings_as(Arc::clone(&process.mappings), node))
     }
 
     fn xattr_names(&self) -> Vec<&'static str> {
-        vec!["comm", "exe", "cmdline", "uid", "state", "rss"]
+        XATTRS.to_vec()
     }
 
     fn xattr(&self, _context: &Context, name: &str) -> Result<Vec<u8>> {

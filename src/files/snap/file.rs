@@ -168,6 +168,15 @@ impl FrozenCore {
         let memory = Arc::clone(&frozen.memory);
         Ok(CoreFile::new(memory, Arc::clone(&frozen.mappings), image))
     }
+
+    fn size(&self, context: &Context) -> Result<u64> {
+        let process = self.0.process()?;
+        if let Some(size) = process.core_size.get() {
+            return Ok(*size);
+        }
+        let size = self.file(context)?.image().size();
+        Ok(*process.core_size.get_or_init(|| size))
+    }
 }
 
 impl File for FrozenCore {
@@ -189,7 +198,7 @@ impl File for FrozenCore {
         plain: Attributes,
         _counted: &CountedUsage,
     ) -> Attributes {
-        let size = self.file(context).map_or(0, |file| file.image().size());
+        let size = self.size(context).unwrap_or(0);
         Attributes {
             mode: 0o400,
             size,

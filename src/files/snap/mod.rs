@@ -17,11 +17,10 @@ use crate::common::error::{Error, Result};
 pub(crate) use directory::{FrozenDirectory, SnapshotGroup};
 pub(crate) use file::{FrozenCore, FrozenSpace};
 pub(crate) use mapping::{FrozenLink, FrozenMapping};
+pub(crate) use name::SnapshotName;
 pub(crate) use record::FrozenRecord;
-pub(crate) use table::{Snapshot, SnapshotTable};
-pub(crate) use take::{Taking, named_processes};
-
-use name::SnapshotName;
+pub(crate) use table::{Copied, Snapshot, SnapshotTable};
+pub(crate) use take::Taking;
 
 /// How long the kernel may keep what it is told of a snapshot: nothing of it changes but that it goes, and whoever has it go does
 /// that through the kernel.
@@ -76,6 +75,11 @@ impl File for Snapshots {
 }
 
 impl Context {
+    /// The snapshot of this name, whoever has taken it.
+    pub(crate) fn snapshot(&self, name: &str) -> Option<Arc<Snapshot>> {
+        self.snapshots.find(name)
+    }
+
     /// Removes a snapshot for `subject`, whatever is in it. What is open of it stays until it is closed.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ const MOST: usize = 64;
 
 /// What is to be copied, and how it is to be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SnapshotName {
-    /// The processes, lowest number first, each once.
-    pub(super) processes: Vec<ProcessId>,
+pub(crate) struct SnapshotName {
+    /// The processes, lowest number first, each once: one at least.
+    pub(crate) processes: Vec<ProcessId>,
     /// What comes before the `@`, and that.
     pub(super) prefix: String,
     /// What comes after it; empty where it is to be chosen.
@@ -27,7 +27,7 @@ impl SnapshotName {
     ///
     /// # Errors
     /// `SnapshotName`.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let (numbers, name) = text.split_once('@').ok_or(Error::SnapshotName)?;
         let is_printable = name.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_printable || text.len() > LONGEST {

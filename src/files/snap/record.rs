@@ -7,16 +7,11 @@ use crate::common::error::{Error, Result};
 use crate::files::attributes::BLOCK;
 use crate::files::text::Text;
 use crate::files::{Access, Attributes, Context, CountedUsage, File, Kind, Open, Subject};
+use crate::target::snapshot::ProcessRecord;
 
 /// What identifies a process that was copied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FrozenRecord(pub(super) Frozen);
-
-impl FrozenRecord {
-    fn text(&self) -> Result<String> {
-        Ok(self.0.process()?.frozen.record().to_string())
-    }
-}
 
 impl File for FrozenRecord {
     fn kind(&self) -> Kind {
@@ -24,7 +19,7 @@ impl File for FrozenRecord {
     }
 
     fn path(&self) -> String {
-        format!("{}/process", self.0.path())
+        format!("{}/{}", self.0.path(), ProcessRecord::FILE)
     }
 
     fn snapshot(&self) -> Option<&Arc<Snapshot>> {
@@ -37,7 +32,8 @@ impl File for FrozenRecord {
         plain: Attributes,
         _counted: &CountedUsage,
     ) -> Attributes {
-        let size = self.text().map_or(0, |text| text.len() as u64);
+        let process = self.0.process();
+        let size = process.map_or(0, |process| process.record.len() as u64);
         Attributes {
             mode: 0o400,
             size,
@@ -52,7 +48,7 @@ impl File for FrozenRecord {
             false => Ok(Open {
                 direct: false,
                 is_constant: true,
-                ..Text::open(self.text()?)
+                ..Text::open(self.0.process()?.record.clone())
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::VALID;
@@ -10,14 +10,30 @@ use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::common::sync::{Mutex, RwLock};
 use crate::files::Attributes;
 use crate::files::mapping_table::MappingTable;
-use crate::target::ProcessIdentity;
 use crate::target::snapshot::FrozenProcess;
+use crate::target::{ProcessIdentity, ProcessInfo};
 
 /// A process that was copied, with the names of its mappings.
 #[derive(Debug)]
-pub(super) struct Copied {
+pub(crate) struct Copied {
     pub(super) frozen: Arc<FrozenProcess>,
     pub(super) mappings: Arc<MappingTable>,
+    /// The text of its record.
+    pub(super) record: String,
+    /// The size of its core file, once somebody has asked for it: all headers are made for that.
+    pub(super) core_size: OnceLock<u64>,
+}
+
+impl Copied {
+    /// May wait for the file of its program.
+    pub(super) fn new(frozen: FrozenProcess) -> Self {
+        Self {
+            mappings: Arc::new(MappingTable::of_known(Arc::clone(&frozen.mappings))),
+            record: frozen.record().to_string(),
+            core_size: OnceLock::new(),
+            frozen: Arc::new(frozen),
+        }
+    }
 }
 
 /// Copies of one or more processes, all of one moment.
@@ -49,8 +65,17 @@ impl Hash for Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which processes it is of, and the paths of their programs; none once it was removed.
+    pub(crate) fn programs(&self) -> Vec<(Arc<ProcessInfo>, Vec<u8>)> {
+        let all = self.all().into_iter().map(|copied| {
+            let frozen = &copied.frozen;
+            (Arc::clone(&frozen.info), frozen.executable.clone())
+        });
+        all.collect()
     }
 
     /// Whether it is of several processes, and so has a directory for each of them.
@@ -122,21 +147,16 @@ impl SnapshotTable {
         name: String,
         owner: (u32, u32),
         is_group: bool,
-        processes: Vec<FrozenProcess>,
+        processes: Vec<Copied>,
     ) -> Option<Arc<Snapshot>> {
-        let taken = processes.iter().map(|process| process.taken).max();
-        let copied = processes.into_iter().map(|frozen| {
-            let mappings = Arc::new(MappingTable::of_known(Arc::clone(&frozen.mappings)));
-            let frozen = Arc::new(frozen);
-            Arc::new(Copied { frozen, mappings })
-        });
+        let taken = processes.iter().map(|process| process.frozen.taken).max();
         let snapshot = Arc::new(Snapshot {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
             taken: taken.unwrap_or(SystemTime::UNIX_EPOCH),
             owner,
             is_group,
-            copied: RwLock::new(copied.collect()),
+            copied: RwLock::new(processes.into_iter().map(Arc::new).collect()),
         });
         let mut by_name = self.by_name.lock();
         if by_name.contains_key(&name) {

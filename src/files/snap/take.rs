@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::table::Copied;
 use super::{Node, SnapshotName};
 use crate::common::error::{Error, Result};
 use crate::files::{Context, Subject};
-use crate::target::ProcessId;
-use crate::target::snapshot::{self, Capture, FrozenProcess};
+use crate::target::snapshot::{self, Capture, Watch};
 
 /// A snapshot that is about to be taken.
 #[derive(Debug)]
@@ -22,30 +22,25 @@ impl Taking {
         !self.name.name.is_empty()
     }
 
-    /// What is to be done for it; that takes time, during which the processes stand still.
-    pub(crate) fn capture(&self) -> &Capture {
-        &self.capture
+    /// Copies the processes, which stand still meanwhile. It may wait for them, and for files that they have mapped.
+    ///
+    /// # Errors
+    /// As [`Capture::take`].
+    pub(crate) fn copy(&self, watch: &Watch) -> Result<Vec<Copied>> {
+        let taken = self.capture.take(watch)?.into_iter();
+        Ok(taken.map(Copied::new).collect())
     }
-}
-
-/// The processes that the name of a snapshot says, lowest number first: one at least.
-///
-/// # Errors
-/// `SnapshotName`.
-pub(crate) fn named_processes(name: &str) -> Result<Vec<ProcessId>> {
-    Ok(SnapshotName::parse(name)?.processes)
 }
 
 impl Context {
     /// Begins to take the snapshot that `name` says, for `subject`: as the kernel judges it now, they may read all of the processes.
     ///
     /// # Errors
-    /// `SnapshotName`, `Exists`, `StopOff`, `NoProcess`, `CallerDenied`, and why a process cannot be opened.
-    pub(crate) fn begin_snapshot(&self, name: &str, subject: &Subject) -> Result<Taking> {
+    /// `Exists`, `StopOff`, `NoProcess`, `CallerDenied`, and why a process cannot be opened.
+    pub(crate) fn begin_snapshot(&self, name: SnapshotName, subject: &Subject) -> Result<Taking> {
         if self.options.no_stop {
             return Err(Error::StopOff);
         }
-        let name = SnapshotName::parse(name)?;
         if !name.name.is_empty() && self.snapshots.has(&name.at(self.clock().wall())) {
             return Err(Error::Exists);
         }
@@ -94,12 +89,8 @@ impl Context {
     ///
     /// # Errors
     /// `Exists`.
-    pub(crate) fn end_snapshot(
-        &self,
-        taking: &Taking,
-        processes: Vec<FrozenProcess>,
-    ) -> Result<Node> {
-        let taken = processes.iter().map(|process| process.taken).max();
+    pub(crate) fn end_snapshot(&self, taking: &Taking, processes: Vec<Copied>) -> Result<Node> {
+        let taken = processes.iter().map(|process| process.frozen.taken).max();
         let is_group = processes.len() > 1;
         let name = taking.name.at(taken.unwrap_or_else(|| self.clock().wall()));
         let added = self.snapshots.add(name, taking.owner, is_group, processes);

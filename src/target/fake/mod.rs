@@ -57,6 +57,8 @@ struct State {
     waiting: usize,
     calls: Vec<Call>,
     maps_reads: usize,
+    /// Its auxiliary vector.
+    auxiliary: Vec<u8>,
     /// Whether somebody traces it.
     traced: bool,
     /// Whether nobody may track what it writes.
@@ -114,6 +116,7 @@ impl FakeProcess {
                 waiting: 0,
                 calls: Vec::new(),
                 maps_reads: 0,
+                auxiliary: Vec::new(),
                 traced: false,
                 is_untracked: false,
                 stops: 0,
@@ -231,6 +234,12 @@ impl FakeProcess {
     /// How often `maps` was read.
     pub fn maps_reads(&self) -> usize {
         self.state.lock().maps_reads
+    }
+
+    /// Gives it an auxiliary vector.
+    pub fn set_auxiliary(&self, auxiliary: &[u8]) -> &Self {
+        self.state.lock().auxiliary = auxiliary.to_vec();
+        self
     }
 
     /// Has somebody trace it, or nobody.

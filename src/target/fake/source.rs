@@ -92,9 +92,9 @@ impl Process for PinnedFake {
                 tid: pid,
                 ..ThreadStatus::default()
             }],
+            auxiliary: self.ask()?.state.lock().auxiliary.clone(),
             filter: 0x33,
             vmas: vmas.collect(),
-            ..DumpFacts::default()
         })
     }
 

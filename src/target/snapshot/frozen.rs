@@ -14,7 +14,8 @@ use crate::common::error::{Error, Result, Unknown};
 use crate::target::mapping::Mapping;
 use crate::target::page_state::{Extent, MemoryUsage, PageState, Run, push};
 use crate::target::{
-    DumpFacts, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, ThreadRegisters, WriteMode,
+    DumpFacts, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, ThreadRegisters,
+    WriteMode, build_id,
 };
 
 /// A file that is held open because a process that was copied had mapped it.
@@ -143,23 +144,17 @@ pub struct FrozenProcess {
 }
 
 impl FrozenProcess {
-    /// What identifies it.
+    /// What identifies it. That may wait for the file of its program, where the process has no page of its beginning.
     pub fn record(&self) -> ProcessRecord {
         let identity = &self.info.identity;
-        let places = self.threads.iter().filter_map(|thread| {
-            let (instruction, stack) = thread.place()?;
-            Some(ThreadPlace {
-                tid: thread.tid,
-                instruction,
-                stack,
-            })
-        });
+        let places = self.threads.iter().filter_map(ThreadPlace::of);
         let mut threads: Vec<_> = places.collect();
         threads.sort_unstable();
         ProcessRecord {
             pid: identity.pid.get(),
             command: ProcessRecord::printable(&self.info.command),
             executable: ProcessRecord::printable(&self.executable),
+            build_id: build_id(&*self.memory, &self.mappings, &self.facts.auxiliary),
             boot: self.boot.clone(),
             started: identity.start_time,
             layout: identity.layout,

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::common::address::{Address, AddressRange};
+use crate::target::ThreadRegisters;
 
 /// What a restore must know of the process that was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct ProcessRecord {
     pub command: String,
     /// The path of its program, printable.
     pub executable: String,
+    /// The build-id of its program, in hex; `None` where it has none.
+    pub build_id: Option<String>,
     /// The identification of the boot (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
     /// When it started, in clock ticks since the boot.
@@ -38,6 +41,18 @@ pub struct ThreadPlace {
     pub stack: u64,
 }
 
+impl ThreadPlace {
+    /// Where a thread with these registers is; `None` where it has not stopped, or they are not understood.
+    pub(crate) fn of(thread: &ThreadRegisters) -> Option<Self> {
+        let (instruction, stack) = thread.place()?;
+        Some(Self {
+            tid: thread.tid,
+            instruction,
+            stack,
+        })
+    }
+}
+
 /// A line that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the file 'process' is not understood")]
@@ -47,6 +62,9 @@ pub struct RecordError {
 }
 
 impl ProcessRecord {
+    /// The name of its file in the directory of a snapshot.
+    pub const FILE: &'static str = "process";
+
     /// A text of one line, whatever bytes it comes from.
     pub fn printable(bytes: &[u8]) -> String {
         let letters = bytes.iter().map(|byte| match byte {
@@ -76,6 +94,7 @@ impl ProcessRecord {
             "pid" => self.pid = value.parse().ok()?,
             "command" => self.command = value.to_owned(),
             "executable" => self.executable = value.to_owned(),
+            "build-id" => self.build_id = Some(build_id(value)?),
             "boot" => self.boot = value.to_owned(),
             "started" => self.started = value.parse().ok()?,
             "code" => self.layout[0] = hex(value)?,
@@ -99,6 +118,11 @@ impl ProcessRecord {
     }
 }
 
+fn build_id(text: &str) -> Option<String> {
+    let is_hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| text.to_ascii_lowercase())
+}
+
 fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
@@ -108,6 +132,9 @@ impl fmt::Display for ProcessRecord {
         writeln!(f, "pid {}", self.pid)?;
         writeln!(f, "command {}", self.command)?;
         writeln!(f, "executable {}", self.executable)?;
+        if let Some(build_id) = &self.build_id {
+            writeln!(f, "build-id {build_id}")?;
+        }
         writeln!(f, "boot {}", self.boot)?;
         writeln!(f, "started {}", self.started)?;
         writeln!(f, "code {:x}", self.layout[0])?;
@@ -139,6 +166,7 @@ mod tests {
             pid: 12,
             command: "my prog".to_owned(),
             executable: "/usr/bin/my prog".to_owned(),
+            build_id: Some("00a7ff".to_owned()),
             boot: "8f0b-1".to_owned(),
             started: 4711,
             layout: [0x55d0_c0a0_0000, 0x7ffd_1c3e_9000],
@@ -163,10 +191,24 @@ mod tests {
             "{text}"
         );
         let more = format!("{text}later something\n");
-        assert_eq!(ProcessRecord::parse(&more), Ok(record));
+        assert_eq!(ProcessRecord::parse(&more), Ok(record.clone()));
+        // As they were written when records had no build-id, and as they are of a program without one.
+        let earlier = text.replace("build-id 00a7ff\n", "");
+        let without = ProcessRecord {
+            build_id: None,
+            ..record
+        };
+        assert_eq!(without.to_string(), earlier);
+        assert_eq!(ProcessRecord::parse(&earlier), Ok(without));
         let odd = ProcessRecord::printable(b"/bin/a b\n\xff");
         assert_eq!(odd, "/bin/a b__");
-        for (wrong, line) in [("pid x", 1), ("pid 1\nthread 1", 2), ("unreadable 3-1", 1)] {
+        for (wrong, line) in [
+            ("pid x", 1),
+            ("pid 1\nthread 1", 2),
+            ("unreadable 3-1", 1),
+            ("build-id", 1),
+            ("build-id 0x12", 1),
+        ] {
             assert_eq!(
                 ProcessRecord::parse(wrong),
                 Err(RecordError { line }),

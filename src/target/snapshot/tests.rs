@@ -139,6 +139,17 @@ fn a_snapshot_shows_what_was_there_for_as_long_as_it_is_kept() {
 }
 
 #[test]
+fn the_record_names_the_build_id_of_the_program() {
+    let bench = bench();
+    let record = bench.take(None).unwrap().record();
+    assert_eq!(record.build_id, None, "no program that could be read");
+    crate::target::build_id::tests::load(&bench.process, 0x100_5000, &[0xab, 0x12]);
+    let frozen = bench.take(None).unwrap();
+    bench.process.map(0x100_5000, &[9; PAGE]);
+    assert_eq!(frozen.record().build_id.as_deref(), Some("ab12"));
+}
+
+#[test]
 fn holes_stay_holes_and_take_no_memory() {
     use crate::target::page_state::PageState as State;
     let bench = bench();

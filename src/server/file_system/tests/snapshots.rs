@@ -1,16 +1,25 @@
 //! `snap` on fake processes.
 
 use super::*;
+use crate::files::SnapshotName;
 use crate::target::Credentials;
 use crate::target::snapshot::Watch;
 
 /// Takes a snapshot, as `mkdir` does.
 fn make(bench: &Bench, name: &str, who: &Subject) -> Result<Entry> {
     let context = bench.fs.context();
-    let taking = context.begin_snapshot(name, who)?;
-    let processes = taking.capture().take(&Watch::default())?;
+    let taking = context.begin_snapshot(SnapshotName::parse(name)?, who)?;
+    let processes = taking.copy(&Watch::default())?;
     let node = context.end_snapshot(&taking, processes)?;
     Ok(bench.fs.remember(&node, &CountedUsage::default()))
+}
+
+impl Bench {
+    /// Takes a snapshot, and returns what shows it.
+    pub(crate) fn snapshot(&self, name: &str) -> Node {
+        let entry = make(self, name, &subject()).unwrap();
+        self.fs.node(entry.inode).unwrap()
+    }
 }
 
 fn remove(bench: &Bench, name: &str) -> Result<()> {
