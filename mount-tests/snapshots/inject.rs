@@ -242,19 +242,18 @@ fn memory_that_comes_and_goes_is_copied_as_it_is() {
 
 /// SEMANTICS: processes that it could harm, or of which not all writes would be seen, stand still while they are copied; the log says why.
 fn who_must_not_be_touched_is_copied_while_it_stands_still() {
-    let cases: [(&str, fn(&mut Target)); 2] = [
-        ("it has a userfaultfd of its own", |target| {
-            target.ask("userfault");
-        }),
-        ("it is stopped by a signal", |target| {
-            target.signal(Signal::SIGSTOP);
-            super::wait_for_state(target.pid(), 'T');
-        }),
-    ];
-    for (why, prepare) in cases {
+    for why in [
+        "it has a userfaultfd of its own",
+        "it is stopped by a signal",
+    ] {
         let mut target = Target::new();
         let (region, expected) = (target.region("scratch"), target.bytes("scratch"));
-        prepare(&mut target);
+        if why.contains("userfaultfd") {
+            target.ask("userfault");
+        } else {
+            target.signal(Signal::SIGSTOP);
+            super::wait_for_state(target.pid(), 'T');
+        }
         let mount = Mount::new("inject");
         let copy = take(&mount, target.pid(), "x");
         let log = mount.log();

@@ -12,6 +12,7 @@ mod layout;
 mod parallel;
 mod plan;
 mod precopy;
+mod ranges;
 mod record;
 mod sharing;
 mod store;
