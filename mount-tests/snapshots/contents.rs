@@ -1,7 +1,8 @@
 //! What a snapshot shows: what the process held, whatever becomes of it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
@@ -14,6 +15,7 @@ use crate::support::{
 tests![
     every_file_shows_what_the_target_held,
     it_stays_when_the_target_has_gone_on_or_ended,
+    extents_hold_all_data_and_no_large_hole,
     a_tebibyte_stays_sparse: [Need::Tool("cp"), Need::Tool("tar"), Need::Tool("du")],
     it_takes_the_memory_that_the_target_holds_and_no_more,
     two_of_one_process_share_their_pages: [Need::Tool("cmp"), Need::Tool("diff")],
@@ -187,6 +189,63 @@ fn a_tebibyte_stays_sparse() {
     let mut du = std::process::Command::new("du");
     let used = run(du.arg("-B1").arg(&path)).success().quiet().text();
     assert!(used.starts_with(&format!("{HELD}\t")), "{used}");
+}
+
+/// SEMANTICS: `extents` has a file for each part of a mapping that holds data: for tools that read holes, too.
+fn extents_hold_all_data_and_no_large_hole() {
+    let mut target = Target::new();
+    target.ask(&format!("reserve {RESERVED} {PAGES}"));
+    let mount = Mount::new("");
+    let copy = take(&mount, target.pid(), "x");
+    target.kill();
+    let directory = copy.join("extents");
+    assert!(!names(&copy).contains(&"extents".to_owned()), "not listed");
+    let mut parts: BTreeMap<PathBuf, Vec<(usize, usize)>> = BTreeMap::new();
+    for name in names(&directory) {
+        let path = directory.join(&name);
+        let range = Region::parse(name.split('.').next().unwrap()).unwrap();
+        let (whole, start) = names(&copy)
+            .into_iter()
+            .find_map(|whole| {
+                let all = Region::parse(whole.split('.').next()?)?;
+                let is_in = all.start <= range.start && range.end <= all.end;
+                is_in.then(|| (copy.join(whole), all.start))
+            })
+            .unwrap_or_else(|| panic!("{name} is a part of nothing"));
+        let offset = range.start - start;
+        let expected = pread_all(&open(&whole), offset, range.len());
+        assert_eq!(path.metadata().unwrap().len(), range.len() as u64);
+        assert_bytes(&name, &std::fs::read(&path).unwrap(), &expected);
+        let label = |path: &Path| path.to_str().unwrap().split_once('.').unwrap().1.to_owned();
+        assert_eq!(
+            label(Path::new(&name)),
+            label(Path::new(whole.file_name().unwrap()))
+        );
+        parts.entry(whole).or_default().push((offset, range.len()));
+    }
+    // All data of each mapping lies in them, and little else.
+    let gap = 64 << 10;
+    for (whole, parts) in &parts {
+        let data = extents(&open(whole));
+        for (start, end) in &data {
+            let (start, end) = (*start as usize, *end as usize);
+            let is_in = |(at, len): &(usize, usize)| *at <= start && end <= at + len;
+            assert!(parts.iter().any(is_in), "{whole:?} {start:x}-{end:x}");
+        }
+        let shown: usize = parts.iter().map(|(_, len)| len).sum();
+        let held: u64 = data.iter().map(|(start, end)| end - start).sum();
+        assert!(
+            shown as u64 <= held + (gap * data.len()) as u64,
+            "{whole:?}"
+        );
+    }
+    let listed: u64 = names(&directory)
+        .iter()
+        .map(|name| directory.join(name).metadata().unwrap().len())
+        .sum();
+    assert!(listed < 256 << 20, "{listed} bytes of a tebibyte");
+    std::fs::remove_dir(&copy).unwrap();
+    assert!(std::fs::read_dir(&directory).is_err());
 }
 
 /// SEMANTICS: a snapshot takes at most 1.02 of what is resident in the target.

@@ -112,6 +112,8 @@ nodes! {
     FrozenLink: snap::FrozenLink;
     /// `START-END.PERMS.LABEL` in it
     FrozenMapping: snap::FrozenMapping;
+    /// `extents` in it
+    FrozenExtents: snap::FrozenExtents;
     /// `mem` in it
     FrozenSpace: snap::FrozenSpace;
     /// `core` in it

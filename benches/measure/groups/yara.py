@@ -19,10 +19,8 @@ AIM = 2.0
 REFERENCE = "the same files on tmpfs"
 
 RULES = """
-rule marker {{
-    strings: $first = {{ {first} }} $last = {{ {last} }}
-    condition: #first == 1 and #last == 1
-}}
+rule first {{ strings: $first = {{ {first} }} condition: #first == 1 }}
+rule last {{ strings: $last = {{ {last} }} condition: #last == 1 }}
 rule secrets {{
     strings: $key = "BEGIN OPENSSH PRIVATE KEY" $password = "password is" nocase
     condition: any of them
@@ -70,7 +68,7 @@ def copy_files(mount, target, files):
 
 
 def write_rules(path, mapping):
-    """Rules; one holds only where the mapping was searched from its first byte to its last."""
+    """Rules; two hold only where the mapping was searched from its first byte and to its last."""
     with open(mapping.path, "rb") as memory, open(path, "w", encoding="ascii") as rules:
         ends = (mapping.offset, mapping.offset + mapping.length - MARKED)
         first, last = (os.pread(memory.fileno(), MARKED, end).hex(" ") for end in ends)
@@ -93,6 +91,6 @@ def found(command):
     """Seconds, and the rules that held: in a directory yara tells of each once a file."""
     seconds, said = timed(command, stdout=subprocess.PIPE)
     rules = sorted({line.split(" ")[0] for line in said.splitlines()})
-    if "marker" not in rules:
-        raise Failure(f"{' '.join(command)} found no marker, but {rules}")
+    if not {"first", "last"} <= set(rules):
+        raise Failure(f"{' '.join(command)} did not find both ends, but {rules}")
     return seconds, rules

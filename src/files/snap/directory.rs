@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::extents::FrozenExtents;
 use super::file::{FrozenCore, FrozenSpace};
 use super::mapping::{FrozenLink, FrozenMapping};
 use super::record::FrozenRecord;
@@ -18,7 +19,7 @@ use crate::target::snapshot::ProcessRecord;
 const SPACE: &str = "mem";
 const CORE: &str = "core";
 
-/// The directory of a process that was copied: a file for each of its mappings, and by name `mem` and `core`.
+/// The directory of a process that was copied: a file for each of its mappings, and by name `mem`, `core` and `extents`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FrozenDirectory(pub(super) Frozen);
 
@@ -62,6 +63,9 @@ impl File for FrozenDirectory {
         }
         if name == ProcessRecord::FILE {
             return Ok(FrozenRecord(frozen.clone()).into());
+        }
+        if name == FrozenExtents::NAME {
+            return Ok(FrozenExtents(frozen.clone()).into());
         }
         if name == CORE {
             return Ok(FrozenCore(frozen.clone()).into());

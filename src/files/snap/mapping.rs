@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::extents::FrozenExtents;
 use super::file::{FrozenFile, View};
 use super::table::Copied;
 use super::{Frozen, Snapshot};
@@ -23,7 +24,9 @@ pub(crate) struct FrozenMapping {
     snapshot: Arc<Snapshot>,
     /// Which of its processes.
     process: u16,
-    /// Which of the mappings of that.
+    /// Whether it is one of the extents.
+    is_extent: bool,
+    /// Which of the mappings, or extents, of that.
     index: u32,
 }
 
@@ -54,7 +57,16 @@ impl FrozenMapping {
         Self {
             snapshot: Arc::clone(&frozen.snapshot),
             process: frozen.index,
+            is_extent: false,
             index: index as u32,
+        }
+    }
+
+    /// One of the extents.
+    pub(super) fn extent(frozen: &Frozen, index: usize) -> Self {
+        Self {
+            is_extent: true,
+            ..Self::new(frozen, index)
         }
     }
 
@@ -69,7 +81,11 @@ impl FrozenMapping {
     /// `NoEntry` where the snapshot was removed.
     fn known(&self) -> Result<Known> {
         let process = self.frozen().process()?;
-        let mapping = process.mappings.mappings().get(self.index as usize);
+        let table = match self.is_extent {
+            true => process.extents(),
+            false => &process.mappings,
+        };
+        let mapping = table.mappings().get(self.index as usize);
         let mapping = Arc::clone(mapping.ok_or(Error::NoEntry)?);
         Ok(Known { process, mapping })
     }
@@ -82,11 +98,11 @@ impl File for FrozenMapping {
 
     fn path(&self) -> String {
         let name = self.known().map(|known| known.mapping.file_name());
-        format!(
-            "{}/{}",
-            self.frozen().path(),
-            name.as_deref().unwrap_or("*")
-        )
+        let directory = match self.is_extent {
+            true => FrozenExtents(self.frozen()).path(),
+            false => self.frozen().path(),
+        };
+        format!("{directory}/{}", name.as_deref().unwrap_or("*"))
     }
 
     fn snapshot(&self) -> Option<&Arc<Snapshot>> {

@@ -1,6 +1,7 @@
 //! `snap`: copies of processes at one moment. `mkdir` takes one, `rmdir` drops it.
 
 mod directory;
+mod extents;
 mod file;
 mod mapping;
 mod name;
@@ -15,6 +16,7 @@ use super::{Attributes, Context, CountedUsage, File, Kind, Listing, Node, Pass, 
 use crate::common::error::{Error, Result};
 
 pub(crate) use directory::{FrozenDirectory, SnapshotGroup};
+pub(crate) use extents::FrozenExtents;
 pub(crate) use file::{FrozenCore, FrozenSpace};
 pub(crate) use mapping::{FrozenLink, FrozenMapping};
 pub(crate) use name::SnapshotName;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::VALID;
+use super::extents::extents;
 use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::common::sync::{Mutex, RwLock};
 use crate::files::Attributes;
@@ -18,6 +19,8 @@ use crate::target::{ProcessIdentity, ProcessInfo};
 pub(crate) struct Copied {
     pub(super) frozen: Arc<FrozenProcess>,
     pub(super) mappings: Arc<MappingTable>,
+    /// The extents of these, once somebody has asked for them.
+    extents: OnceLock<Arc<MappingTable>>,
     /// The text of its record.
     pub(super) record: String,
     /// The size of its core file, once somebody has asked for it: all headers are made for that.
@@ -31,8 +34,13 @@ impl Copied {
             mappings: Arc::new(MappingTable::of_known(Arc::clone(&frozen.mappings))),
             record: frozen.record().to_string(),
             core_size: OnceLock::new(),
+            extents: OnceLock::new(),
             frozen: Arc::new(frozen),
         }
+    }
+
+    pub(super) fn extents(&self) -> &Arc<MappingTable> {
+        self.extents.get_or_init(|| Arc::new(extents(&self.frozen)))
     }
 }
 

@@ -230,6 +230,18 @@ impl Mapping {
         }
     }
 
+    /// A part of it, as a mapping of its own.
+    pub fn part(&self, range: AddressRange) -> Self {
+        Self {
+            range,
+            offset: self
+                .offset
+                .wrapping_add(range.start().since(self.range.start())),
+            accessible: AccessibleLength::Whole,
+            ..self.clone()
+        }
+    }
+
     /// Sets how much of it can be accessed.
     pub fn set_accessible_length(&mut self, length: AccessibleLength) {
         self.accessible = length;

@@ -106,6 +106,15 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether it holds bytes that can be read.
+    pub(crate) fn is_data(&self) -> bool {
+        match self {
+            Self::Stored { .. } => true,
+            Self::File { file, .. } => file.is_unchanged(),
+            Self::Unreadable => false,
+        }
+    }
+
     /// The same, so many bytes further on.
     pub(super) fn after(&self, bytes: u64) -> Self {
         match self {
