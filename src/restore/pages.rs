@@ -5,17 +5,15 @@ use std::io;
 use nix::errno::Errno;
 
 use super::SavedMapping;
-use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
+use crate::common::pages::compared;
 use crate::target::mapping::Mapping;
-use crate::target::page_state::{PageState, Run, push};
-use crate::target::{ProcessMemory, ReadSegment, WriteMode};
+use crate::target::page_state::PageState;
+use crate::target::{ProcessMemory, ReadSegment, WriteMode, all_extents};
 
 /// Bytes that are compared, and written, at a time.
 const STEP: u64 = 1 << 20;
-
-/// Extents that are asked for together.
-const EXTENTS: usize = 1 << 12;
 
 /// Neighbouring pages that differ.
 #[derive(Debug)]
@@ -48,7 +46,7 @@ pub(super) fn differences(
     let shown = mapping.range().truncated(mapping.size());
     let start = mapping.range().start();
     let mut unknown = 0;
-    for run in states(memory, mapping, shown)? {
+    for run in all_extents(memory, mapping, shown, || Ok(()))? {
         let mut at = run.range.start();
         while at < run.range.end() {
             // What is a hole in both is the same.
@@ -81,24 +79,6 @@ pub(super) fn differences(
     Ok(found)
 }
 
-fn states(
-    memory: &dyn ProcessMemory,
-    mapping: &Mapping,
-    range: AddressRange,
-) -> Result<Vec<Run<PageState>>> {
-    let mut runs = Vec::new();
-    let mut at = range.start();
-    while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
-        let more = memory.extents(mapping, rest, EXTENTS)?;
-        let Some(last) = more.last() else { break };
-        at = last.range.end();
-        for run in more {
-            push(&mut runs, run.range, run.state);
-        }
-    }
-    Ok(runs)
-}
-
 fn compare(
     memory: &dyn ProcessMemory,
     mapping: &Mapping,
@@ -121,20 +101,14 @@ fn compare(
     saved
         .read(offset, &mut new)
         .map_err(|error| unreadable_file(&error))?;
-    let page = PAGE_SIZE as usize;
-    let pages = old.chunks(page).zip(new.chunks(page));
-    let differ: Vec<bool> = pages.map(|(old, new)| old != new).collect();
-    let mut at = 0;
-    for alike in differ.chunk_by(|one, next| one == next) {
-        let end = (at + alike.len() * page).min(len);
-        if alike[0] {
+    for (run, same) in compared(&old, &new) {
+        if !same {
             found.runs.push(Difference {
-                address: step.start().plus(at as u64),
-                old: old[at..end].to_vec(),
-                new: new[at..end].to_vec(),
+                address: step.start().plus(run.start as u64),
+                old: old[run.clone()].to_vec(),
+                new: new[run].to_vec(),
             });
         }
-        at = end;
     }
     Ok(())
 }

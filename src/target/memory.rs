@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::identity::ProcessIdentity;
 use super::mapping::Mapping;
-use super::page_state::{Extent, MemoryUsage};
+use super::page_state::{Extent, MemoryUsage, push};
 use super::snapshot::FileContent;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::Result;
@@ -92,4 +92,31 @@ pub trait ProcessMemory: Debug + Send + Sync {
 /// Bytes that `segments` ask for.
 pub fn requested(segments: &[ReadSegment<'_>]) -> usize {
     segments.iter().map(|segment| segment.buffer.len()).sum()
+}
+
+/// Extents that are asked for together.
+const AT_ONCE: usize = 1 << 14;
+
+/// All extents of a range, neighbours in one state joined. `advance` is asked before each call whether to go on.
+///
+/// # Errors
+/// As [`ProcessMemory::extents`], and those of `advance`.
+pub(crate) fn all_extents(
+    memory: &dyn ProcessMemory,
+    mapping: &Mapping,
+    range: AddressRange,
+    advance: impl Fn() -> Result<()>,
+) -> Result<Vec<Extent>> {
+    let mut extents = Vec::new();
+    let mut at = range.start();
+    while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
+        advance()?;
+        let more = memory.extents(mapping, rest, AT_ONCE)?;
+        let Some(last) = more.last() else { break };
+        at = last.range.end();
+        for extent in more {
+            push(&mut extents, extent.range, extent.state);
+        }
+    }
+    Ok(extents)
 }

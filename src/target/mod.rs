@@ -26,6 +26,7 @@ pub use dump::{
     ThreadTimes, WriteTracker, register_kind,
 };
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
+pub(crate) use memory::all_extents;
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
 pub use process::Process;
 pub(crate) use source::LONGEST_EXEC;

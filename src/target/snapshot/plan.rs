@@ -7,12 +7,9 @@ use super::frozen::{HeldFile, Place};
 use super::watch::Watch;
 use crate::common::address::AddressRange;
 use crate::common::error::Result;
-use crate::target::ProcessMemory;
 use crate::target::mapping::{Device, Mapping};
 use crate::target::page_state::{PageState, Run, push};
-
-/// Extents that are asked for together.
-const AT_ONCE: usize = 1 << 14;
+use crate::target::{ProcessMemory, all_extents};
 
 /// What the file of a mapping holds where the process has mapped no page.
 #[derive(Clone, Debug)]
@@ -67,17 +64,10 @@ fn plan_mapping(
     files: &mut Files,
     watch: &Watch,
 ) -> Result<MappingPlan> {
-    let mut runs: Vec<Run<PageState>> = Vec::new();
     let shown = mapping.range().truncated(mapping.size());
-    let mut at = shown.start();
-    while let Some(rest) = AddressRange::new(at, shown.end()).filter(|rest| !rest.is_empty()) {
-        watch.advance()?;
-        let more = memory.extents(mapping, rest, AT_ONCE)?;
-        let Some(last) = more.last() else { break };
-        at = last.range.end();
-        for run in more {
-            push(&mut runs, run.range, alike(run.state));
-        }
+    let mut runs: Vec<Run<PageState>> = Vec::new();
+    for run in all_extents(memory, mapping, shown, || watch.advance())? {
+        push(&mut runs, run.range, alike(run.state));
     }
     let mut plan = MappingPlan {
         mapping: Arc::clone(mapping),

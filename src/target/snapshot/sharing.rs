@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::frozen::{FrozenMemory, KeptStore, Place};
 use super::watch::Watch;
-use crate::common::address::{Address, AddressRange, PAGE_SIZE};
+use crate::common::address::{Address, AddressRange};
 use crate::common::error::Result;
+use crate::common::pages::compared;
 use crate::target::page_state::Run;
 
 /// Bytes that are compared at a time: both sides stay in a processor's cache.
@@ -111,17 +112,11 @@ fn compare(
     their_store
         .store()
         .read(*their_offset, &mut their_bytes[..len])?;
-    let page = PAGE_SIZE as usize;
-    let pages = own_bytes[..len]
-        .chunks(page)
-        .zip(their_bytes[..len].chunks(page));
-    let same: Vec<bool> = pages.map(|(own, theirs)| own == theirs).collect();
-    let mut at = 0;
-    for alike in same.chunk_by(|one, next| one == next) {
-        let bytes = (alike.len() as u64 * PAGE_SIZE).min(step.len() - at);
+    for (run, same) in compared(&own_bytes[..len], &their_bytes[..len]) {
+        let (at, bytes) = (run.start as u64, run.len() as u64);
         let start = step.start().plus(at);
         let range = AddressRange::new(start, start.plus(bytes)).unwrap_or_default();
-        if alike[0] {
+        if same {
             store.discard(offset + at, bytes);
             shared.add(range, theirs.after(at));
         } else {
@@ -129,7 +124,6 @@ fn compare(
             let offset = offset + at;
             shared.add(range, Place::Stored { store, offset });
         }
-        at += bytes;
     }
     Ok(())
 }
