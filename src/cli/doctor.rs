@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use procmemfs::diagnosis::{Diagnosis, Finding, ProcessDiagnosis, Verdict, diagnose};
+use procmemfs::diagnosis::{
+    Diagnosis, Finding, ProcessDiagnosis, UnreadableBytes, Verdict, diagnose,
+};
 use procmemfs::target::ProcessId;
 
 const EXAMPLES: &str = "\
@@ -106,15 +108,20 @@ fn write_process(process: &ProcessDiagnosis, out: &mut impl Write) -> io::Result
     }
     for part in &process.unreadable {
         let told = Finding {
-            found: format!(
-                "{}: {} bytes from {}: {}",
-                part.mapping, part.bytes, part.from, part.why.found
-            ),
+            found: format!("{}: {}{}", part.mapping, extent(part), part.why.found),
             ..part.why.clone()
         };
         write_finding(&told, out)?;
     }
     Ok(())
+}
+
+/// How much of a mapping it is, and from where on.
+fn extent(part: &UnreadableBytes) -> String {
+    match part.mapping.starts_with(&part.from) {
+        true => format!("{} bytes: ", part.bytes),
+        false => format!("{} bytes from {} on: ", part.bytes, part.from),
+    }
 }
 
 fn write_finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! What the kernel has.
 
+use rustix::thread::CapabilitySet;
+
 use super::finding::Finding;
 use crate::common::address::PAGE_SIZE;
 use crate::target::live::{Feature, Host};
@@ -73,26 +75,26 @@ fn passthrough(host: &Host) -> Finding {
         return Finding::ok(name, format!("Linux {major}.{minor} has it first"))
             .means("the daemon answers each read of a snapshot, which is slower");
     }
-    if host.user != 0 {
-        return Finding::ok(name, "is for root")
+    let may_have = host.capabilities.contains(CapabilitySet::SYS_ADMIN);
+    if !may_have || host.is_in_first_namespace == Some(false) {
+        return Finding::ok(name, "is for root of the first user namespace")
             .means("the daemon answers each read of a snapshot, which is slower");
     }
     Finding::ok(
         name,
-        "can be had by root of the first user namespace, if the kernel was built with it",
+        "can be had, if the kernel was built with it (CONFIG_FUSE_PASSTHROUGH)",
     )
     .means("the kernel reads large mappings of snapshots by itself")
 }
 
 fn uring(host: &Host) -> Finding {
-    let name = "FUSE over io_uring";
-    match host.fuse_over_uring {
-        None => Finding::ok(name, "is not there: Linux 6.14 has it first"),
-        Some(true) => Finding::ok(name, "is allowed for new mounts"),
-        Some(false) => Finding::ok(name, "is off")
-            .means("requests go through /dev/fuse, which every mount can do")
-            .fix("to allow it for new mounts, as root: echo Y > /sys/module/fuse/parameters/enable_uring"),
-    }
+    let found = match host.fuse_over_uring {
+        None => "is not there: Linux 6.14 has it first",
+        Some(true) => "is allowed for new mounts (/sys/module/fuse/parameters/enable_uring)",
+        Some(false) => "is off (/sys/module/fuse/parameters/enable_uring)",
+    };
+    Finding::ok("FUSE over io_uring", found)
+        .means("this version answers through /dev/fuse in any case")
 }
 
 #[cfg(test)]

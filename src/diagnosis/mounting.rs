@@ -1,5 +1,6 @@
 //! Whether a mount can be made.
 
+use nix::errno::Errno;
 use rustix::thread::CapabilitySet;
 
 use super::finding::Finding;
@@ -26,28 +27,26 @@ pub(super) fn how(host: &Host, means: &Means) -> Finding {
     let Some(errno) = means.refusal else {
         return Finding::ok("mount", "mount(2) is allowed, so fusermount3 is not needed");
     };
-    if errno == nix::errno::Errno::ENODEV {
+    if errno == Errno::ENODEV {
         return Finding::problem("mount", "the kernel has no FUSE")
             .means("nothing can be mounted")
             .fix("load the module (modprobe fuse), or take a kernel with CONFIG_FUSE_FS");
     }
-    let has_rights = host.capabilities.contains(CapabilitySet::SYS_ADMIN);
-    let is_plain = !has_rights && host.user != 0;
-    let refused = match (has_rights, is_plain) {
-        (true, _) => format!(
-            "mount(2) is refused ({errno}) in spite of CAP_SYS_ADMIN: by a seccomp filter, a security module, or \
-             since the mounts belong to another user namespace"
-        ),
-        (false, true) => "mount(2) is for root".to_owned(),
-        (false, false) => "mount(2) is refused, since root here lacks CAP_SYS_ADMIN".to_owned(),
+    let Some(refused) = refused_to(host) else {
+        // The helper would have no more rights than this program has, and is under the same filter.
+        return Finding::problem(
+            "mount",
+            format!(
+                "mount(2) is refused ({errno}) in spite of CAP_SYS_ADMIN, by a seccomp filter or a security module, or since \
+                 the mounts belong to another user namespace"
+            ),
+        )
+        .means("nothing can be mounted by this user")
+        .fix(format!("make a mount namespace, too (unshare -Urm); {CONTAINER}"));
     };
-    let rights = match (has_rights, is_plain) {
-        (true, _) => format!("make a mount namespace, too (unshare -Urm); {CONTAINER}"),
-        (false, true) => "mount as root".to_owned(),
-        (false, false) => CONTAINER.to_owned(),
-    };
+    let Refused { why, rights } = refused;
     let problem = |helper: String, fix: String| {
-        Finding::problem("mount", format!("{refused}, and {helper}"))
+        Finding::problem("mount", format!("{why}, and {helper}"))
             .means("nothing can be mounted by this user")
             .fix(format!("{fix}, or {rights}"))
     };
@@ -66,28 +65,40 @@ pub(super) fn how(host: &Host, means: &Means) -> Finding {
         ),
         Helper::OnNosuid(path) => problem(
             format!("{} lies on a mount with nosuid", path.display()),
-            format!(
-                "have it on a mount without nosuid, which lets {} run as root",
-                path.display()
-            ),
+            "have it on a mount without nosuid".to_owned(),
         ),
         Helper::Ready(path) if host.no_new_privileges => problem(
-            format!(
-                "{} gets no rights: no_new_privs is set",
-                path.display()
-            ),
-            "start it without no_new_privs (NoNewPrivileges=, --security-opt no-new-privileges, setpriv --no-new-privs)"
+            format!("{} gets no rights: no_new_privs is set", path.display()),
+            "start it without no_new_privs (NoNewPrivileges=, --security-opt no-new-privileges)"
                 .to_owned(),
         ),
-        Helper::Ready(path) if has_rights => {
-            Finding::warning("mount", format!("{refused}; {} is tried", path.display()))
-                .means("whether that may mount shows only when it is run")
-                .fix(rights)
-        }
-        Helper::Ready(path) => {
-            Finding::ok("mount", format!("{refused}; {} mounts", path.display()))
-        }
+        Helper::Ready(path) => Finding::ok("mount", format!("{why}; {} mounts", path.display())),
     }
+}
+
+/// Why mount(2) is refused to who has no right to it, and what would give that.
+struct Refused {
+    why: &'static str,
+    rights: &'static str,
+}
+
+/// `None` where this program has the right, and is refused all the same.
+fn refused_to(host: &Host) -> Option<Refused> {
+    match (may_mount(host), host.user) {
+        (true, _) => None,
+        (false, 0) => Some(Refused {
+            why: "mount(2) is refused, since root here lacks CAP_SYS_ADMIN",
+            rights: CONTAINER,
+        }),
+        (false, _) => Some(Refused {
+            why: "mount(2) is for root",
+            rights: "mount as root",
+        }),
+    }
+}
+
+fn may_mount(host: &Host) -> bool {
+    host.capabilities.contains(CapabilitySet::SYS_ADMIN)
 }
 
 /// Whether others can be let in.
@@ -105,7 +116,7 @@ fn others(host: &Host, means: &Means) -> Finding {
         .means("the mounter alone enters what is mounted")
         .fix("sysctl kernel.yama.ptrace_scope=0; or accept that by -o allow_other,yama=ignore");
     }
-    if means.refusal.is_some() && !means.lets_others_in {
+    if means.refusal.is_some() && !may_mount(host) && !means.lets_others_in {
         return Finding::warning(
             name,
             "is refused by fusermount3: /etc/fuse.conf has no user_allow_other",

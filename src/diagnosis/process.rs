@@ -193,7 +193,14 @@ fn denied(host: &Host, about: Option<&About>, error: &Error) -> Vec<Finding> {
         );
     }
     let mut findings = vec![match reasons.is_empty() {
-        true => other(error),
+        true => {
+            // What the error says could help does; and there is what has no file to tell of it.
+            let known = other(error);
+            let fix = known.fix.clone().unwrap_or_default();
+            known.fix(format!(
+                "{fix}; a sandbox that this program is in (Landlock), or another security module, may forbid it, too"
+            ))
+        }
         false => Finding::problem(CHECK, "the kernel does not let this user read it")
             .means("it is not listed, and looking it up is EACCES"),
     }];

@@ -87,6 +87,10 @@ fn capabilities(host: &Host) -> Finding {
             .fix("to see all processes mount as root");
     }
     match missing(host.capabilities, host.user == 0, true) {
+        None if host.is_in_first_namespace == Some(false) => Finding::ok(
+            name,
+            "all that reading and writing take, in this user namespace alone",
+        ),
         None => Finding::ok(name, "all that reading and writing take"),
         Some(missing) => Finding::warning(name, format!("are missing: {}", missing.list))
             .means("what they are for is refused, or an error")

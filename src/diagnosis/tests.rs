@@ -180,6 +180,17 @@ fn what_keeps_from_mounting_is_named() {
 }
 
 #[test]
+fn a_helper_has_no_more_rights_than_who_has_all() {
+    let found = only(&host(), &by_helper());
+    check(
+        &found,
+        Verdict::Problem,
+        "mount",
+        &["in spite of CAP_SYS_ADMIN"],
+    );
+}
+
+#[test]
 fn root_without_sys_admin_is_told_of_the_container() {
     let root = Host {
         capabilities: host().capabilities - CapabilitySet::SYS_ADMIN,
