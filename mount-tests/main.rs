@@ -107,6 +107,7 @@ fn main() {
         protection::tests(),
         directories::tests(),
         doctor::tests(),
+        doctor::process::tests(),
         daemon::tests(),
         host::tests(),
         hostile::tests(),

@@ -111,8 +111,8 @@ pub fn help(error: &MountError) -> Option<String> {
             let means = Means::now();
             mounting::how(&Host::now(), &means)
         }
+        MountError::DeviceDenied(_) => mounting::device(&Host::now(), &Means::now()),
         MountError::NoDevice(_)
-        | MountError::DeviceDenied(_)
         | MountError::Proc(_)
         | MountError::PageSize(_)
         | MountError::CannotJudge
@@ -129,14 +129,13 @@ fn mounting_help(error: &MountError, found: &Finding) -> Option<String> {
         // Something else than the rights of this user: the mount point, mostly.
         return None;
     }
-    let fix = found.fix.as_deref().filter(|fix| {
-        let said = error.to_string();
-        !said.contains(*fix)
-    });
-    match fix {
-        Some(fix) => Some(format!("{}: {fix}; {MORE}", found.found)),
-        None => Some(MORE.to_owned()),
-    }
+    let said = error.to_string();
+    let fix = found.fix.as_deref().filter(|fix| !said.contains(*fix));
+    Some(match fix {
+        Some(fix) if said.contains(&found.found) => format!("{fix}; {MORE}"),
+        Some(fix) => format!("{}: {fix}; {MORE}", found.found),
+        None => MORE.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use rustix::thread::CapabilitySet;
 
 use super::finding::Finding;
-use crate::mount::{Helper, Means};
+use crate::mount::{Helper, Means, MountError};
 use crate::target::live::{Host, Yama};
 
 /// What would let a container mount.
@@ -12,13 +12,23 @@ const CONTAINER: &str = "in a container: --cap-add SYS_ADMIN --device /dev/fuse,
 
 /// All of them.
 pub(super) fn findings(host: &Host, means: &Means) -> Vec<Finding> {
-    vec![device(means), how(host, means), others(host, means)]
+    vec![device(host, means), how(host, means), others(host, means)]
 }
 
-fn device(means: &Means) -> Finding {
+/// Whether `/dev/fuse` can be opened.
+pub(super) fn device(host: &Host, means: &Means) -> Finding {
     match &means.device {
         Ok(()) => Finding::ok("/dev/fuse", "can be opened"),
-        Err(error) => Finding::refused("/dev/fuse", error).means("nothing can be mounted"),
+        Err(error) => {
+            let refused = Finding::refused("/dev/fuse", error).means("nothing can be mounted");
+            match error {
+                // The mode of the file is not what keeps root from it.
+                MountError::DeviceDenied(_) if host.user == 0 => refused.fix(
+                    "in a container: --device /dev/fuse; where /dev is mounted with nodev: mount -o remount,dev /dev",
+                ),
+                _ => refused,
+            }
+        }
     }
 }
 
