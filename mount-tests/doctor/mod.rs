@@ -25,6 +25,7 @@ tests![
     a_proc_that_is_no_use_is_a_problem: [Need::Root, Need::Tool("unshare")],
     a_proc_that_shows_less_is_told: [Need::Root, Need::Tool("unshare")],
     what_a_filter_refuses_is_named: [Need::Root],
+    a_filter_that_kills_is_named: [Need::Root],
 ];
 
 fn doctor(arguments: &[&str]) -> Command {
@@ -327,8 +328,12 @@ fn a_proc_that_shows_less_is_told() {
 
 /// Runs `body` on a thread that may not make these system calls: `EPERM`, as in a container.
 fn without_calls<T: Send + 'static>(calls: &[i64], body: fn() -> T) -> T {
+    filtered(calls, SeccompAction::Errno(libc::EPERM as u32), body)
+}
+
+/// As [`without_calls`], with something else for whoever makes one.
+fn filtered<T: Send + 'static>(calls: &[i64], refused: SeccompAction, body: fn() -> T) -> T {
     let rules: BTreeMap<i64, Vec<_>> = calls.iter().map(|call| (*call, Vec::new())).collect();
-    let refused = SeccompAction::Errno(libc::EPERM as u32);
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap();
     let filter: BpfProgram = filter.try_into().unwrap();
@@ -374,4 +379,19 @@ fn what_a_filter_refuses_is_named() {
     let report = without_calls(&[libc::SYS_pidfd_open], || self::report(&[]));
     assert!(!report.works());
     report.has("system calls", "problem", &["pidfd_open is refused"]);
+}
+
+/// A filter that kills, as that of a service of systemd does, does not keep it from saying so.
+fn a_filter_that_kills_is_named() {
+    let kill = || SeccompAction::KillProcess;
+    for call in [libc::SYS_process_vm_readv, libc::SYS_mount] {
+        let report = filtered(&[call], kill(), || self::report(&[]));
+        assert!(!report.works());
+        let words = ["a seccomp filter kills", "journalctl -k"];
+        report.has("system calls", "problem", &words);
+    }
+    // Where it kills for nothing that is needed all is as without it.
+    let report = filtered(&[libc::SYS_swapon], kill(), || self::report(&[]));
+    assert!(report.works(), "{report:?}");
+    report.has("system calls", "ok", &["a seccomp filter is there"]);
 }

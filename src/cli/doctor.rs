@@ -1,13 +1,15 @@
 //! `procmemfs doctor`: says what keeps the program from working here, and why a process cannot be read.
 
 use std::io::{self, ErrorKind, Write};
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use nix::sys::signal::Signal;
 use procmemfs::diagnosis::{
-    Diagnosis, Finding, ProcessDiagnosis, UnreadableBytes, Verdict, diagnose,
+    Diagnosis, Finding, ProcessDiagnosis, UnreadableBytes, Verdict, diagnose, killed, may_be_killed,
 };
 use procmemfs::target::ProcessId;
 
@@ -48,7 +50,11 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
             None => bail!("doctor: '{number}' is no process number"),
         },
     };
-    let diagnosis = diagnose(pid);
+    let diagnosis = match by_another_process() {
+        Some(Outcome::Done(code)) => return Ok(code),
+        Some(Outcome::Killed) => killed(),
+        None => diagnose(pid),
+    };
     let mut text = Vec::new();
     match arguments.json {
         true => {
@@ -68,6 +74,31 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// What became of a process that did the same.
+enum Outcome {
+    Done(ExitCode),
+    /// By a filter, before it said anything.
+    Killed,
+}
+
+/// Says that a process is the one that [`by_another_process`] has started.
+const STARTED: &str = "PROCMEMFS_DOCTOR_STARTED";
+
+/// Has another process look and print where a filter may kill who does; `None` where this one can.
+fn by_another_process() -> Option<Outcome> {
+    if !may_be_killed() || std::env::var_os(STARTED).is_some() {
+        return None;
+    }
+    let mut command = Command::new("/proc/self/exe");
+    let command = command.args(std::env::args_os().skip(1)).env(STARTED, "1");
+    let status = command.status().ok()?;
+    if status.signal() == Some(Signal::SIGSYS as i32) {
+        return Some(Outcome::Killed);
+    }
+    let code = u8::try_from(status.code()?).ok()?;
+    Some(Outcome::Done(code.into()))
 }
 
 fn write(diagnosis: &Diagnosis, out: &mut impl Write) -> io::Result<()> {

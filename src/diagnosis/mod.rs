@@ -25,7 +25,7 @@ pub use process::ProcessDiagnosis;
 use crate::common::clock::SystemClock;
 use crate::mount::{Means, MountError};
 use crate::target::ProcessId;
-use crate::target::live::{About, Host, LiveSource, SourceOptions};
+use crate::target::live::{About, Host, LiveSource, SourceOptions, is_filtered, release};
 
 /// How long a process may take to be looked at, its mappings included.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -71,6 +71,30 @@ pub fn diagnose(pid: Option<ProcessId>) -> Diagnosis {
         works,
         system,
         process,
+    }
+}
+
+/// Whether a filter may kill this program for what [`diagnose`] tries: another process had better do it then.
+pub fn may_be_killed() -> bool {
+    is_filtered()
+}
+
+/// What there is to say where a filter has killed who looked.
+pub fn killed() -> Diagnosis {
+    let found = "a seccomp filter kills this program for a system call that it needs";
+    let finding = Finding::problem("system calls", found)
+        .means("neither this nor a mount lives to give an answer")
+        .fix(
+            "see 'journalctl -k' for the number of the call (audit: type=1326 ... syscall=), and allow it; with \
+             SystemCallErrorNumber=EPERM a service of systemd is refused it, and 'procmemfs doctor' can name all of them",
+        );
+    Diagnosis {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: release(),
+        user: nix::unistd::geteuid().as_raw(),
+        works: false,
+        system: vec![finding],
+        process: None,
     }
 }
 

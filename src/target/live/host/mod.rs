@@ -87,7 +87,7 @@ impl Host {
         };
         let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
         Self {
-            release: uname().release().to_string_lossy().into_owned(),
+            release: release(),
             page_size: procfs::page_size(),
             proc: kernel.map(drop),
             proc_options: ProcOptions::parse(&mountinfo),
@@ -97,7 +97,7 @@ impl Host {
             may_act_as_others: OwnCredentials::of_thread().may_be_left(),
             is_in_first_namespace: is_in_first_namespace(),
             no_new_privileges: no_new_privs().unwrap_or(false),
-            is_filtered: matches!(secure_computing_mode(), Ok(SecureComputingMode::Filter)),
+            is_filtered: is_filtered(),
             refused: refused_calls(),
             yama: Yama::now(),
             confinement: confinement(),
@@ -115,6 +115,16 @@ impl Host {
     pub(crate) fn has(&self, feature: Feature) -> bool {
         !self.features.contains(&(feature, false))
     }
+}
+
+/// The kernel's release.
+pub(crate) fn release() -> String {
+    uname().release().to_string_lossy().into_owned()
+}
+
+/// Whether a filter judges the system calls of this program.
+pub(crate) fn is_filtered() -> bool {
+    matches!(secure_computing_mode(), Ok(SecureComputingMode::Filter))
 }
 
 fn number(path: &str) -> Option<u64> {
