@@ -1,6 +1,6 @@
 //! What keeps this program from working here, and why a process or a mapping cannot be read.
 //!
-//! The checks of the system are functions over what was found out about it ([`Host`], [`Means`]), and change nothing. A process is
+//! The checks of the system are functions over what was found out about it, and change nothing. A process is
 //! judged by reading it as a mount would, through the library: what is found out about it besides only explains the answer.
 
 mod finding;
