@@ -1,5 +1,7 @@
 //! Which bytes of a process cannot be read, and why.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Serialize;
 
 use super::finding::{Finding, Verdict};
@@ -42,7 +44,7 @@ pub(super) struct Looked {
     pub(super) is_all: bool,
 }
 
-/// Looks at the pages of all mappings, and touches none.
+/// Looks at the pages of all mappings, and touches none; `steps` grows while that gets on.
 ///
 /// # Errors
 /// Whatever the memory says.
@@ -50,6 +52,7 @@ pub(super) fn look(
     memory: &dyn ProcessMemory,
     mappings: &[Mapping],
     shows_protected: bool,
+    steps: &AtomicU64,
 ) -> Result<Looked> {
     let mut looked = Looked {
         is_all: true,
@@ -74,6 +77,7 @@ pub(super) fn look(
                 break;
             }
             let extents = memory.extents(mapping, rest, left.min(AT_ONCE))?;
+            steps.fetch_add(1, Ordering::Relaxed);
             left = left.saturating_sub(extents.len().max(1));
             let nothing = extents
                 .iter()

@@ -12,7 +12,8 @@ mod process;
 mod reading;
 
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::mount::{Means, MountError};
 use crate::target::ProcessId;
 use crate::target::live::{About, Host, LiveSource, SourceOptions, is_filtered, release};
 
-/// How long a process may take to be looked at, its mappings included.
+/// How long looking at a process may take without getting on: its mappings are looked at one by one.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// What was found.
@@ -110,10 +111,12 @@ fn of_system(host: &Host, means: &Means) -> Vec<Finding> {
 /// On a thread of its own: a process may hold up whoever looks at it, without an end.
 fn of_process(host: Host, pid: ProcessId) -> ProcessDiagnosis {
     let (done, answer) = channel();
+    let steps = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&steps);
     let look = move || {
         let clock = Arc::new(SystemClock::new());
         let diagnosis = match LiveSource::new(SourceOptions::default(), clock, Arc::default()) {
-            Ok(source) => process::examine(&source, &host, About::process, pid),
+            Ok(source) => process::examine(&source, &host, About::process, pid, &counted),
             Err(fault) => ProcessDiagnosis::unknown(pid, Finding::refused("process", &fault)),
         };
         // Where nobody waits any more nobody is to be told.
@@ -123,9 +126,18 @@ fn of_process(host: Host, pid: ProcessId) -> ProcessDiagnosis {
     if let Err(error) = started {
         return ProcessDiagnosis::unknown(pid, Finding::refused("process", &error));
     }
-    answer
-        .recv_timeout(LONGEST)
-        .unwrap_or_else(|_| process::without_answer(pid, About::process, About::waits_in(pid)))
+    let mut before = 0;
+    loop {
+        match answer.recv_timeout(LONGEST) {
+            Ok(diagnosis) => return diagnosis,
+            Err(RecvTimeoutError::Timeout) if steps.load(Ordering::Relaxed) > before => {
+                before = steps.load(Ordering::Relaxed);
+            }
+            Err(_) => {
+                return process::without_answer(pid, About::process, About::waits_in(pid));
+            }
+        }
+    }
 }
 
 /// What the checks say of a mount that failed, besides what the error says by itself: what is wrong, and what would help, on one line.

@@ -1,5 +1,7 @@
 //! Why a process can be read, or not.
 
+use std::sync::atomic::AtomicU64;
+
 use serde::Serialize;
 
 use super::finding::{Finding, Verdict};
@@ -49,9 +51,10 @@ pub(super) fn examine(
     host: &Host,
     about: impl Fn(ProcessId) -> Option<About>,
     pid: ProcessId,
+    steps: &AtomicU64,
 ) -> ProcessDiagnosis {
     match source.describe(pid) {
-        Ok(info) => of_readable(source, host, about(pid).as_ref(), &info),
+        Ok(info) => of_readable(source, host, about(pid).as_ref(), &info, steps),
         Err(error) => {
             let about = about(pid);
             let findings = match &error {
@@ -213,6 +216,7 @@ fn of_readable(
     host: &Host,
     about: Option<&About>,
     info: &ProcessInfo,
+    steps: &AtomicU64,
 ) -> ProcessDiagnosis {
     let pid = info.identity.pid;
     let mut diagnosis = ProcessDiagnosis {
@@ -225,6 +229,7 @@ fn of_readable(
             &*process.memory()?,
             space.mappings(),
             host.has(Feature::ForcedAccess),
+            steps,
         )?;
         Ok((space.mappings().len(), looked))
     });

@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicU64;
+
 use rustix::thread::CapabilitySet;
 
 use super::{check, host, plain};
@@ -28,7 +30,7 @@ fn about() -> About {
 /// What is said of the process 7 of this source.
 fn examined(source: &FakeSource, host: &Host, about: Option<&About>) -> ProcessDiagnosis {
     let pid = ProcessId::new(PID).unwrap();
-    process::examine(source, host, |_| about.cloned(), pid)
+    process::examine(source, host, |_| about.cloned(), pid, &AtomicU64::new(0))
 }
 
 #[test]
