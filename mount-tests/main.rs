@@ -24,6 +24,7 @@ mod cores;
 mod daemon;
 mod differential;
 mod directories;
+mod doctor;
 mod edges;
 mod faults;
 mod fio;
@@ -105,6 +106,8 @@ fn main() {
         hardening::tests(),
         protection::tests(),
         directories::tests(),
+        doctor::tests(),
+        doctor::process::tests(),
         daemon::tests(),
         host::tests(),
         hostile::tests(),

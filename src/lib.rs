@@ -6,6 +6,7 @@
 
 pub mod common;
 pub mod coredump;
+pub mod diagnosis;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

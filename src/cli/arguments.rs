@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use super::doctor::DoctorArguments;
 use super::restore::RestoreArguments;
 
 const EXAMPLES: &str = "\
@@ -47,7 +48,9 @@ Examples:
   procmemfs -o write,pid=1234 /mnt      one process only, to be written
   mkdir /mnt/snap/1234@before           keep a copy of it as it is now (rmdir drops it)
   procmemfs restore /mnt/snap/1234@before 1234      write its memory back
-  umount /mnt                           (or: fusermount3 -u /mnt)";
+  umount /mnt                           (or: fusermount3 -u /mnt)
+  procmemfs doctor                      what keeps it from working here
+  procmemfs doctor 1234                 why process 1234 cannot be read, or parts of it";
 
 /// The command that mounts; it may be left out.
 const MOUNT: &str = "mount";
@@ -55,9 +58,12 @@ const MOUNT: &str = "mount";
 /// The command that writes a snapshot back.
 const RESTORE: &str = "restore";
 
+/// The command that says what keeps this program from working.
+const DOCTOR: &str = "doctor";
+
 /// Words that are commands, or may become some: none of them alone is a mount point, so that no command that
 /// is added one day changes what an old line does.
-const COMMANDS: [&str; 7] = [MOUNT, "doctor", "map", RESTORE, "stats", "help", "snap"];
+const COMMANDS: [&str; 7] = [MOUNT, DOCTOR, "map", RESTORE, "stats", "help", "snap"];
 
 /// Show the memory of live processes as files.
 #[derive(Debug, Parser)]
@@ -91,6 +97,8 @@ pub(super) enum Command {
     Mount(MountArguments),
     /// Write a snapshot back.
     Restore(RestoreArguments),
+    /// Say what keeps it from working.
+    Doctor(DoctorArguments),
 }
 
 /// What the command `mount` is given.
@@ -116,6 +124,10 @@ impl Command {
         if is_restore(std::env::args_os().skip(1)) {
             let arguments = std::env::args_os().skip(1);
             return Ok(Self::Restore(RestoreArguments::parse_from(arguments)));
+        }
+        if is_doctor(std::env::args_os().skip(1)) {
+            let arguments = std::env::args_os().skip(1);
+            return Ok(Self::Doctor(DoctorArguments::parse_from(arguments)));
         }
         let arguments = Arguments::parse();
         if let Some(extra) = surplus(&arguments.paths) {
@@ -151,6 +163,19 @@ fn is_restore(arguments: impl Iterator<Item = OsString>) -> bool {
         && !arguments.iter().any(is_option)
 }
 
+/// Whether the command `doctor` is called: alone, with its own options or with a number. A path after the word makes it the source
+/// of a mount.
+fn is_doctor(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_its_own = |argument: &OsString| {
+        let bytes = argument.as_encoded_bytes();
+        bytes == b"-h"
+            || bytes.starts_with(b"--")
+            || !bytes.starts_with(b"-") && !bytes.contains(&b'/')
+    };
+    arguments.first().is_some_and(|first| first == DOCTOR) && arguments.iter().all(is_its_own)
+}
+
 /// The path that is one too many: after the command `mount`, which is none, there are two at most.
 fn surplus(paths: &[PathBuf]) -> Option<&Path> {
     let most = match paths {
@@ -172,6 +197,9 @@ fn mount_point(paths: &[PathBuf]) -> Result<&Path> {
         ),
         [word] if word.as_os_str() == RESTORE => bail!(
             "restore: no directory and no process is given: write 'procmemfs restore DIRECTORY PID', and ./restore to mount on a directory of that name"
+        ),
+        [word] if word.as_os_str() == DOCTOR => bail!(
+            "doctor: no option of a mount is taken: write 'procmemfs doctor [PID]', and ./doctor to mount on a directory of that name"
         ),
         [word] if COMMANDS.iter().any(|command| word.as_os_str() == *command) => {
             let word = word.display();
@@ -231,6 +259,25 @@ mod tests {
         for (arguments, expected) in table {
             let given = arguments.iter().map(OsString::from);
             assert_eq!(is_restore(given), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn doctor_is_told_from_a_source_of_that_name() {
+        let table: [(&[&str], bool); 9] = [
+            (&["doctor"], true),
+            (&["doctor", "12"], true),
+            (&["doctor", "--json"], true),
+            (&["doctor", "--json", "12"], true),
+            (&["doctor", "-h"], true),
+            (&["doctor", "/mnt"], false),
+            (&["doctor", "/mnt", "-o", "rw"], false),
+            (&["doctor", "-o", "rw"], false),
+            (&["none", "doctor"], false),
+        ];
+        for (arguments, expected) in table {
+            let given = arguments.iter().map(OsString::from);
+            assert_eq!(is_doctor(given), expected, "{arguments:?}");
         }
     }
 

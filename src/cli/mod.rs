@@ -2,14 +2,16 @@
 
 mod arguments;
 mod daemon;
+mod doctor;
 mod logging;
 mod restore;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use procmemfs::diagnosis;
 use procmemfs::mount::{
-    Mode, MountConfig, Prepared, Supervisor, UnknownCalls, missing_capabilities,
+    Mode, MountConfig, MountError, Prepared, Supervisor, UnknownCalls, missing_capabilities,
 };
 use procmemfs::target::live::Feature;
 
@@ -26,15 +28,26 @@ pub(crate) fn run() -> ExitCode {
         };
     }
     let done = Command::from_arguments().and_then(|command| match command {
-        Command::Mount(arguments) => mount(&arguments),
-        Command::Restore(arguments) => restore::run(&arguments),
+        Command::Mount(arguments) => mount(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Restore(arguments) => restore::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("procmemfs: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Why there is no mount, with what the checks of `procmemfs doctor` say to that, on one line.
+fn explained(error: MountError) -> anyhow::Error {
+    let help = diagnosis::help(&error);
+    let error = anyhow::Error::new(error);
+    match help {
+        Some(help) => anyhow!("{error:#}; {help}"),
+        None => error,
     }
 }
 
@@ -50,7 +63,7 @@ fn mount(arguments: &MountArguments) -> Result<()> {
     if arguments.foreground {
         logging::to_stderr(arguments.debug, &audit);
     }
-    let prepared = Prepared::new(&config, &arguments.mountpoint)?;
+    let prepared = Prepared::new(&config, &arguments.mountpoint).map_err(explained)?;
     if let Some(missing) = missing_capabilities(config.mode == Mode::Write) {
         eprintln!("procmemfs: hint: {missing}");
     }
@@ -62,7 +75,7 @@ fn mount(arguments: &MountArguments) -> Result<()> {
     // A signal that ended the process with the mount just made would leave a dead one. Until here one
     // ends a check of a mount point that does not answer.
     let ends = Ends::hold()?;
-    let mount = prepared.mount()?;
+    let mount = prepared.mount().map_err(explained)?;
     if !arguments.foreground {
         daemon::go_to_background(&ends)?;
         logging::to_syslog(&audit);

@@ -14,7 +14,7 @@ use super::{
 use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::files::view::{MappingFile, Seek};
-use crate::target::mapping::{AccessibleLength, Barrier, Device, Mapping as Memory, Protection};
+use crate::target::mapping::{AccessibleLength, Device, Mapping as Memory, Protection};
 use crate::target::page_state::MemoryUsage;
 use crate::target::{ProcessIdentity, ProcessInfo, WriteMode};
 
@@ -253,15 +253,7 @@ pub(super) fn attribute(mapping: &Memory, name: &str) -> Result<Vec<u8>> {
 fn unreadable(mapping: &Memory) -> Option<&'static str> {
     match mapping.accessible_length() {
         AccessibleLength::Whole | AccessibleLength::UpTo(_) | AccessibleLength::OwnMount => None,
-        AccessibleLength::Nothing(Barrier::Kernel) => {
-            Some("pages of the kernel that it shows to the process alone")
-        }
-        AccessibleLength::Nothing(Barrier::Device) => {
-            Some("memory of a device: reading it can have effects")
-        }
-        AccessibleLength::Nothing(Barrier::Secret) => {
-            Some("secret memory (memfd_secret) that its process alone can read")
-        }
+        AccessibleLength::Nothing(barrier) => Some(barrier.reason()),
     }
 }
 

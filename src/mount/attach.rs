@@ -70,15 +70,23 @@ pub(super) fn attach(path: &Path, config: &MountConfig) -> Result<(OwnedFd, Atta
     }
 }
 
+/// A connection to FUSE that nothing is mounted with.
+///
+/// # Errors
+/// `NoDevice`, `DeviceDenied`, `Other`.
+pub(super) fn open_device() -> Result<File, MountError> {
+    let fuse = File::options().read(true).write(true).open(DEVICE);
+    fuse.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => MountError::NoDevice(error),
+        Some(Errno::EACCES | Errno::EPERM) => MountError::DeviceDenied(error),
+        _ => MountError::Other(DEVICE.into(), "cannot be opened".to_owned(), error),
+    })
+}
+
 /// `None` where this user may not call mount(2).
 fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>, MountError> {
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
-    let fuse = File::options().read(true).write(true).open(DEVICE);
-    let fuse = fuse.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => MountError::NoDevice(error),
-        Some(Errno::EACCES | Errno::EPERM) => MountError::DeviceDenied(error),
-        _ => other("opening /dev/fuse", error),
-    })?;
+    let fuse = open_device()?;
     let mode = std::fs::metadata(path)
         .map_err(|error| other("its status cannot be read", error))?
         .mode();

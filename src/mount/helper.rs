@@ -1,6 +1,7 @@
 //! The helper of a plain user, who may not call mount(2) and umount(2).
 
 use std::io;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Names of the helper, and where it is where `PATH` is short.
@@ -10,6 +11,21 @@ const NAMES: [&str; 4] = [
     "/usr/bin/fusermount3",
     "/bin/fusermount3",
 ];
+
+/// Where the helper is that [`run`] runs.
+pub(super) fn path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let places = |name: &'static str| -> Vec<PathBuf> {
+        match name.starts_with('/') {
+            true => vec![name.into()],
+            false => std::env::split_paths(&path)
+                .map(|directory| directory.join(name))
+                .collect(),
+        }
+    };
+    let mut places = NAMES.into_iter().flat_map(places);
+    places.find(|path| path.is_file())
+}
 
 /// Runs the first helper that is there.
 ///

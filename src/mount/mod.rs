@@ -5,6 +5,7 @@ mod detach;
 mod error;
 mod hardening;
 mod helper;
+mod means;
 mod options;
 mod others;
 mod point;
@@ -22,7 +23,9 @@ use parking_lot::Mutex;
 
 pub use crate::server::AUDIT;
 pub use error::MountError;
-pub use hardening::{HardeningError, UnknownCalls, missing_capabilities};
+pub(crate) use hardening::missing;
+pub use hardening::{HardeningError, MissingCapabilities, UnknownCalls, missing_capabilities};
+pub(crate) use means::{Helper, Means};
 pub use options::{AuditSink, GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 

@@ -1,5 +1,6 @@
 //! The capabilities that the daemon needs (capabilities(7)), and those that it lacks.
 
+use std::fmt;
 use std::io;
 
 use rustix::thread::{
@@ -89,14 +90,34 @@ pub(in crate::mount) fn may_unmount() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// What root, or a program with some capabilities, cannot do since it lacks others: in words, and what would help. `None`
-/// where nothing is missing, and for a plain user, who reads what is theirs.
-pub fn missing_capabilities(writes: bool) -> Option<String> {
+/// What root, or a program with some capabilities, cannot do since it lacks others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingCapabilities {
+    /// Which they are, and what each is for.
+    pub list: String,
+    /// What would help.
+    pub help: String,
+}
+
+impl fmt::Display for MissingCapabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { list, help } = self;
+        write!(f, "capabilities are missing: {list}: {help}")
+    }
+}
+
+/// Those that this program lacks. `None` where nothing is missing, and for a plain user, who reads what is theirs.
+pub fn missing_capabilities(writes: bool) -> Option<MissingCapabilities> {
     let sets = capabilities(None).ok()?;
     missing(sets.effective, nix::unistd::geteuid().is_root(), writes)
 }
 
-fn missing(effective: CapabilitySet, is_root: bool, writes: bool) -> Option<String> {
+/// As [`missing_capabilities`], of who has these.
+pub(crate) fn missing(
+    effective: CapabilitySet,
+    is_root: bool,
+    writes: bool,
+) -> Option<MissingCapabilities> {
     let of_use = READING | UNMOUNTING | WRITING;
     if !is_root && !effective.intersects(of_use) {
         return None;
@@ -138,7 +159,7 @@ fn missing(effective: CapabilitySet, is_root: bool, writes: bool) -> Option<Stri
             )
         }
     };
-    Some(format!("capabilities are missing: {list}: {help}"))
+    Some(MissingCapabilities { list, help })
 }
 
 #[cfg(test)]
@@ -210,6 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_to_who_has_some() {
+        let missing = |of, is_root, writes| Some(missing(of, is_root, writes)?.to_string());
         let named = |of, is_root| missing(of, is_root, false);
         assert_eq!(named(ALL, true), None);
         assert_eq!(named(READING | UNMOUNTING, true), None);

@@ -14,7 +14,8 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use thiserror::Error;
 
 pub(super) use capabilities::may_unmount;
-pub use capabilities::missing_capabilities;
+pub(crate) use capabilities::missing;
+pub use capabilities::{MissingCapabilities, missing_capabilities};
 
 /// The variable that says what becomes of system calls that the daemon has no use for: `kill` or `off`.
 const VARIABLE: &str = "PROCMEMFS_SECCOMP";

@@ -8,6 +8,7 @@ mod child;
 mod credentials;
 mod dump;
 mod heap;
+mod host;
 mod interrupted;
 mod kernel;
 mod mem;
@@ -44,10 +45,16 @@ pub(crate) mod parsers {
 }
 
 pub(crate) use heap::trim_heap;
+#[cfg(test)]
+pub(crate) use host::ProcOptions;
+pub(crate) use host::{About, Call, Host, is_filtered, release};
 pub use kernel::{Feature, Kernel, ProcFault};
 pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;
+pub(crate) use process::MOST_MAPPINGS;
 pub use process::SourceOptions;
+#[cfg(test)]
+pub(crate) use security_modules::Confinement;
 pub(crate) use security_modules::security_module_hint;
 pub use source::LiveSource;
 pub(crate) use store::LiveStores;

@@ -37,7 +37,7 @@ use crate::target::{
 
 /// Mappings of one process that are held, at some 150 bytes each: those that the kernel allows where
 /// `vm.max_map_count` is 1048576, as some distributions have it, and a few more. It can be 2000 times that.
-const MOST_MAPPINGS: usize = (1 << 20) + (1 << 10);
+pub(crate) const MOST_MAPPINGS: usize = (1 << 20) + (1 << 10);
 
 /// Counts the mappings of a process while they are read.
 #[derive(Debug)]

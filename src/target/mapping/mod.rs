@@ -122,6 +122,17 @@ impl Recent {
     }
 }
 
+impl Barrier {
+    /// Why, in words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Kernel => "pages of the kernel that it shows to the process alone",
+            Self::Device => "memory of a device: reading it can have effects",
+            Self::Secret => "secret memory (memfd_secret) that its process alone can read",
+        }
+    }
+}
+
 /// One mapping of an address space.
 ///
 /// A process can have a million of them, and they are kept: it takes no more room than it must.

@@ -81,6 +81,55 @@ impl Feature {
         }
     }
 
+    /// What is so where it is not there.
+    pub fn without(self) -> &'static str {
+        match self {
+            Self::ProcessVm => {
+                "memory is read through /proc/PID/mem, with a call for each piece, which is slower"
+            }
+            Self::PagemapScan => {
+                "the entry of each page is read, which is slow in large and sparse memory"
+            }
+            Self::ScannedGuards => "guard pages are found by the entry of each page",
+            Self::ProcmapQuery => {
+                "the text of /proc/PID/maps is read for each look-up, which is slow where there are many mappings"
+            }
+            Self::PageFrames => {
+                "a file of a stacked file system (overlayfs) cannot be told from the one that is mapped: pages of it \
+                 that a process has not touched are errors (EIO)"
+            }
+            Self::PageFlags => {
+                "pages of broken memory (hwpoison) are found only when they are read"
+            }
+            Self::UserfaultSlabs => {
+                "each process is asked whether a userfaultfd fills its memory in (its smaps are read)"
+            }
+            Self::MinorFaults => {
+                "huge pages of files that a process has not touched are errors (EIO) where the file has some"
+            }
+            Self::PidfdGetfd => {
+                "files of mappings are opened by name, and deleted ones that a process has not touched may be errors (EIO)"
+            }
+            Self::PidfdInodes => {
+                "two processes of one number are told apart by their start time and layout alone"
+            }
+            Self::UniqueMounts => {
+                "the mount of a daemon that was killed stays until somebody unmounts it"
+            }
+            Self::ForcedAccess => {
+                "memory without the protection r cannot be read, and -o force writes nothing"
+            }
+        }
+    }
+
+    /// Whether the kernel lets root alone have it.
+    pub fn is_of_root(self) -> bool {
+        matches!(
+            self,
+            Self::PageFrames | Self::PageFlags | Self::UserfaultSlabs
+        )
+    }
+
     pub(super) fn bit(self) -> u32 {
         1 << self as u32
     }
