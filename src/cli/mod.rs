@@ -1,10 +1,13 @@
 //! What the command does: reads its arguments, mounts, and serves until the end.
 
-mod arguments;
+pub(crate) mod arguments;
 mod daemon;
+pub(crate) mod help;
 mod logging;
+mod mount_helper;
 mod restore;
 
+use std::ffi::CStr;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -38,7 +41,14 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// The name of this program, as `ps` shows it.
+const NAME: &CStr = c"procmemfs";
+
 fn mount(arguments: &MountArguments) -> Result<()> {
+    // Called as a helper of mount(8) it has another one, cut short.
+    if let Err(error) = rustix::thread::set_name(NAME) {
+        log::debug!("the name of this process stays as it is: {error}");
+    }
     let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
     if config.rw && config.mode == Mode::NoWrite && !arguments.are_of_mount {
         eprintln!(
@@ -51,6 +61,9 @@ fn mount(arguments: &MountArguments) -> Result<()> {
         logging::to_stderr(arguments.debug, &audit);
     }
     let prepared = Prepared::new(&config, &arguments.mountpoint)?;
+    if arguments.only_check {
+        return Ok(());
+    }
     if let Some(missing) = missing_capabilities(config.mode == Mode::Write) {
         eprintln!("procmemfs: hint: {missing}");
     }
