@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::getpid;
 
 use crate::support::{
-    Mount, MountPoint, PAGE, Program, Target, assert_bytes, daemon_binary, daemons_on,
+    Mount, MountPoint, PAGE, Program, SOON, Target, assert_bytes, daemon_binary, daemons_on,
     drop_kernel_pages, eventually, install, is_mounted, open, pread_all, quote, run, sh, tests,
     unmount_lazily,
 };
@@ -28,6 +29,8 @@ tests![
     a_signal_that_was_ignored_at_the_start_stays_ignored: [Need::Tool("nohup")],
     a_signal_that_waits_from_the_start_ends_the_mount,
     a_signal_that_comes_while_mounting_ends_the_mount: [Need::PlainUser],
+    a_service_manager_is_told_of_the_beginning_and_the_end: [Need::Root],
+    a_service_manager_that_is_not_there_is_done_without,
 ];
 
 /// SIGTERM and SIGINT unmount, and the daemon ends with exit code 0.
@@ -289,4 +292,46 @@ fn a_signal_that_comes_while_mounting_ends_the_mount() {
         assert_eq!(output.text(), "", "{flag:?}: it is still mounted");
         output.one_line(&["SIGTERM"]);
     }
+}
+
+/// The next thing that the service manager is told; none, where it is told nothing soon.
+fn told(manager: &UnixDatagram) -> String {
+    let mut text = [0; 100];
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let len = manager.recv(&mut text).unwrap();
+    String::from_utf8_lossy(&text[..len]).into_owned()
+}
+
+/// As a service (sd_notify(3)) it says `READY=1` once the mount answers, and `STOPPING=1` where a signal, as `systemctl stop`
+/// sends it, or an unmount ends it; it then ends with 0. It has its filter of system calls by then.
+fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+    for by_signal in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&socket).unwrap();
+        let mut command = Command::new(daemon_binary());
+        command.env("NOTIFY_SOCKET", &socket);
+        let mut mount = Mount::start(command);
+        assert_eq!(told(&manager), "READY=1\n");
+        assert!(std::fs::read_dir(mount.path("self/")).is_ok());
+        match by_signal {
+            true => mount.signal(Signal::SIGTERM),
+            false => drop(run(Command::new("umount").arg(mount.point())).success()),
+        }
+        assert_eq!(told(&manager), "STOPPING=1\n");
+        assert_eq!(mount.wait().code(), Some(0), "{}", mount.log());
+        assert!(!is_mounted(mount.point()));
+    }
+}
+
+/// Where nobody listens one line says so, and the mount works.
+fn a_service_manager_that_is_not_there_is_done_without() {
+    let mut command = Command::new(daemon_binary());
+    command.env("NOTIFY_SOCKET", "/no/such/socket");
+    let mount = Mount::start(command);
+    assert!(std::fs::read_dir(mount.path("self/")).is_ok());
+    let log = eventually("a line in the log", || {
+        Some(mount.log()).filter(|log| !log.is_empty())
+    });
+    assert!(log.contains("READY=1"), "{log}");
 }

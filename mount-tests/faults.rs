@@ -91,6 +91,11 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "for huge pages of files, which this does not have",
     ),
     ("restart_syscall", "goes on with another one"),
+    ("open", "of musl, in the place of openat"),
+    ("stat", "of musl, in the place of newfstatat"),
+    ("fstat", "of musl, in the place of newfstatat"),
+    ("clone", "of musl, in the place of clone3"),
+    ("mremap", "of musl, where memory grows"),
 ];
 
 /// Without a filter of its own: a call that `strace` answers is none of the list.

@@ -5,7 +5,8 @@
 //! `PROCMEMFS_TESTS_NOTHING_SKIPPED` set it fails instead.
 //!
 //! `PROCMEMFS_STRESS_SECONDS` says how long the stress tests last. With `PROCMEMFS_LONG` set tests that count rounds go
-//! many more of them (`docs/TESTING.md`).
+//! many more of them (`docs/TESTING.md`). `PROCMEMFS_BINARY` names a program to test in the place of the one that was built
+//! with the tests.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,6 +43,7 @@ mod model;
 mod namespace;
 mod options;
 mod others;
+mod packages;
 mod plain;
 mod promises;
 mod protection;
@@ -116,6 +118,7 @@ fn main() {
         namespace::tests(),
         options::tests(),
         others::tests(),
+        packages::tests(),
         promises::tests(),
         read::tests(),
         restore::tests(),

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -19,9 +19,19 @@ use super::{SOON, Target, eventually, rounds};
 /// A system call that the daemon's filter does not know kills it, in every test: so the list is complete.
 pub(crate) const UNKNOWN_CALLS: (&str, &str) = ("PROCMEMFS_SECCOMP", "kill");
 
-/// The program under test.
-pub(crate) fn daemon_binary() -> &'static Path {
+/// The program that was built with the tests.
+pub(crate) fn built_binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_procmemfs"))
+}
+
+/// The program under test: that which was built with the tests, unless `PROCMEMFS_BINARY` names another one (a release, one of
+/// a package, one for musl).
+pub(crate) fn daemon_binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let named = std::env::var_os("PROCMEMFS_BINARY");
+        named.map_or_else(|| built_binary().to_owned(), PathBuf::from)
+    });
+    &BINARY
 }
 
 /// Whether something is mounted on `point`, alive or dead.

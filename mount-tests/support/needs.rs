@@ -124,7 +124,7 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
 /// directory, where CI installs it.
 pub(crate) fn fsx() -> Option<PathBuf> {
     let named = std::env::var_os("PROCMEMFS_FSX").map(PathBuf::from);
-    let installed = super::daemon_binary()
+    let installed = super::built_binary()
         .parent()
         .and_then(Path::parent)
         .map(|dir| dir.join("tools/bin/fsx"));

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{PAGE, SOON, daemon_binary, install, lines_of, pattern, programs};
+use super::{PAGE, SOON, built_binary, install, lines_of, pattern, programs};
 
 /// A mapping of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Target {
 
     /// Where the target program is.
     pub(crate) fn binary() -> PathBuf {
-        let dir = daemon_binary().parent().expect("a file has a directory");
+        let dir = built_binary().parent().expect("a file has a directory");
         let path = dir.join("examples/mount-target");
         assert!(
             path.exists(),

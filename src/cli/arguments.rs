@@ -5,52 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueHint};
 
 use super::doctor::DoctorArguments;
+use super::help;
+use super::mount_helper::{self, HelperArguments};
 use super::restore::RestoreArguments;
-
-const EXAMPLES: &str = "\
-Options (-o):
-  write              let memory be written (default: memory can be read only)
-  ro                 make the whole mount read-only
-  cache_ttl=TIME     the oldest data a read may return: 100ms, 2s; 0 sends every
-                     read to the process (default: 100ms)
-  cache_size=BYTES   budget of the page cache: 64M, 1G (default: 64M)
-  fault=error|zero   unreadable bytes end the read, or read as zeros (default: error)
-  force              write in spite of a mapping's protection (needs write)
-  touch              let reads fault absent pages in, which changes the target's
-                     memory use (default: absent pages are never touched)
-  nostop             stop no process: core/PID has no registers then (default: it is
-                     stopped for them, for a millisecond or less)
-  inject             let snapshots have a thread of the process open a userfaultfd,
-                     so that it stands still for milliseconds only (default: it
-                     stands still while it is copied; see docs/SNAPSHOTS.md)
-  fullcore           core/PID holds all that can be read (default: what the process's
-                     coredump_filter and MADV_DONTDUMP say)
-  allow_other        let other users in: each may read what the kernel would let
-                     them read by themselves (default: the mounter alone)
-  audit              log each open and each handle's writes: who, of what, and
-                     whether it was granted (audit=stderr, syslog or journald)
-  pid=PID[:PID...]   show these processes only (default: all)
-  snap_size=BYTES    what all snapshots may take together (default: half of the memory)
-  snap_dir=DIR       keep snapshots in files of DIR (default: in memory)
-  threads=N          threads that serve requests (default: by the CPUs)
-  nosuid, nodev, noexec, nosymfollow, fsname=NAME ... as every file system takes
-                     them; rw is one of these and means nothing, since mount(8) passes it
-
-Examples:
-  procmemfs /mnt                        show all processes below /mnt
-  ls -l /mnt/1234                       the mappings of process 1234
-  grep -c secret /mnt/1234/heap         search its heap for a string
-  dd if=/mnt/1234/stack bs=4K count=1 | xxd
-  gdb -c /mnt/core/1234                 debug a copy of it while it goes on
-  procmemfs -o write,pid=1234 /mnt      one process only, to be written
-  mkdir /mnt/snap/1234@before           keep a copy of it as it is now (rmdir drops it)
-  procmemfs restore /mnt/snap/1234@before 1234      write its memory back
-  umount /mnt                           (or: fusermount3 -u /mnt)
-  procmemfs doctor                      what keeps it from working here
-  procmemfs doctor 1234                 why process 1234 cannot be read, or parts of it";
 
 /// The command that mounts; it may be left out.
 const MOUNT: &str = "mount";
@@ -65,28 +25,50 @@ const DOCTOR: &str = "doctor";
 /// is added one day changes what an old line does.
 const COMMANDS: [&str; 7] = [MOUNT, DOCTOR, "map", RESTORE, "stats", "help", "snap"];
 
-/// Show the memory of live processes as files.
+/// The commands but for `mount`, as clap knows them: help, manual pages and completions are made of this list.
+pub(crate) fn commands() -> Vec<clap::Command> {
+    vec![
+        RestoreArguments::command().name(RESTORE),
+        DoctorArguments::command().name(DOCTOR),
+    ]
+}
+
+const TEMPLATE: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Options:
+{options}{after-help}";
+
+/// Show the memory of live processes as files
+///
+/// Below the mount point there is a directory for each process, and in it a file for each of its mappings, to be read, searched,
+/// copied and (with -o write) written by any tool. The command returns once the mount answers. Unmount with umount or
+/// fusermount3 -u; SIGTERM, SIGINT and SIGHUP unmount, too.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = EXAMPLES,
-    override_usage = "procmemfs [mount] [-f] [-d] [-o OPTION[,OPTION...]]... [SOURCE] MOUNTPOINT"
+    help_template = TEMPLATE,
+    after_help = help::short(&commands()),
+    after_long_help = help::long(&commands()),
+    override_usage = "procmemfs [mount] [-fd] [-o OPTION[,OPTION...]]... [SOURCE] MOUNTPOINT\n       procmemfs COMMAND [...]"
 )]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Stay in the foreground and log to standard error
     #[arg(short = 'f')]
     foreground: bool,
 
-    /// As -f, and log each failure and what the kernel is asked for
+    /// As -f, and log each failure and each request
     #[arg(short = 'd')]
     debug: bool,
 
-    /// Mount options, see below
+    /// Mount options: write, pid=PID and others (see --help)
     #[arg(short = 'o', value_name = "OPTION[,OPTION...]")]
     options: Vec<String>,
 
     /// Where to mount; a SOURCE before it is ignored, so that mount(8) and fstab can name one
-    #[arg(num_args = 1..=3, required = true, value_name = "MOUNTPOINT")]
+    #[arg(num_args = 1..=3, required = true, value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
     paths: Vec<PathBuf>,
 }
 
@@ -113,6 +95,8 @@ pub(super) struct MountArguments {
     pub(super) mountpoint: PathBuf,
     /// Whether mount(8) gave them, which adds `rw` by itself.
     pub(super) are_of_mount: bool,
+    /// Whether all is only to be checked, and nothing to be mounted.
+    pub(super) only_check: bool,
 }
 
 impl Command {
@@ -121,6 +105,9 @@ impl Command {
     /// # Errors
     /// Where they name no mount point or no command.
     pub(super) fn from_arguments() -> Result<Self> {
+        if mount_helper::is_called(std::env::args_os().next().as_deref()) {
+            return Ok(Self::Mount(HelperArguments::parse().into_mount()?));
+        }
         if is_restore(std::env::args_os().skip(1)) {
             let arguments = std::env::args_os().skip(1);
             return Ok(Self::Restore(RestoreArguments::parse_from(arguments)));
@@ -146,6 +133,7 @@ impl Command {
             debug: arguments.debug,
             options: arguments.options,
             are_of_mount: are_of_mount(std::env::args_os().skip(1)),
+            only_check: false,
         }))
     }
 }
@@ -225,6 +213,18 @@ fn are_of_mount(arguments: impl Iterator<Item = OsString>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_short_help_fits_a_terminal() {
+        let text = Arguments::command().render_help().to_string();
+        assert!(text.lines().count() <= 24, "{text}");
+        for line in text.lines() {
+            assert!(line.len() <= 80, "{line}");
+        }
+        for command in commands() {
+            assert!(text.contains(command.get_name()), "{text}");
+        }
+    }
 
     #[test]
     fn calls_of_mount_are_told_from_those_of_people() {

@@ -7,6 +7,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use procfs::process::Process;
 use procmemfs::mount::{Mount, UnknownCalls, Unmounted, Unmounter};
+use sd_notify::NotifyState;
 
 /// How long the end waits for threads that serve requests: the mount is gone by then.
 const LAST_CALLS: Duration = Duration::from_millis(300);
@@ -75,12 +76,22 @@ pub(super) fn serve(mount: Mount, ends: &Ends, unknown_calls: UnknownCalls) -> R
     // The supervisor could not be started after this, and a thread that is there already would be left out.
     mount.harden(unknown_calls)?;
     let serving = mount.start().context("starting threads")?;
+    tell_service_manager(NotifyState::Ready);
     let ends = ends.0;
     let mut waiting = Ok(());
     serving
         .wait(|unmounter| waiting = wait_for_signals(ends, unmounter))
         .context("serving requests")?;
+    tell_service_manager(NotifyState::Stopping);
     waiting
+}
+
+/// Tells whoever has started this as a service (sd_notify(3)): nobody, where `NOTIFY_SOCKET` is not set.
+fn tell_service_manager(state: NotifyState<'_>) {
+    let what = state.to_string();
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("the service manager could not be told {what}: {error}");
+    }
 }
 
 /// Unmounts when a signal comes.
@@ -90,6 +101,7 @@ fn wait_for_signals(ends: SigSet, unmounter: Unmounter) -> Result<()> {
         .spawn(move || {
             if let Ok(signal) = ends.wait() {
                 log::info!("{signal}: unmounting");
+                tell_service_manager(NotifyState::Stopping);
                 match unmounter.unmount() {
                     // The other threads see the end and `main` returns, unless one still waits
                     // for the memory of a target that does not answer.

@@ -1,11 +1,14 @@
 //! What the command does: reads its arguments, mounts, and serves until the end.
 
-mod arguments;
+pub(crate) mod arguments;
 mod daemon;
 mod doctor;
+pub(crate) mod help;
 mod logging;
+mod mount_helper;
 mod restore;
 
+use std::ffi::CStr;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
@@ -41,6 +44,9 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// The name of this program, as `ps` shows it.
+const NAME: &CStr = c"procmemfs";
+
 /// Why there is no mount, with what the checks of `procmemfs doctor` say to that, on one line.
 fn explained(error: MountError) -> anyhow::Error {
     let help = diagnosis::help(&error);
@@ -52,6 +58,10 @@ fn explained(error: MountError) -> anyhow::Error {
 }
 
 fn mount(arguments: &MountArguments) -> Result<()> {
+    // Called as a helper of mount(8) it has another one, cut short.
+    if let Err(error) = rustix::thread::set_name(NAME) {
+        log::debug!("the name of this process stays as it is: {error}");
+    }
     let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
     if config.rw && config.mode == Mode::NoWrite && !arguments.are_of_mount {
         eprintln!(
@@ -64,6 +74,9 @@ fn mount(arguments: &MountArguments) -> Result<()> {
         logging::to_stderr(arguments.debug, &audit);
     }
     let prepared = Prepared::new(&config, &arguments.mountpoint).map_err(explained)?;
+    if arguments.only_check {
+        return Ok(());
+    }
     if let Some(missing) = missing_capabilities(config.mode == Mode::Write) {
         eprintln!("procmemfs: hint: {missing}");
     }

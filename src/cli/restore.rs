@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
 use procmemfs::common::clock::SystemClock;
 use procmemfs::common::metrics::Metrics;
@@ -23,7 +23,7 @@ Examples:
   cp -r --sparse=always /mnt/snap/1234@before backup
   procmemfs restore --dry-run backup 1234     say what would be written";
 
-/// Write the memory of a snapshot back into the process that it was taken of.
+/// Write the memory of a snapshot back into its process
 #[derive(Debug, Parser)]
 #[command(bin_name = "procmemfs restore", after_help = EXAMPLES)]
 pub(super) struct RestoreArguments {
@@ -36,7 +36,7 @@ pub(super) struct RestoreArguments {
     shared: bool,
 
     /// The directory of a snapshot, or a copy of it
-    #[arg(value_name = "SNAPSHOT-OR-BACKUP-DIR")]
+    #[arg(value_name = "SNAPSHOT-OR-BACKUP-DIR", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
 
     /// The process

@@ -150,7 +150,6 @@ pub fn help(error: &MountError) -> Option<String> {
         MountError::DeviceDenied(_) => mounting::device(&Host::now(), &Means::now()),
         MountError::NoDevice(_)
         | MountError::Proc(_)
-        | MountError::PageSize(_)
         | MountError::CannotJudge
         | MountError::YamaJudgesUs(_) => return Some(MORE.to_owned()),
         _ => return None,

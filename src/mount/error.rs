@@ -77,9 +77,6 @@ pub enum MountError {
     /// Without its own device it could be made to read its own files, and wait for itself.
     #[error("{0}: the new mount cannot be found, so it was given up")]
     Lost(PathBuf, #[source] io::Error),
-    /// Another page size.
-    #[error("this kernel's pages have {0} bytes, and procmemfs knows pages of 4096 only")]
-    PageSize(u64),
     /// Something else.
     #[error("{0}: {1}")]
     Other(PathBuf, String, #[source] io::Error),

@@ -39,7 +39,7 @@ use crate::server::admission::{Admission, Duties, Limits, LiveTasks};
 use crate::server::{FileSystem, InvalidationQueue, Invalidations, Server};
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::live::{
-    Feature, LiveSource, LiveStores, SourceOptions, Yama, check_page_size, raise_descriptor_limit,
+    Feature, LiveSource, LiveStores, SourceOptions, Yama, raise_descriptor_limit,
 };
 use crate::target::mapping::Device;
 use crate::target::snapshot::Budget;
@@ -83,7 +83,6 @@ impl Prepared {
     /// # Errors
     /// See [`MountError`].
     pub fn new(config: &MountConfig, mountpoint: &Path) -> Result<Self, MountError> {
-        check_page_size().map_err(MountError::PageSize)?;
         let metrics = Arc::new(Metrics::default());
         let source_options = SourceOptions {
             writable: config.mode == Mode::Write,

@@ -144,6 +144,12 @@ const OWN: &[&str] = &[
 ];
 
 impl MountConfig {
+    /// Names of the options that are our own; those that every file system takes, or mount(8) leaves in the list, are not
+    /// among them.
+    pub fn options() -> &'static [&'static str] {
+        OWN
+    }
+
     /// Reads the values of all `-o`, each a comma-separated list; a later option overrides an earlier one.
     ///
     /// # Errors

@@ -69,14 +69,14 @@ use crate::common::address::PAGE_SIZE;
 use crate::common::error::Error;
 use crate::target::ProcessId;
 
-/// Whether the kernel's pages have the size that this program was built for.
+/// Whether pages of `size` bytes are those that this program was built for.
 ///
 /// # Errors
-/// The kernel's page size in bytes, where it is another.
-pub(crate) fn check_page_size() -> Result<(), u64> {
-    match procfs::page_size() {
+/// Where they are not.
+fn check_page_size(size: u64) -> std::result::Result<(), ProcFault> {
+    match size {
         PAGE_SIZE => Ok(()),
-        other => Err(other),
+        other => Err(ProcFault::PageSize(other)),
     }
 }
 

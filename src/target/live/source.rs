@@ -17,7 +17,7 @@ use super::pinned::Pinned;
 use super::process::{LiveProcess, Shared, SourceOptions, check_visible};
 use super::task::{Task, activity, resident};
 use super::text::{field, read_whole};
-use super::{errno_of, from_io, from_proc};
+use super::{check_page_size, errno_of, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
@@ -84,12 +84,14 @@ impl LiveSource {
     /// The processes of this system.
     ///
     /// # Errors
-    /// Where `/proc` does not show the processes that the system calls speak of.
+    /// Where `/proc` does not show the processes that the system calls speak of, or pages have another size than ours.
     pub fn new(
         options: SourceOptions,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> std::result::Result<Self, ProcFault> {
+        // All that follows counts in pages.
+        check_page_size(procfs::page_size())?;
         Ok(Self {
             shared: Arc::new(Shared {
                 kernel: Arc::new(Kernel::probe(&options.without)?),

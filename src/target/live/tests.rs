@@ -9,7 +9,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect, munmap};
 use nix::unistd::ftruncate;
 
-use super::{Feature, LiveSource, SourceOptions};
+use super::{Feature, LiveSource, SourceOptions, check_page_size};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::clock::SystemClock;
 use crate::common::error::Error;
@@ -368,4 +368,16 @@ fn a_thread_is_not_a_process_but_belongs_to_one() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn pages_of_another_size_are_refused_in_one_line() {
+    assert!(check_page_size(4096).is_ok());
+    for size in [16 << 10, 64 << 10] {
+        let message = check_page_size(size).unwrap_err().to_string();
+        for word in [&size.to_string(), "4096", "kernel"] {
+            assert!(message.contains(word), "{message}");
+        }
+        assert!(!message.contains('\n'), "{message}");
+    }
 }

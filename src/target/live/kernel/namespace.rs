@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 use thiserror::Error;
 
+use crate::common::address::PAGE_SIZE;
 use crate::common::error::{Error, Result};
 use crate::common::pid::ProcessId;
 use crate::target::live::from_io;
 use crate::target::live::interrupted::retry;
 
-/// Why `/proc` is of no use.
+/// Why processes cannot be shown on this system.
 #[derive(Debug, Error)]
 pub enum ProcFault {
     /// There is none.
@@ -33,6 +34,11 @@ pub enum ProcFault {
     /// It is there and cannot be read.
     #[error("/proc cannot be read")]
     Unreadable(#[source] io::Error),
+    /// All of it is counted in pages of another size, in bytes.
+    #[error(
+        "this kernel's pages have {0} bytes, and procmemfs knows pages of {PAGE_SIZE} only: a kernel with such pages is needed"
+    )]
+    PageSize(u64),
 }
 
 /// The `/proc` that was last found to be of this process's own PID namespace.

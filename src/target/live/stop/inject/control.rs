@@ -67,14 +67,14 @@ pub(super) fn set_registers(tid: i32, registers: &libc::user_regs_struct) -> Res
 pub(super) fn signal_mask(tid: i32) -> Result<u64, Errno> {
     let mut mask = 0_u64;
     // SAFETY: the kernel writes a set of signals, whose size it is told, to where one lies.
-    let answer = unsafe { libc::ptrace(PTRACE_GETSIGMASK, tid, MASK_BYTES, &raw mut mask) };
+    let answer = unsafe { libc::ptrace(PTRACE_GETSIGMASK as _, tid, MASK_BYTES, &raw mut mask) };
     Errno::result(answer).map(|_| mask)
 }
 
 /// Sets the signals that it blocks; the kernel leaves out those that cannot be.
 pub(super) fn set_signal_mask(tid: i32, mask: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads a set of signals, whose size it is told, from where one lies.
-    let answer = unsafe { libc::ptrace(PTRACE_SETSIGMASK, tid, MASK_BYTES, &raw const mask) };
+    let answer = unsafe { libc::ptrace(PTRACE_SETSIGMASK as _, tid, MASK_BYTES, &raw const mask) };
     Errno::result(answer).map(drop)
 }
 
@@ -98,7 +98,7 @@ pub(super) fn dispatches_calls(tid: i32) -> Result<bool, Errno> {
     };
     let request = PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG;
     // SAFETY: the kernel writes this structure, whose size it is told, to where one lies.
-    let answer = unsafe { libc::ptrace(request, tid, size_of_val(&config), &raw mut config) };
+    let answer = unsafe { libc::ptrace(request as _, tid, size_of_val(&config), &raw mut config) };
     Errno::result(answer).map(|_| config.mode != 0)
 }
 
@@ -113,7 +113,7 @@ pub(super) fn restartable_sequence(tid: i32) -> Result<u64, Errno> {
     };
     let request = PTRACE_GET_RSEQ_CONFIGURATION;
     // SAFETY: as above.
-    let answer = unsafe { libc::ptrace(request, tid, size_of_val(&config), &raw mut config) };
+    let answer = unsafe { libc::ptrace(request as _, tid, size_of_val(&config), &raw mut config) };
     match Errno::result(answer) {
         // A kernel without them.
         Err(Errno::EIO) => return Ok(0),
