@@ -20,6 +20,7 @@ mod churn;
 mod cli;
 mod clients;
 mod confined;
+mod containers;
 mod cores;
 mod daemon;
 mod differential;
@@ -102,6 +103,7 @@ fn main() {
         calls::tests(),
         clients::tests(),
         confined::tests(),
+        containers::tests(),
         hardening::tests(),
         protection::tests(),
         directories::tests(),

@@ -2,6 +2,7 @@
 
 mod activity;
 pub mod cache;
+mod cgroup;
 mod credentials;
 mod dump;
 #[cfg(any(test, feature = "fake"))]
@@ -17,6 +18,7 @@ mod source;
 pub(crate) mod visit;
 
 pub(crate) use activity::Activity;
+pub use cgroup::CgroupPath;
 pub use credentials::{Credentials, UserNamespace};
 pub use dump::{
     DumpFacts, DumpVma, ProcessStatus, RegisterSet, Stopped, ThreadRegisters, ThreadStatus,

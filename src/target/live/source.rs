@@ -1,6 +1,7 @@
 //! The processes of this system.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
@@ -24,8 +25,8 @@ use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
 use crate::target::{
-    Activity, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity, ProcessInfo,
-    ProcessSource, Program,
+    Activity, CgroupPath, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity,
+    ProcessInfo, ProcessSource, Program,
 };
 
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
@@ -239,6 +240,17 @@ impl ProcessSource for LiveSource {
             pages => pages,
         };
         Ok(resident.ok_or(gone)? * PAGE_SIZE)
+    }
+
+    fn cgroup(&self, pid: ProcessId) -> Result<CgroupPath> {
+        if !self.is_shown(pid) {
+            return Err(Error::NoProcess(pid));
+        }
+        // Shown to everybody, and without a lock of the process (`proc_cgroup_show` in `kernel/cgroup/cgroup.c`).
+        let text = retry(|| File::open(format!("/proc/{pid}/cgroup")))
+            .and_then(|mut file| read_whole(&mut file))
+            .map_err(|error| from_io(pid, "cgroup", &error))?;
+        Ok(CgroupPath::parse(&text))
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>> {
