@@ -36,7 +36,14 @@ const OF_MAPPINGS: &[&str] = &[
     "unreadable_bytes",
 ];
 const OF_PROCESSES: &[&str] = &[
-    "comm", "exe", "cmdline", "uid", "state", "rss", "cgroup", "container",
+    "comm",
+    "exe",
+    "cmdline",
+    "uid",
+    "state",
+    "rss",
+    "cgroup",
+    "container",
 ];
 
 fn get(path: &Path, name: &str) -> io::Result<Vec<u8>> {

@@ -24,7 +24,7 @@ impl CgroupPath {
     ///
     /// A line is `HIERARCHY:CONTROLLERS:PATH`. Hierarchies can have different groups (version 1, and both versions together):
     /// that one is taken in which the process is elsewhere than in the root, the unified one first, then those that exist to
-    /// tell processes apart (`name=systemd`), and then those of controllers.
+    /// tell processes apart (`name=systemd`), and then those of controllers. What the root's namespace lies in tells least.
     pub fn parse(text: &[u8]) -> Self {
         let lines = text.split(|byte| *byte == b'\n');
         let groups = lines.filter_map(|line| {
@@ -34,7 +34,12 @@ impl CgroupPath {
                 b"" => path.strip_suffix(DELETED).unwrap_or(path),
                 _ => path,
             };
-            (path.starts_with(b"/") && path != b"/").then_some((rank(controllers), path))
+            let is_outside = path
+                .split(|byte| *byte == b'/')
+                .skip(1)
+                .all(|name| name == b"..");
+            let rank = (is_outside, rank(controllers));
+            (path.starts_with(b"/") && path != b"/").then_some((rank, path))
         });
         // The first of those that are equal.
         let best = groups.min_by_key(|(rank, _)| *rank);
@@ -156,6 +161,8 @@ mod tests {
             // Outside of the reader's cgroup namespace.
             ("0::/../../init.scope\n", "/../../init.scope"),
             ("0::/..\n", "/.."),
+            ("3:memory:/../../a\n2:cpu:/../..\n0::/../..\n", "/../../a"),
+            ("3:memory:/\n0::/../..\n", "/../.."),
             // Both versions together.
             (
                 "5:devices:/user.slice\n1:name=systemd:/user.slice/user-1.slice\n0::/user.slice/user-1.slice\n",

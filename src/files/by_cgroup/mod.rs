@@ -6,6 +6,8 @@
 mod groups;
 mod table;
 
+use std::sync::Arc;
+
 use groups::{Member, ShownGroup, depth};
 pub(super) use table::CgroupTable;
 
@@ -106,16 +108,14 @@ impl File for Cgroup {
 
 /// A link to the directory of a process of a control group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CgroupLink {
+pub(crate) struct CgroupLink(Arc<Link>);
+
+/// What a link is, apart from the node: that must take little room.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Link {
     /// The group; `None` for the root.
     group: Option<ShownGroup>,
     pid: ProcessId,
-}
-
-impl CgroupLink {
-    fn shown(&self) -> &str {
-        self.group.as_ref().map_or("", ShownGroup::shown)
-    }
 }
 
 impl File for CgroupLink {
@@ -124,15 +124,17 @@ impl File for CgroupLink {
     }
 
     fn path(&self) -> String {
-        match self.shown() {
-            "" => format!("by-cgroup/{}", self.pid),
-            group => format!("by-cgroup/{group}/{}", self.pid),
+        let Self(link) = self;
+        match shown(link.group.as_ref()) {
+            "" => format!("by-cgroup/{}", link.pid),
+            group => format!("by-cgroup/{group}/{}", link.pid),
         }
     }
 
     fn target(&self, _context: &Context, _caller: &Caller) -> Result<String> {
-        let up = "../".repeat(1 + depth(self.shown()));
-        Ok(format!("{up}{}", self.pid))
+        let Self(link) = self;
+        let up = "../".repeat(1 + depth(shown(link.group.as_ref())));
+        Ok(format!("{up}{}", link.pid))
     }
 }
 
@@ -141,7 +143,7 @@ fn node(group: Option<&ShownGroup>, member: Member) -> Node {
     let group = group.cloned();
     match member {
         Member::Group(group) => Cgroup(group).into(),
-        Member::Process(pid) => CgroupLink { group, pid }.into(),
+        Member::Process(pid) => CgroupLink(Arc::new(Link { group, pid })).into(),
     }
 }
 

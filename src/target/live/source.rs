@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
@@ -183,6 +184,18 @@ fn listed() -> std::io::Result<Vec<ProcessId>> {
         .collect()
 }
 
+/// The group that `/proc/PID/cgroup` shows, with one read where it is as short as it mostly is: it is read for each process.
+fn cgroup(pid: ProcessId) -> std::io::Result<CgroupPath> {
+    let mut file = retry(|| File::open(format!("/proc/{pid}/cgroup")))?;
+    let mut first = [0; 2048];
+    let len = retry(|| file.read(&mut first))?;
+    if len < first.len() {
+        return Ok(CgroupPath::parse(&first[..len]));
+    }
+    let rest = read_whole(&mut file)?;
+    Ok(CgroupPath::parse(&[&first[..], &rest].concat()))
+}
+
 impl ProcessSource for LiveSource {
     fn numbers(&self) -> Result<Vec<ProcessId>> {
         self.shared.kernel.confirm_proc()?;
@@ -247,10 +260,7 @@ impl ProcessSource for LiveSource {
             return Err(Error::NoProcess(pid));
         }
         // Shown to everybody, and without a lock of the process (`proc_cgroup_show` in `kernel/cgroup/cgroup.c`).
-        let text = retry(|| File::open(format!("/proc/{pid}/cgroup")))
-            .and_then(|mut file| read_whole(&mut file))
-            .map_err(|error| from_io(pid, "cgroup", &error))?;
-        Ok(CgroupPath::parse(&text))
+        cgroup(pid).map_err(|error| from_io(pid, "cgroup", &error))
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>> {
