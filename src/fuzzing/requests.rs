@@ -98,6 +98,7 @@ impl Kernel {
                 "by-name",
                 "my_prog",
                 "by-cgroup",
+                "group",
                 "self",
                 "stats",
                 "heap",
