@@ -166,6 +166,7 @@ fn find_newer_sees_that_processes_came() {
         mount.point().to_owned(),
         mount.path("mem"),
         mount.path("by-name"),
+        mount.path("by-cgroup"),
     ];
     eventually("directories that are newer", || {
         let mut find = Command::new("find");

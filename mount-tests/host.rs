@@ -275,7 +275,7 @@ fn mount_points_by_other_paths() {
 fn a_mount_point_inside_a_mount_is_refused() {
     let mount = Mount::new("");
     let own = std::process::id().to_string();
-    for name in ["by-name", "mem", "self", &own] {
+    for name in ["by-name", "by-cgroup", "mem", "self", &own] {
         let output = run(Command::new(daemon_binary()).arg(mount.path(name)));
         output
             .failure()

@@ -129,6 +129,12 @@ fn everybody_else_is_served(what: &str, mount: &Mount, other: &Target) {
             "{what}: ls {place}: {listed}"
         );
     }
+    let (output, took) = in_time(
+        &format!("{what}: ls by-cgroup"),
+        &mut ls(&mount.path("by-cgroup")),
+    );
+    slowest = slowest.max(took);
+    assert!(!output.success().text().is_empty(), "{what}: ls by-cgroup");
     for arguments in [
         vec!["stat".into(), mount.process(other.pid())],
         vec!["ls".into(), "-l".into(), mount.process(other.pid())],

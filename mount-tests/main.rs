@@ -21,6 +21,7 @@ mod churn;
 mod cli;
 mod clients;
 mod confined;
+mod containers;
 mod cores;
 mod daemon;
 mod differential;
@@ -105,6 +106,7 @@ fn main() {
         calls::tests(),
         clients::tests(),
         confined::tests(),
+        containers::tests(),
         hardening::tests(),
         protection::tests(),
         directories::tests(),

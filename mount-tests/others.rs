@@ -311,7 +311,7 @@ fn what_one_caller_has_seen_is_not_shown_to_the_next() {
         }
     }
     let listed = run(&mut as_other(&format!(
-        "ls {point} {point}/mem {point}/by-name; ls {point}/by-name/{command}; ls {point}/by-name/*/"
+        "ls {point} {point}/mem {point}/by-name; ls {point}/by-name/{command}; ls {point}/by-name/*/; ls -R {point}/by-cgroup"
     )));
     assert!(listed.text().contains("stats"), "{}", listed.text());
     assert!(

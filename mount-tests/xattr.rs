@@ -35,7 +35,16 @@ const OF_MAPPINGS: &[&str] = &[
     "swap",
     "unreadable_bytes",
 ];
-const OF_PROCESSES: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
+const OF_PROCESSES: &[&str] = &[
+    "comm",
+    "exe",
+    "cmdline",
+    "uid",
+    "state",
+    "rss",
+    "cgroup",
+    "container",
+];
 
 fn get(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     let mut value = vec![0; 8192];

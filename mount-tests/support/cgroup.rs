@@ -1,4 +1,4 @@
-//! Cgroups of our own: for memory, of either version, and one that is frozen.
+//! Control groups of our own, of either version: for memory, one that is frozen, and such as tell processes apart.
 
 use std::fs;
 use std::io;
@@ -117,5 +117,60 @@ impl Drop for FrozenGroup {
     fn drop(&mut self) {
         let _ = fs::write(self.dir.join("cgroup.freeze"), "0");
         remove(&self.dir, &self.parent);
+    }
+}
+
+/// A group that tells processes apart, and limits nothing. Removed when dropped, and its members with it put back.
+#[derive(Debug)]
+pub(crate) struct ProcessGroup {
+    /// Where the root of all groups is mounted.
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl ProcessGroup {
+    /// A new group, of the unified hierarchy, where that is mounted.
+    pub(crate) fn new() -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let top = Path::new("/sys/fs/cgroup");
+        let hierarchies = ["", "unified", "systemd", "memory", "pids"].map(|name| top.join(name));
+        let root = hierarchies
+            .into_iter()
+            .find(|root| root.join("cgroup.procs").exists())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = format!("procmemfs-test-{}-{number}.slice", std::process::id());
+        fs::create_dir(root.join(&path))?;
+        let path = path.into();
+        Ok(Self { root, path })
+    }
+
+    /// A new group in this one.
+    pub(crate) fn inside(&self, name: &str) -> Self {
+        let (root, path) = (self.root.clone(), self.path.join(name));
+        fs::create_dir(root.join(&path)).unwrap();
+        Self { root, path }
+    }
+
+    /// Its path from the root of all groups on.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that takes the numbers of processes.
+    pub(crate) fn procs(&self) -> PathBuf {
+        self.root.join(&self.path).join("cgroup.procs")
+    }
+
+    /// Puts a process into the group.
+    #[track_caller]
+    pub(crate) fn add(&self, pid: u32) {
+        fs::write(self.procs(), pid.to_string()).unwrap();
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        remove(&self.root.join(&self.path), &self.root);
     }
 }

@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) use cgroup::{FrozenGroup, MemoryGroup};
+pub(crate) use cgroup::{FrozenGroup, MemoryGroup, ProcessGroup};
 pub(crate) use client::{Client, Width, build_client};
 pub(crate) use footprint::{Footprint, extents, held, measured, pread_within, seek, timed};
 pub(crate) use hung::{Hang, HungFs, descriptors};

@@ -27,6 +27,8 @@ pub(crate) enum Need {
     MemoryCgroup,
     /// Cgroups of version 2 that can be made, and frozen.
     Freezer,
+    /// Control groups that can be made.
+    Cgroup,
     /// The means to become a plain user who can mount.
     PlainUser,
     /// The file system exerciser.
@@ -66,6 +68,9 @@ impl Need {
             Self::MemoryCgroup => super::MemoryGroup::new(1 << 30)
                 .is_err()
                 .then(|| "a memory cgroup hierarchy".into()),
+            Self::Cgroup => super::ProcessGroup::new()
+                .is_err()
+                .then(|| "a writable cgroup hierarchy below /sys/fs/cgroup".into()),
             Self::PlainUser => {
                 let tools = ["setpriv", "unshare", "fusermount3"];
                 let possible = is_root() && tools.iter().all(|name| tool(name).is_some());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::by_cgroup::CgroupTable;
 use super::core::CoreTable;
 use super::opened::OpenProcesses;
 use super::processes::ProcessTable;
@@ -83,6 +84,7 @@ pub(crate) struct Context {
     pub(super) processes: ProcessTable,
     pub(super) opened: Arc<OpenProcesses>,
     pub(super) usages: MemoryUsages,
+    pub(super) cgroups: CgroupTable,
     pub(super) cores: CoreTable,
     pub(super) snapshots: SnapshotTable,
     /// When it was mounted, as the times of what belongs to no process show it.
@@ -100,6 +102,7 @@ impl Context {
             mounted: clock.wall(),
             usages: MemoryUsages::new(Arc::clone(clock), bound),
             cores: CoreTable::new(Arc::clone(clock), bound),
+            cgroups: CgroupTable::default(),
             snapshots: SnapshotTable::default(),
             processes: ProcessTable::new(source, Arc::clone(&opened), Arc::clone(clock), bound),
             opened,

@@ -4,6 +4,7 @@
 //! the trait [`File`], and one that is open by [`OpenFile`]. Numbers of inodes and handles belong to the server.
 
 mod attributes;
+mod by_cgroup;
 mod by_name;
 mod context;
 mod core;
@@ -84,6 +85,8 @@ macro_rules! nodes {
 nodes! {
     /// The mount point.
     Root: root::Root;
+    /// Processes by control group.
+    ByCgroup: by_cgroup::ByCgroup, at "by-cgroup";
     /// Processes by the name of their command.
     ByName: by_name::ByName, at "by-name";
     /// Core files.
@@ -100,6 +103,10 @@ nodes! {
     Space: space::Space;
     /// `core/PID`
     Core: core::Core;
+    /// `by-cgroup/GROUP`, `by-cgroup/GROUP/GROUP`
+    Cgroup: by_cgroup::Cgroup;
+    /// `by-cgroup/PID`, `by-cgroup/GROUP/PID`
+    CgroupLink: by_cgroup::CgroupLink;
     /// `by-name/COMMAND`
     Command: by_name::Command;
     /// `by-name/COMMAND/PID`

@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::by_cgroup::{CGROUP, CONTAINER, attribute_of};
 use super::mapping::{MappingLink, WellKnown};
 use super::{Attributes, Context, CountedUsage, File, Kind, Listing, Mapping, Node, Pass};
 use crate::common::error::{Error, Result};
@@ -27,7 +28,12 @@ impl Hash for Process {
 }
 
 /// Names of the attributes of a process, in the order of their listing.
-pub(super) const XATTRS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
+const XATTRS: &[&str] = &[
+    "comm", "exe", "cmdline", "uid", "state", "rss", CGROUP, CONTAINER,
+];
+
+/// Those that a copy of it has, too.
+pub(super) const COPIED_XATTRS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
 
 impl File for Process {
     fn kind(&self) -> Kind {
@@ -102,6 +108,12 @@ impl File for Process {
             "cmdline" => ask(&|process| process.arguments()),
             "state" => ask(&|process| Ok(vec![process.state()?])),
             "rss" => ask(&|process| Ok(process.resident()?.to_string().into_bytes())),
+            CGROUP | CONTAINER => {
+                let source = &context.services.source;
+                let group = context.opened.retry(|| source.cgroup(info.identity.pid))?;
+                context.verify(info)?;
+                attribute_of(&group, name)
+            }
             _ => Err(Error::NoAttribute),
         }
     }

@@ -18,10 +18,10 @@ use crate::target::{
 };
 
 /// Whose lists of processes are kept: those of so many others, beside the mounter's.
-const VIEWERS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+pub(super) const VIEWERS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
 /// Who is shown processes; `None` is the mounter.
-type Viewer = Option<Arc<Credentials>>;
+pub(super) type Viewer = Option<Arc<Credentials>>;
 
 /// Address spaces that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
@@ -85,7 +85,7 @@ impl KnownSpaces {
 }
 
 /// The processes at one moment, lowest number first.
-type List = Arc<[Arc<ProcessInfo>]>;
+pub(super) type List = Arc<[Arc<ProcessInfo>]>;
 
 impl ProcessTable {
     /// A table of `source`'s processes, which `opened` pins, and whose address spaces may be as old as `bound`.
@@ -150,6 +150,19 @@ impl ProcessTable {
     /// As [`read_list`](Self::read_list).
     pub(super) fn recent_list(&self, pass: &Pass<'_>) -> Result<List> {
         match self.known_list(pass.who(), |list| self.is_recent(list)) {
+            Some(processes) => Ok(processes),
+            None => self.read_list(pass),
+        }
+    }
+
+    /// The processes for a look-up of a name that was not among the recent ones: as they are now, unless they were listed so
+    /// short a time ago as that takes. So whoever asks for names that never were does not make us list them again and again.
+    ///
+    /// # Errors
+    /// As [`read_list`](Self::read_list).
+    pub(super) fn newer_list(&self, pass: &Pass<'_>) -> Result<List> {
+        let now = self.clock.now();
+        match self.known_list(pass.who(), |list| list.is_within(now, Duration::ZERO, 1)) {
             Some(processes) => Ok(processes),
             None => self.read_list(pass),
         }

@@ -32,7 +32,9 @@ pub(super) fn check(data: &[u8]) {
     world.add(7, if is_maps { maps } else { b"" }, command);
     let process = lookup(&server, ROOT, b"7").expect("it is there");
     let by_name = lookup(&server, ROOT, b"by-name").expect("it is there");
-    for directory in [ROOT, process, by_name] {
+    let by_cgroup = lookup(&server, ROOT, b"by-cgroup").expect("it is there");
+    let group = lookup(&server, by_cgroup, b"group").expect("it has the process");
+    for directory in [ROOT, process, by_name, by_cgroup, group] {
         let names = list(&server, directory);
         for (listed, inode) in &names {
             assert!(is_plain_name(listed), "{listed}");

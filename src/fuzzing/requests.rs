@@ -90,7 +90,18 @@ impl Kernel {
             inodes: BTreeMap::new(),
             handles: Vec::new(),
             names: [
-                "7", "9", "4711", "mem", "core", "by-name", "my_prog", "self", "stats", "heap",
+                "7",
+                "9",
+                "4711",
+                "mem",
+                "core",
+                "by-name",
+                "my_prog",
+                "by-cgroup",
+                "group",
+                "self",
+                "stats",
+                "heap",
             ]
             .map(str::to_owned)
             .to_vec(),

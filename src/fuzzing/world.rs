@@ -179,6 +179,7 @@ impl World {
     pub(super) fn add(&mut self, pid: u32, maps: &[u8], command: &[u8]) {
         let process = FakeProcess::new(pid, command);
         process.set_maps(maps);
+        process.set_cgroup(&[b"0::/group/", command].concat());
         let former = self
             .processes
             .iter()

@@ -4,6 +4,7 @@ mod activity;
 pub(crate) mod auxiliary;
 pub(crate) mod build_id;
 pub mod cache;
+mod cgroup;
 mod credentials;
 mod dump;
 #[cfg(any(test, feature = "fake"))]
@@ -20,6 +21,7 @@ pub(crate) mod visit;
 
 pub(crate) use activity::Activity;
 pub(crate) use build_id::build_id;
+pub use cgroup::CgroupPath;
 pub use credentials::{Credentials, UserNamespace};
 pub use dump::{
     DumpFacts, DumpVma, ProcessStatus, RegisterSet, Stopped, ThreadRegisters, ThreadStatus,

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cgroup::CgroupPath;
 use super::credentials::Credentials;
 use super::identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
 use super::process::Process;
@@ -57,6 +58,12 @@ pub trait ProcessSource: Debug + Send + Sync {
     /// # Errors
     /// `NoProcess`.
     fn resident(&self, pid: ProcessId) -> Result<u64>;
+
+    /// The control group of the process that has this number now. Does not wait for it.
+    ///
+    /// # Errors
+    /// `NoProcess`, `ProcessDenied`.
+    fn cgroup(&self, pid: ProcessId) -> Result<CgroupPath>;
 
     /// Pins the process that was seen as `identity`.
     ///

@@ -9,7 +9,7 @@ use super::record::FrozenRecord;
 use super::{Frozen, Snapshot, Snapshots};
 use crate::common::error::{Error, Result};
 use crate::files::mapping::WellKnown;
-use crate::files::process::XATTRS;
+use crate::files::process::COPIED_XATTRS;
 use crate::files::{Attributes, Context, CountedUsage, File, Kind, Listing, Mapping, Node, Pass};
 use crate::target::ProcessId;
 use crate::target::snapshot::ProcessRecord;
@@ -97,7 +97,7 @@ impl File for FrozenDirectory {
     }
 
     fn xattr_names(&self) -> Vec<&'static str> {
-        XATTRS.to_vec()
+        COPIED_XATTRS.to_vec()
     }
 
     fn xattr(&self, _context: &Context, name: &str) -> Result<Vec<u8>> {

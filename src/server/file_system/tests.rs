@@ -15,6 +15,7 @@ use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
 
 mod attributes;
+mod cgroups;
 mod cores;
 mod faults;
 mod others;
@@ -164,7 +165,16 @@ fn the_tree_is_as_designed() {
     assert_eq!(
         bench.names(""),
         [
-            ".", "..", "by-name", "core", "mem", "self", "snap", "stats", "7"
+            ".",
+            "..",
+            "by-cgroup",
+            "by-name",
+            "core",
+            "mem",
+            "self",
+            "snap",
+            "stats",
+            "7"
         ]
     );
     assert_eq!(bench.names("7"), [".", "..", "heap", HEAP, TEXT, VVAR]);
@@ -224,7 +234,17 @@ fn names_that_lead_nowhere_say_why() {
     assert_eq!(bench.find("7"), Err(Error::ProcessDenied(pid)));
     assert_eq!(
         bench.names(""),
-        [".", "..", "by-name", "core", "mem", "self", "snap", "stats"]
+        [
+            ".",
+            "..",
+            "by-cgroup",
+            "by-name",
+            "core",
+            "mem",
+            "self",
+            "snap",
+            "stats"
+        ]
     );
 }
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use crate::common::sync::{Condvar, Mutex};
 
 use super::{
-    Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment, WriteMode,
-    requested,
+    CgroupPath, Credentials, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory, ReadSegment,
+    WriteMode, requested,
 };
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
@@ -41,6 +41,9 @@ pub enum Call {
 struct State {
     info: ProcessInfo,
     maps: Vec<u8>,
+    cgroup: CgroupPath,
+    /// How often it was asked for.
+    cgroup_reads: usize,
     pages: BTreeMap<u64, Vec<u8>>,
     /// Pages that the process has never written.
     zeros: BTreeSet<u64>,
@@ -105,6 +108,8 @@ impl FakeProcess {
                     started: 1_000_000,
                 },
                 maps: Vec::new(),
+                cgroup: CgroupPath::root(),
+                cgroup_reads: 0,
                 pages: BTreeMap::new(),
                 zeros: BTreeSet::new(),
                 swapped: BTreeSet::new(),
@@ -132,6 +137,17 @@ impl FakeProcess {
     pub fn set_maps(&self, maps: &[u8]) -> &Self {
         self.state.lock().maps = maps.to_vec();
         self
+    }
+
+    /// Moves it into another control group: the text of its `/proc/PID/cgroup`.
+    pub fn set_cgroup(&self, text: &[u8]) -> &Self {
+        self.state.lock().cgroup = CgroupPath::parse(text);
+        self
+    }
+
+    /// How often its control group was asked for.
+    pub fn cgroup_reads(&self) -> usize {
+        self.state.lock().cgroup_reads
     }
 
     /// Puts `bytes` at `address`, which must start a page; the last page is filled up with zeros.

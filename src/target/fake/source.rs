@@ -10,7 +10,7 @@ use crate::common::error::{Error, Result};
 use crate::common::sync::Mutex;
 use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::{
-    Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
+    CgroupPath, Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
     ProcessMemory, ProcessSource, ProcessStatus, Program, RegisterSet, Stopped, ThreadRegisters,
     ThreadStatus, WriteTracker, register_kind,
 };
@@ -249,6 +249,13 @@ impl ProcessSource for FakeSource {
         let process = self.find(pid)?;
         let pages = process.state.lock().pages.len() as u64;
         Ok(pages * PAGE_SIZE)
+    }
+
+    fn cgroup(&self, pid: ProcessId) -> Result<CgroupPath> {
+        let process = self.find(pid)?;
+        let mut state = process.state.lock();
+        state.cgroup_reads += 1;
+        Ok(state.cgroup.clone())
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>> {

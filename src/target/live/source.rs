@@ -1,6 +1,8 @@
 //! The processes of this system.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
@@ -25,8 +27,8 @@ use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
 use crate::target::{
-    Activity, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity, ProcessInfo,
-    ProcessSource, Program,
+    Activity, CgroupPath, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity,
+    ProcessInfo, ProcessSource, Program,
 };
 
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
@@ -185,6 +187,18 @@ fn listed() -> std::io::Result<Vec<ProcessId>> {
         .collect()
 }
 
+/// The group that `/proc/PID/cgroup` shows, with one read where it is as short as it mostly is: it is read for each process.
+fn cgroup(pid: ProcessId) -> std::io::Result<CgroupPath> {
+    let mut file = retry(|| File::open(format!("/proc/{pid}/cgroup")))?;
+    let mut first = [0; 2048];
+    let len = retry(|| file.read(&mut first))?;
+    if len < first.len() {
+        return Ok(CgroupPath::parse(&first[..len]));
+    }
+    let rest = read_whole(&mut file)?;
+    Ok(CgroupPath::parse(&[&first[..], &rest].concat()))
+}
+
 impl ProcessSource for LiveSource {
     fn numbers(&self) -> Result<Vec<ProcessId>> {
         self.shared.kernel.confirm_proc()?;
@@ -242,6 +256,14 @@ impl ProcessSource for LiveSource {
             pages => pages,
         };
         Ok(resident.ok_or(gone)? * PAGE_SIZE)
+    }
+
+    fn cgroup(&self, pid: ProcessId) -> Result<CgroupPath> {
+        if !self.is_shown(pid) {
+            return Err(Error::NoProcess(pid));
+        }
+        // Shown to everybody, and without a lock of the process (`proc_cgroup_show` in `kernel/cgroup/cgroup.c`).
+        cgroup(pid).map_err(|error| from_io(pid, "cgroup", &error))
     }
 
     fn open(&self, identity: &ProcessIdentity) -> Result<Arc<dyn Process>> {

@@ -43,7 +43,10 @@ fn extended_attributes_are_as_designed() {
     let of_mapping = "start end perms offset dev inode path rss swap unreadable_bytes";
     assert_eq!(names(&text), of_mapping);
     assert_eq!(names(&vvar), format!("{of_mapping} unreadable"));
-    assert_eq!(names("7"), "comm exe cmdline uid state rss");
+    assert_eq!(
+        names("7"),
+        "comm exe cmdline uid state rss cgroup container"
+    );
     assert_eq!(names("mem/7"), "unreadable_bytes");
     assert_eq!(names("stats"), "");
     let table = [

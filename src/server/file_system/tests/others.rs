@@ -13,7 +13,9 @@ fn shared() -> Bench {
     };
     let bench = bench_with(options, TTL);
     bench.process.deny_to(1001);
+    bench.process.set_cgroup(b"0::/one\n");
     let process = FakeProcess::new(8, b"other");
+    process.set_cgroup(b"0::/two\n");
     process.set_maps(MAPS);
     process.map(0x10_000, &[b'o'; 2 * PAGE_SIZE as usize]);
     bench.source.add(process);
@@ -67,15 +69,17 @@ fn who_may_not_read_a_process_is_not_shown_it() {
     let bench = shared();
     let (one, other) = (user(1001), user(1002));
     // The mounter has seen all of it before.
-    for path in ["7/heap", "mem/7", "by-name/my_prog/7"] {
+    for path in ["7/heap", "mem/7", "by-name/my_prog/7", "by-cgroup/one/7"] {
         bench.find(path).unwrap();
         assert_eq!(find(&bench, path, &other).map(drop), Ok(()), "{path}");
     }
     for path in ["7", "7/heap", "mem/7"] {
         assert_eq!(find(&bench, path, &one), Err(denied()), "{path}");
     }
-    assert_eq!(find(&bench, "by-name/my_prog", &one), Err(Error::NoEntry));
-    for path in ["8", "8/heap", "mem/8", "by-name/other/8"] {
+    for path in ["by-name/my_prog", "by-cgroup/one"] {
+        assert_eq!(find(&bench, path, &one), Err(Error::NoEntry), "{path}");
+    }
+    for path in ["8", "8/heap", "mem/8", "by-name/other/8", "by-cgroup/two/8"] {
         assert_eq!(find(&bench, path, &one).map(drop), Ok(()), "{path}");
     }
     let shown = |path: &str, subject: &Subject, name: &str| {
@@ -86,6 +90,7 @@ fn who_may_not_read_a_process_is_not_shown_it() {
         (".", "7", "8"),
         ("mem", "7", "8"),
         ("by-name", "my_prog", "other"),
+        ("by-cgroup", "one", "two"),
     ] {
         // The list that one was shown a moment ago is not shown to the other.
         for _ in 0..2 {

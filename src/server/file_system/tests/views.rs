@@ -43,7 +43,7 @@ fn a_directory_that_is_rewound_is_listed_again() {
 fn times_of_directories_move_and_their_ctime_stays() {
     for bound in [Duration::ZERO, TTL, Duration::from_secs(3600)] {
         let bench = bench_with(FileOptions::default(), bound);
-        for path in ["", "7", "mem", "by-name", "by-name/my_prog"] {
+        for path in ["", "7", "mem", "by-name", "by-name/my_prog", "by-cgroup"] {
             let first = bench.stat(path);
             assert!(first.valid <= bound.min(Duration::from_secs(1)), "{path}");
             bench.clock.advance(Duration::from_millis(1));
