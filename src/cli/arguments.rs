@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use super::map::MapArguments;
 use super::restore::RestoreArguments;
+use super::stats::StatsArguments;
 
 const EXAMPLES: &str = "\
 Options (-o):
@@ -47,6 +49,8 @@ Examples:
   procmemfs -o write,pid=1234 /mnt      one process only, to be written
   mkdir /mnt/snap/1234@before           keep a copy of it as it is now (rmdir drops it)
   procmemfs restore /mnt/snap/1234@before 1234      write its memory back
+  procmemfs map 1234                    draw the memory of a process (--live, --svg FILE)
+  procmemfs stats /mnt                  what the mount is asked for, and how long it takes
   umount /mnt                           (or: fusermount3 -u /mnt)";
 
 /// The command that mounts; it may be left out.
@@ -55,9 +59,15 @@ const MOUNT: &str = "mount";
 /// The command that writes a snapshot back.
 const RESTORE: &str = "restore";
 
+/// The command that draws a process.
+const MAP: &str = "map";
+
+/// The command that shows what a mount does.
+const STATS: &str = "stats";
+
 /// Words that are commands, or may become some: none of them alone is a mount point, so that no command that
 /// is added one day changes what an old line does.
-const COMMANDS: [&str; 7] = [MOUNT, "doctor", "map", RESTORE, "stats", "help", "snap"];
+const COMMANDS: [&str; 7] = [MOUNT, "doctor", MAP, RESTORE, STATS, "help", "snap"];
 
 /// Show the memory of live processes as files.
 #[derive(Debug, Parser)]
@@ -91,6 +101,10 @@ pub(super) enum Command {
     Mount(MountArguments),
     /// Write a snapshot back.
     Restore(RestoreArguments),
+    /// Draw a process.
+    Map(MapArguments),
+    /// Show what a mount does.
+    Stats(StatsArguments),
 }
 
 /// What the command `mount` is given.
@@ -113,9 +127,15 @@ impl Command {
     /// # Errors
     /// Where they name no mount point or no command.
     pub(super) fn from_arguments() -> Result<Self> {
-        if is_restore(std::env::args_os().skip(1)) {
-            let arguments = std::env::args_os().skip(1);
-            return Ok(Self::Restore(RestoreArguments::parse_from(arguments)));
+        let given = || std::env::args_os().skip(1);
+        if is_called(RESTORE, given()) {
+            return Ok(Self::Restore(RestoreArguments::parse_from(given())));
+        }
+        if is_called(MAP, given()) {
+            return Ok(Self::Map(MapArguments::parse_from(given())));
+        }
+        if is_called(STATS, given()) {
+            return Ok(Self::Stats(StatsArguments::parse_from(given())));
         }
         let arguments = Arguments::parse();
         if let Some(extra) = surplus(&arguments.paths) {
@@ -138,16 +158,16 @@ impl Command {
     }
 }
 
-/// Whether the command `restore` is called: the word alone could be the source of a mount, as mount(8) calls it, which gives
+/// Whether this command is called: the word alone could be the source of a mount, as mount(8) calls it, which gives
 /// options, too.
-fn is_restore(arguments: impl Iterator<Item = OsString>) -> bool {
+fn is_called(command: &str, arguments: impl Iterator<Item = OsString>) -> bool {
     let arguments: Vec<OsString> = arguments.collect();
     let is_option = |argument: &OsString| {
         let bytes = argument.as_encoded_bytes();
         bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes != b"-h"
     };
     arguments.len() > 1
-        && arguments.first().is_some_and(|first| first == RESTORE)
+        && arguments.first().is_some_and(|first| first == command)
         && !arguments.iter().any(is_option)
 }
 
@@ -172,6 +192,12 @@ fn mount_point(paths: &[PathBuf]) -> Result<&Path> {
         ),
         [word] if word.as_os_str() == RESTORE => bail!(
             "restore: no directory and no process is given: write 'procmemfs restore DIRECTORY PID', and ./restore to mount on a directory of that name"
+        ),
+        [word] if word.as_os_str() == MAP => bail!(
+            "map: no process is given: write 'procmemfs map PID', and ./map to mount on a directory of that name"
+        ),
+        [word] if word.as_os_str() == STATS => bail!(
+            "stats: no mount point is given: write 'procmemfs stats MOUNTPOINT', and ./stats to mount on a directory of that name"
         ),
         [word] if COMMANDS.iter().any(|command| word.as_os_str() == *command) => {
             let word = word.display();
@@ -230,7 +256,7 @@ mod tests {
         ];
         for (arguments, expected) in table {
             let given = arguments.iter().map(OsString::from);
-            assert_eq!(is_restore(given), expected, "{arguments:?}");
+            assert_eq!(is_called(RESTORE, given), expected, "{arguments:?}");
         }
     }
 

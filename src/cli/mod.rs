@@ -3,7 +3,12 @@
 mod arguments;
 mod daemon;
 mod logging;
+mod map;
+mod progress;
 mod restore;
+mod stats;
+mod terminal;
+mod units;
 
 use std::process::ExitCode;
 
@@ -28,6 +33,8 @@ pub(crate) fn run() -> ExitCode {
     let done = Command::from_arguments().and_then(|command| match command {
         Command::Mount(arguments) => mount(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
+        Command::Map(arguments) => map::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

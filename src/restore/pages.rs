@@ -4,18 +4,15 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::SavedMapping;
+use crate::backup::SavedMapping;
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
 use crate::common::error::{Error, Result};
 use crate::target::mapping::Mapping;
 use crate::target::page_state::{PageState, Run, push};
-use crate::target::{ProcessMemory, ReadSegment, WriteMode};
+use crate::target::{ProcessMemory, ReadSegment, WriteMode, for_each_extent};
 
 /// Bytes that are compared, and written, at a time.
 const STEP: u64 = 1 << 20;
-
-/// Extents that are asked for together.
-const EXTENTS: usize = 1 << 12;
 
 /// Neighbouring pages that differ.
 #[derive(Debug)]
@@ -87,15 +84,9 @@ fn states(
     range: AddressRange,
 ) -> Result<Vec<Run<PageState>>> {
     let mut runs = Vec::new();
-    let mut at = range.start();
-    while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
-        let more = memory.extents(mapping, rest, EXTENTS)?;
-        let Some(last) = more.last() else { break };
-        at = last.range.end();
-        for run in more {
-            push(&mut runs, run.range, run.state);
-        }
-    }
+    for_each_extent(memory, mapping, range, |run| {
+        push(&mut runs, run.range, run.state);
+    })?;
     Ok(runs)
 }
 

@@ -89,6 +89,29 @@ pub trait ProcessMemory: Debug + Send + Sync {
     fn write(&self, address: Address, data: &[u8], mode: WriteMode) -> Result<usize>;
 }
 
+/// Extents that are asked for together: a target decides how many there are.
+const EXTENTS: usize = 1 << 12;
+
+/// Tells `each` all extents of `range`, a part of `mapping`, in order; they are not joined.
+///
+/// # Errors
+/// As [`ProcessMemory::extents`].
+pub fn for_each_extent(
+    memory: &dyn ProcessMemory,
+    mapping: &Mapping,
+    range: AddressRange,
+    mut each: impl FnMut(Extent),
+) -> Result<()> {
+    let mut at = range.start();
+    while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
+        let more = memory.extents(mapping, rest, EXTENTS)?;
+        let Some(last) = more.last() else { break };
+        at = last.range.end();
+        more.into_iter().for_each(&mut each);
+    }
+    Ok(())
+}
+
 /// Bytes that `segments` ask for.
 pub fn requested(segments: &[ReadSegment<'_>]) -> usize {
     segments.iter().map(|segment| segment.buffer.len()).sum()

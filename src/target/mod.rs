@@ -23,7 +23,7 @@ pub use dump::{
     ThreadTimes, WriteTracker, register_kind,
 };
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
-pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
+pub use memory::{ProcessMemory, ReadSegment, WriteMode, for_each_extent, requested};
 pub use process::Process;
 pub(crate) use source::LONGEST_EXEC;
 pub use source::ProcessSource;

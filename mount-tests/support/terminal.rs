@@ -1,0 +1,147 @@
+//! A program on a terminal of its own.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
+
+use super::{eventually, mount::UNKNOWN_CALLS};
+
+/// What a terminal does with what is typed and written.
+type Modes = (
+    libc::tcflag_t,
+    libc::tcflag_t,
+    libc::tcflag_t,
+    libc::tcflag_t,
+);
+
+/// A pseudo-terminal, and the program that runs on it. The program is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    child: Child,
+    /// Where keys are typed.
+    keys: File,
+    /// Kept, so that its modes can be asked for after the end.
+    line: OwnedFd,
+    written: Arc<Mutex<Vec<u8>>>,
+    before: Modes,
+}
+
+impl Terminal {
+    /// Starts a program on a terminal of this size.
+    #[track_caller]
+    pub(crate) fn start(command: &mut Command, columns: u16, lines: u16) -> Self {
+        let size = libc::winsize {
+            ws_row: lines,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let (mut ours, mut theirs) = (-1, -1);
+        // SAFETY: both numbers and the size are our own, and the other two pointers may be null.
+        let made = unsafe {
+            let (name, modes) = (std::ptr::null_mut(), std::ptr::null());
+            libc::openpty(&mut ours, &mut theirs, name, modes, &size)
+        };
+        assert_eq!(made, 0, "openpty: {}", std::io::Error::last_os_error());
+        // SAFETY: they were opened just now, and are nobody else's.
+        let (keys, line) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+        let end = || line.try_clone().unwrap();
+        let before = modes_of(&line);
+        command.stdin(end()).stdout(end()).stderr(end());
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        command.env(UNKNOWN_CALLS.0, UNKNOWN_CALLS.1);
+        let lead = || {
+            // SAFETY: no pointer is passed.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::setsid();
+                libc::ioctl(0, libc::TIOCSCTTY, 0);
+            }
+            Ok(())
+        };
+        // SAFETY: the closure makes system calls alone and allocates nothing.
+        let child = unsafe { command.pre_exec(lead) }.spawn().unwrap();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (mut screen, seen) = (keys.try_clone().unwrap(), Arc::clone(&written));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // A terminal that nobody writes to any more is an error.
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                seen.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        Self {
+            child,
+            keys,
+            line,
+            written,
+            before,
+        }
+    }
+
+    /// All that was written so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until something was written.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, part: &str) {
+        eventually(part, || self.text().contains(part).then_some(()));
+    }
+
+    /// Forgets what was written so far.
+    pub(crate) fn forget(&self) {
+        self.written.lock().unwrap().clear();
+    }
+
+    /// Types.
+    pub(crate) fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// The program's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the program's end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually("the end of the program", || self.child.try_wait().unwrap())
+    }
+
+    /// Fails unless the terminal is as it was before: its modes, and what it shows.
+    #[track_caller]
+    pub(crate) fn is_restored(&self) {
+        assert!(modes_of(&self.line) == self.before, "modes of the terminal");
+        self.wait_for("\x1b[?1049l");
+        let text = self.text();
+        let last = |code: &str| text.rfind(code);
+        assert!(
+            last("\x1b[?25h") > last("\x1b[?25l"),
+            "a cursor that is seen"
+        );
+    }
+}
+
+/// The modes of a terminal.
+fn modes_of(line: &OwnedFd) -> Modes {
+    use std::os::fd::AsRawFd;
+    // SAFETY: all of it are numbers.
+    let mut modes: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: `modes` is our own.
+    let found = unsafe { libc::tcgetattr(line.as_raw_fd(), &mut modes) };
+    assert_eq!(found, 0, "{}", std::io::Error::last_os_error());
+    (modes.c_iflag, modes.c_oflag, modes.c_cflag, modes.c_lflag)
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
