@@ -298,14 +298,14 @@ fn a_live_picture_is_ended_by_a_key() {
     for key in ["q", "\x1b", "\x03"] {
         let mut terminal = live(&[&pid]);
         terminal.wait_for("\x1b[?1049h");
-        terminal.wait_for("sorted by held");
-        terminal.wait_for(&format!("process {pid} (mount-target)"));
+        terminal.wait_to_see("sorted by held");
+        terminal.wait_to_see(&format!("process {pid} (mount-target)"));
         if key == "q" {
             terminal.press("s");
-            terminal.wait_for("size");
+            terminal.wait_to_see("sorted by size");
             // What comes later is seen.
             let new = Region::parse(&target.ask(&format!("shared {}", 64 << 20))).unwrap();
-            terminal.wait_for(&format!("{:012x}-{:012x}", new.start, new.end));
+            terminal.wait_to_see(&format!("{:012x}-{:012x}", new.start, new.end));
         }
         terminal.press(key);
         assert!(terminal.wait().success(), "{key:?}: {}", terminal.text());
@@ -317,15 +317,14 @@ fn a_live_picture_ends_with_its_process_and_by_a_signal() {
     let mut target = Target::new();
     let pid = target.pid().to_string();
     let mut terminal = live(&[&pid]);
-    terminal.wait_for("sorted by held");
+    terminal.wait_to_see("sorted by held");
     // A new program of the same process is the one that is seen then.
     target.exec(2);
-    terminal.forget();
     let new = Region::parse(&target.ask(&format!("shared {}", 512 << 20))).unwrap();
     terminal.press("s");
-    terminal.wait_for(&format!("{:012x}-", new.start));
+    terminal.wait_to_see(&format!("{:012x}-", new.start));
     let mut other = live(&[&pid]);
-    other.wait_for("sorted by held");
+    other.wait_to_see("sorted by held");
     kill(Pid::from_raw(other.pid() as i32), Signal::SIGTERM).unwrap();
     assert!(other.wait().success());
     other.is_restored();

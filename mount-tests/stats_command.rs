@@ -84,11 +84,11 @@ fn figures_are_shown_until_a_key_is_pressed() {
         .arg(mount.point());
     let mut terminal = Terminal::start(&mut command, 110, 40);
     terminal.wait_for("\x1b[?1049h");
-    terminal.wait_for("requests a second");
-    terminal.wait_for("q quits");
+    terminal.wait_to_see("requests a second");
+    terminal.wait_to_see("q quits");
     // What is asked for meanwhile is seen.
     std::fs::read_link(mount.path("self")).unwrap();
-    terminal.wait_for("readlink");
+    terminal.wait_to_see("readlink");
     pread_all(&open(&mount.file(&target, "private")), 0, PAGE);
     terminal.press("q");
     assert!(terminal.wait().success(), "{}", terminal.text());

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -25,8 +26,20 @@ pub(crate) struct Terminal {
     keys: File,
     /// Kept, so that its modes can be asked for after the end.
     line: OwnedFd,
-    written: Arc<Mutex<Vec<u8>>>,
+    written: Arc<Mutex<Written>>,
     before: Modes,
+}
+
+/// What the program wrote, and what a terminal shows of that.
+struct Written {
+    bytes: Vec<u8>,
+    screen: vt100::Parser,
+}
+
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.screen.screen().contents())
+    }
 }
 
 impl Terminal {
@@ -64,13 +77,19 @@ impl Terminal {
         };
         // SAFETY: the closure makes system calls alone and allocates nothing.
         let child = unsafe { command.pre_exec(lead) }.spawn().unwrap();
-        let written = Arc::new(Mutex::new(Vec::new()));
+        let of = |length| NonZero::new(length).expect("a terminal has a size");
+        let written = Arc::new(Mutex::new(Written {
+            bytes: Vec::new(),
+            screen: vt100::Parser::new(of(lines), of(columns), 0),
+        }));
         let (mut screen, seen) = (keys.try_clone().unwrap(), Arc::clone(&written));
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // A terminal that nobody writes to any more is an error.
             while let Ok(count @ 1..) = screen.read(&mut bytes) {
-                seen.lock().unwrap().extend_from_slice(&bytes[..count]);
+                let mut seen = seen.lock().unwrap();
+                seen.bytes.extend_from_slice(&bytes[..count]);
+                seen.screen.process(&bytes[..count]);
             }
         });
         Self {
@@ -84,7 +103,12 @@ impl Terminal {
 
     /// All that was written so far.
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.written.lock().unwrap().bytes).into_owned()
+    }
+
+    /// What is seen now.
+    pub(crate) fn screen(&self) -> String {
+        self.written.lock().unwrap().screen.screen().contents()
     }
 
     /// Waits until something was written.
@@ -93,9 +117,10 @@ impl Terminal {
         eventually(part, || self.text().contains(part).then_some(()));
     }
 
-    /// Forgets what was written so far.
-    pub(crate) fn forget(&self) {
-        self.written.lock().unwrap().clear();
+    /// Waits until something is seen.
+    #[track_caller]
+    pub(crate) fn wait_to_see(&self, part: &str) {
+        eventually(part, || self.screen().contains(part).then_some(()));
     }
 
     /// Types.
@@ -119,12 +144,9 @@ impl Terminal {
     pub(crate) fn is_restored(&self) {
         assert!(modes_of(&self.line) == self.before, "modes of the terminal");
         self.wait_for("\x1b[?1049l");
-        let text = self.text();
-        let last = |code: &str| text.rfind(code);
-        assert!(
-            last("\x1b[?25h") > last("\x1b[?25l"),
-            "a cursor that is seen"
-        );
+        let written = self.written.lock().unwrap();
+        let screen = written.screen.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor());
     }
 }
 

@@ -23,7 +23,8 @@ const RESIDENT: usize = SIZE + 70;
 const SWAPPED: usize = RESIDENT + 70;
 const NAME: usize = SWAPPED + 20;
 const TOP: usize = 130;
-const LETTERS: usize = 62;
+/// Letters of a name that the picture has room for.
+const LETTERS: usize = 56;
 
 const FONT: &str = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
 
@@ -125,7 +126,6 @@ fn heading(mut drawing: Document, picture: &Picture) -> Document {
                 .set("fill", colour(Place::Resident)),
         )
         .add(label("some in memory", at + 17, 58, "start"));
-    // All that takes memory, by mapping, would be a picture of its own; here is the whole in proportion.
     let whole = (WIDTH - 2 * MARGIN) as f64;
     let mut x = MARGIN as f64;
     for place in Place::ALL {
@@ -184,7 +184,12 @@ fn row(mut drawing: Document, mapping: &MappingPicture, y: usize) -> Document {
         0 => "-".to_owned(),
         there => bytes(there),
     };
-    let name: String = mapping.name.chars().take(LETTERS).collect();
+    let mut name = mapping.name.clone();
+    if name.len() > LETTERS {
+        // Names are ASCII.
+        name.truncate(LETTERS - 1);
+        name.push('…');
+    }
     drawing
         .add(label(number(amounts.size()), SIZE, text_y, "end"))
         .add(label(
@@ -241,18 +246,14 @@ mod tests {
         assert!(text.starts_with("<svg"), "{text}");
         for part in [
             "fake (process 7)",
-            "3 mappings, 280K of addresses",
+            "3 mappings, 536K of addresses",
             "000000010000-000000014000.rw-p.heap",
             "a&lt;b&gt;&amp;.so",
             colour(Place::Swapped),
         ] {
             assert!(text.contains(part), "no {part}: {text}");
         }
-        let heights: Vec<&str> = text
-            .match_indices("<path")
-            .map(|(at, _)| &text[at..])
-            .collect();
-        assert!(heights.len() >= 5, "{text}");
+        assert!(text.matches("<path").count() >= 5, "{text}");
     }
 
     #[test]
@@ -260,6 +261,18 @@ mod tests {
         let text = draw(&example(CELLS), Order::Size, 1).to_string();
         assert!(text.contains("and 2 more, which hold 12K"), "{text}");
         assert!(!text.contains("heap"), "{text}");
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_cut() {
+        let mut picture = example(CELLS);
+        picture.mappings[0].name = "x".repeat(255);
+        let text = draw(&picture, Order::Held, 0).to_string();
+        let cut = format!("{}…", "x".repeat(LETTERS - 1));
+        assert!(
+            text.contains(&cut) && !text.contains(&"x".repeat(LETTERS)),
+            "{text}"
+        );
     }
 
     /// A strip has its whole width, whatever the number of its cells.

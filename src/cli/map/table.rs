@@ -182,13 +182,13 @@ pub(super) mod tests {
     /// A process with a heap that is half there, a large reserve with one page in it, and a file.
     pub(crate) fn example(cells: usize) -> Picture {
         let maps = "10000-14000 rw-p 00000000 00:00 0 [heap]\n\
-            20000-60000 rw-p 00000000 00:00 0\n\
-            70000-72000 r-xp 00001000 08:01 7 /lib/a<b>&.so\n";
+            20000-a0000 rw-p 00000000 00:00 0\n\
+            b0000-b2000 r-xp 00001000 08:01 7 /lib/a<b>&.so\n";
         let process = FakeProcess::new(7, b"fake");
         process.set_maps(maps.as_bytes());
         process.map(0x10000, &[b'a'; 8192]).reserve(0x12000, 2);
-        process.reserve(0x20000, 64).map(0x30000, &[b'a'; 4096]);
-        process.swap_out(0x11000).map(0x70000, &[b'c'; 4096]);
+        process.reserve(0x20000, 128).map(0x30000, &[b'a'; 4096]);
+        process.swap_out(0x11000).map(0xb0000, &[b'c'; 4096]);
         let source = FakeSource::default();
         source.add(process.clone());
         let info = source.describe(process.identity().pid).unwrap();
@@ -211,8 +211,8 @@ pub(super) mod tests {
             lines,
             [
                 "    16K     4.0K     4.0K     8.0K        0  #s..                              000000010000-000000014000.rw-p.heap",
-                "   256K     4.0K        0     252K        0  ........+.......................  000000020000-000000060000.rw-p.anon",
-                "   8.0K     4.0K        0        0     4.0K  #-                                000000070000-000000072000.r-xp.a<b>&.so",
+                "   512K     4.0K        0     508K        0  ....+...........................  000000020000-0000000a0000.rw-p.anon",
+                "   8.0K     4.0K        0        0     4.0K  #-                                0000000b0000-0000000b2000.r-xp.a<b>&.so",
             ]
         );
         let columns = columns(PLAIN).to_string();
@@ -220,11 +220,11 @@ pub(super) mod tests {
         let heading = text(&heading(&picture, PLAIN));
         assert_eq!(
             heading[0],
-            "process 7 (fake): 3 mappings, 280K of addresses"
+            "process 7 (fake): 3 mappings, 536K of addresses"
         );
         assert_eq!(
             heading[1],
-            "# resident 12K  s swapped 4.0K  . zero 260K  - absent 4.0K  x unreadable 0  + some in memory"
+            "# resident 12K  s swapped 4.0K  . zero 516K  - absent 4.0K  x unreadable 0  + some in memory"
         );
     }
 
@@ -241,7 +241,7 @@ pub(super) mod tests {
             "{:?}",
             text(&lines)
         );
-        assert!(text(&lines)[1].contains("····▄···"), "{:?}", text(&lines));
+        assert!(text(&lines)[1].contains("··▄·····"), "{:?}", text(&lines));
         assert_eq!(lines[0].spans[2].style, style(Place::Resident));
         assert_eq!(lines[0].spans[3].style, style(Place::Swapped));
     }
