@@ -50,20 +50,36 @@ impl Watched {
         cells: usize,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Picture, Error> {
-        match picture(&self.info, &*self.process, cells, progress) {
-            Err(Error::Replaced(pid)) => {
-                let before = self.info.identity;
-                self.info = self.source.describe(pid)?;
-                let now = self.info.identity;
-                if (before.start_time, before.pidfd_inode) != (now.start_time, now.pidfd_inode) {
-                    return Err(Error::Ended(pid));
-                }
-                self.process = self.source.open(&now)?;
-                picture(&self.info, &*self.process, cells, progress)
+        for _ in 0..MOST_PROGRAMS {
+            match picture(&self.info, &*self.process, cells, progress) {
+                Err(Error::Replaced(_)) => self.follow()?,
+                answer => return answer.map_err(ended),
             }
-            Err(Error::NoProcess(pid)) => Err(Error::Ended(pid)),
-            answer => answer,
         }
+        Err(Error::Replaced(self.info.identity.pid))
+    }
+
+    /// Takes the program that the process runs now.
+    fn follow(&mut self) -> Result<(), Error> {
+        let before = self.info.identity;
+        self.info = self.source.describe(before.pid).map_err(ended)?;
+        let now = self.info.identity;
+        if (before.start_time, before.pidfd_inode) != (now.start_time, now.pidfd_inode) {
+            return Err(Error::Ended(before.pid));
+        }
+        self.process = self.source.open(&now).map_err(ended)?;
+        Ok(())
+    }
+}
+
+/// How many programs a process may run while one picture is taken.
+const MOST_PROGRAMS: u32 = 8;
+
+/// A process that was there, and is not any more, has ended.
+fn ended(error: Error) -> Error {
+    match error {
+        Error::NoProcess(pid) => Error::Ended(pid),
+        error => error,
     }
 }
 
