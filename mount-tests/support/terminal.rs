@@ -59,8 +59,10 @@ impl Terminal {
             libc::openpty(&mut ours, &mut theirs, name, modes, &size)
         };
         assert_eq!(made, 0, "openpty: {}", std::io::Error::last_os_error());
-        // SAFETY: they were opened just now, and are nobody else's.
-        let (keys, line) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+        // SAFETY: it was opened just now, and is nobody else's.
+        let keys = unsafe { File::from_raw_fd(ours) };
+        // SAFETY: the same.
+        let line = unsafe { OwnedFd::from_raw_fd(theirs) };
         let end = || line.try_clone().unwrap();
         let before = modes_of(&line);
         command.stdin(end()).stdout(end()).stderr(end());
@@ -68,11 +70,11 @@ impl Terminal {
         command.env(UNKNOWN_CALLS.0, UNKNOWN_CALLS.1);
         let lead = || {
             // SAFETY: no pointer is passed.
-            unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-            }
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            // SAFETY: no pointer is passed.
+            unsafe { libc::setsid() };
+            // SAFETY: no pointer is passed.
+            unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
             Ok(())
         };
         // SAFETY: the closure makes system calls alone and allocates nothing.
