@@ -40,6 +40,7 @@ mod identity;
 mod idle;
 mod killed;
 mod log;
+mod map;
 mod model;
 mod namespace;
 mod options;
@@ -57,6 +58,7 @@ mod snapshots;
 mod soak;
 mod space;
 mod sparse;
+mod stats_command;
 mod stress;
 mod stuck;
 mod support;
@@ -117,6 +119,7 @@ fn main() {
         hostile::tests(),
         identity::tests(),
         log::tests(),
+        map::tests(),
         namespace::tests(),
         options::tests(),
         others::tests(),
@@ -132,6 +135,7 @@ fn main() {
         scan::tests(),
         space::tests(),
         sparse::tests(),
+        stats_command::tests(),
         xattr::tests(),
     ];
     let trials = modules

@@ -4,6 +4,7 @@
 //! `docs/ARCHITECTURE.md` for the picture and `docs/SEMANTICS.md` for what is
 //! promised to whoever reads and writes the files.
 
+pub mod backup;
 pub mod common;
 pub mod coredump;
 pub mod diagnosis;
@@ -12,6 +13,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod mount;
+pub mod picture;
 pub mod restore;
 mod server;
 pub mod target;

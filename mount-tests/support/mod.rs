@@ -14,6 +14,7 @@ mod run;
 mod runtimes;
 mod stats;
 mod target;
+mod terminal;
 mod workload;
 
 use std::fs::{File, OpenOptions};
@@ -37,6 +38,7 @@ pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_within, sh};
 pub(crate) use stats::Stats;
 pub(crate) use target::{Region, Target};
+pub(crate) use terminal::Terminal;
 pub(crate) use workload::{TABLE, Workload};
 
 #[path = "../target/pattern.rs"]

@@ -9,8 +9,10 @@ use clap::{CommandFactory, Parser, ValueHint};
 
 use super::doctor::DoctorArguments;
 use super::help;
+use super::map::MapArguments;
 use super::mount_helper::{self, HelperArguments};
 use super::restore::RestoreArguments;
+use super::stats::StatsArguments;
 
 /// The command that mounts; it may be left out.
 const MOUNT: &str = "mount";
@@ -21,14 +23,22 @@ const RESTORE: &str = "restore";
 /// The command that says what keeps this program from working.
 const DOCTOR: &str = "doctor";
 
+/// The command that draws a process.
+const MAP: &str = "map";
+
+/// The command that shows what a mount does.
+const STATS: &str = "stats";
+
 /// Words that are commands, or may become some: none of them alone is a mount point, so that no command that
 /// is added one day changes what an old line does.
-const COMMANDS: [&str; 7] = [MOUNT, DOCTOR, "map", RESTORE, "stats", "help", "snap"];
+const COMMANDS: [&str; 7] = [MOUNT, DOCTOR, MAP, RESTORE, STATS, "help", "snap"];
 
 /// The commands but for `mount`, as clap knows them: help, manual pages and completions are made of this list.
 pub(crate) fn commands() -> Vec<clap::Command> {
     vec![
         RestoreArguments::command().name(RESTORE),
+        MapArguments::command().name(MAP),
+        StatsArguments::command().name(STATS),
         DoctorArguments::command().name(DOCTOR),
     ]
 }
@@ -81,6 +91,10 @@ pub(super) enum Command {
     Restore(RestoreArguments),
     /// Say what keeps it from working.
     Doctor(DoctorArguments),
+    /// Draw a process.
+    Map(MapArguments),
+    /// Show what a mount does.
+    Stats(StatsArguments),
 }
 
 /// What the command `mount` is given.
@@ -108,13 +122,18 @@ impl Command {
         if mount_helper::is_called(std::env::args_os().next().as_deref()) {
             return Ok(Self::Mount(HelperArguments::parse().into_mount()?));
         }
-        if is_restore(std::env::args_os().skip(1)) {
-            let arguments = std::env::args_os().skip(1);
-            return Ok(Self::Restore(RestoreArguments::parse_from(arguments)));
+        let given = || std::env::args_os().skip(1);
+        if is_called(RESTORE, given()) {
+            return Ok(Self::Restore(RestoreArguments::parse_from(given())));
         }
-        if is_doctor(std::env::args_os().skip(1)) {
-            let arguments = std::env::args_os().skip(1);
-            return Ok(Self::Doctor(DoctorArguments::parse_from(arguments)));
+        if is_called(MAP, given()) {
+            return Ok(Self::Map(MapArguments::parse_from(given())));
+        }
+        if is_called(STATS, given()) {
+            return Ok(Self::Stats(StatsArguments::parse_from(given())));
+        }
+        if is_doctor(given()) {
+            return Ok(Self::Doctor(DoctorArguments::parse_from(given())));
         }
         let arguments = Arguments::parse();
         if let Some(extra) = surplus(&arguments.paths) {
@@ -138,16 +157,16 @@ impl Command {
     }
 }
 
-/// Whether the command `restore` is called: the word alone could be the source of a mount, as mount(8) calls it, which gives
+/// Whether this command is called: the word alone could be the source of a mount, as mount(8) calls it, which gives
 /// options, too.
-fn is_restore(arguments: impl Iterator<Item = OsString>) -> bool {
+fn is_called(command: &str, arguments: impl Iterator<Item = OsString>) -> bool {
     let arguments: Vec<OsString> = arguments.collect();
     let is_option = |argument: &OsString| {
         let bytes = argument.as_encoded_bytes();
         bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes != b"-h"
     };
     arguments.len() > 1
-        && arguments.first().is_some_and(|first| first == RESTORE)
+        && arguments.first().is_some_and(|first| first == command)
         && !arguments.iter().any(is_option)
 }
 
@@ -188,6 +207,12 @@ fn mount_point(paths: &[PathBuf]) -> Result<&Path> {
         ),
         [word] if word.as_os_str() == DOCTOR => bail!(
             "doctor: no option of a mount is taken: write 'procmemfs doctor [PID]', and ./doctor to mount on a directory of that name"
+        ),
+        [word] if word.as_os_str() == MAP => bail!(
+            "map: no process is given: write 'procmemfs map PID', and ./map to mount on a directory of that name"
+        ),
+        [word] if word.as_os_str() == STATS => bail!(
+            "stats: no mount point is given: write 'procmemfs stats MOUNTPOINT', and ./stats to mount on a directory of that name"
         ),
         [word] if COMMANDS.iter().any(|command| word.as_os_str() == *command) => {
             let word = word.display();
@@ -258,7 +283,7 @@ mod tests {
         ];
         for (arguments, expected) in table {
             let given = arguments.iter().map(OsString::from);
-            assert_eq!(is_restore(given), expected, "{arguments:?}");
+            assert_eq!(is_called(RESTORE, given), expected, "{arguments:?}");
         }
     }
 

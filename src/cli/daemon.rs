@@ -38,7 +38,10 @@ impl Ends {
     }
 
     /// Takes one that has come, if there is any.
-    fn came(&self) -> nix::Result<Option<Signal>> {
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub(super) fn came(&self) -> nix::Result<Option<Signal>> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&self.0, flags)?;
         let number = signals.read_signal()?.map(|told| told.ssi_signo);

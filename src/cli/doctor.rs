@@ -25,7 +25,9 @@ Examples:
 /// The width of the column with the names of the checks.
 const NAMES: usize = 24;
 
-/// Say what keeps procmemfs from working here, or a process from being read.
+/// Say what keeps procmemfs from working here
+///
+/// And why a process cannot be read, or which bytes of it.
 #[derive(Debug, Parser)]
 #[command(bin_name = "procmemfs doctor", after_help = EXAMPLES)]
 pub(super) struct DoctorArguments {

@@ -162,6 +162,8 @@ pub(crate) const EXAMPLES: &[Example] = &[
         "as mount(8) and /etc/fstab have it",
     ),
     FIRST_EXAMPLES[4],
+    ("procmemfs map 1234", "draw its memory (--live, --svg FILE)"),
+    ("procmemfs stats /mnt", "what the mount is asked for"),
     ("procmemfs doctor", "what keeps it from working here"),
 ];
 

@@ -5,8 +5,13 @@ mod daemon;
 mod doctor;
 pub(crate) mod help;
 mod logging;
+mod map;
 mod mount_helper;
+mod progress;
 mod restore;
+mod stats;
+mod terminal;
+mod units;
 
 use std::ffi::CStr;
 use std::process::ExitCode;
@@ -34,6 +39,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Mount(arguments) => mount(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => restore::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Map(arguments) => map::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Stats(arguments) => stats::run(&arguments).map(|()| ExitCode::SUCCESS),
     });
     match done {
         Ok(code) => code,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueHint};
-use indicatif::{ProgressBar, ProgressStyle};
+use procmemfs::backup::Backup;
 use procmemfs::common::clock::SystemClock;
 use procmemfs::common::metrics::Metrics;
-use procmemfs::restore::{Backup, Options, Report, restore};
+use procmemfs::restore::{Options, Report, restore};
 use procmemfs::target::live::{LiveSource, SourceOptions};
 use procmemfs::target::{ProcessId, ProcessSource};
+
+use super::progress::Progress;
 
 const EXAMPLES: &str = "\
 Memory alone is restored: registers, open files and whatever else the kernel knows of the process stay as
@@ -61,25 +63,16 @@ pub(super) fn run(arguments: &RestoreArguments) -> Result<()> {
     let source = LiveSource::new(options, clock, Arc::new(Metrics::default()))?;
     let info = source.describe(pid).context("nothing was written")?;
     let process = source.open(&info.identity).context("nothing was written")?;
-    let bar = ProgressBar::new(0).with_style(style());
     let options = Options {
         dry_run: arguments.dry_run,
         shared: arguments.shared,
     };
-    let mut progress = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
+    let mut bar = Progress::of_bytes();
+    let mut progress = |done, total| bar.at(done, total);
     let restored = restore(&backup, &*process, &source.boot(), options, &mut progress);
-    bar.finish_and_clear();
+    drop(bar);
     tell(&restored?, arguments);
     Ok(())
-}
-
-fn style() -> ProgressStyle {
-    let style =
-        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn tell(report: &Report, arguments: &RestoreArguments) {

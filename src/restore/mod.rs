@@ -3,7 +3,6 @@
 //! Memory alone: registers, files and what the kernel knows of the process stay as they are. So it is done only where all threads
 //! are where they were, and where the process has the same mappings; else nothing is written.
 
-mod backup;
 mod pages;
 
 #[cfg(test)]
@@ -11,12 +10,11 @@ mod tests;
 
 use thiserror::Error;
 
+use crate::backup::{Backup, BackupError};
 use crate::common::error::Error as MemoryError;
 use crate::target::mapping::AddressSpace;
 use crate::target::snapshot::{ProcessRecord, ThreadPlace};
 use crate::target::{Process, ProcessMemory, Stopped, WriteMode, build_id};
-
-pub use backup::{Backup, BackupError, SavedMapping};
 
 use pages::{Undo, differences};
 

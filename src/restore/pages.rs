@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::SavedMapping;
+use crate::backup::SavedMapping;
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
 use crate::common::pages::compared;

@@ -94,10 +94,30 @@ pub fn requested(segments: &[ReadSegment<'_>]) -> usize {
     segments.iter().map(|segment| segment.buffer.len()).sum()
 }
 
-/// Extents that are asked for together.
+/// Extents that are asked for together: a target decides how many there are.
 const AT_ONCE: usize = 1 << 14;
 
-/// All extents of a range, neighbours in one state joined. `advance` is asked before each call whether to go on.
+/// Tells `each` all extents of `range`, a part of `mapping`, in order; they are not joined.
+///
+/// # Errors
+/// As [`ProcessMemory::extents`], and those of `each`, which ends it.
+pub fn for_each_extent(
+    memory: &dyn ProcessMemory,
+    mapping: &Mapping,
+    range: AddressRange,
+    mut each: impl FnMut(Extent) -> Result<()>,
+) -> Result<()> {
+    let mut at = range.start();
+    while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
+        let more = memory.extents(mapping, rest, AT_ONCE)?;
+        let Some(last) = more.last() else { break };
+        at = last.range.end();
+        more.into_iter().try_for_each(&mut each)?;
+    }
+    Ok(())
+}
+
+/// All extents of a range, neighbours in one state joined. `advance` is asked at each of them whether to go on.
 ///
 /// # Errors
 /// As [`ProcessMemory::extents`], and those of `advance`.
@@ -108,15 +128,9 @@ pub(crate) fn all_extents(
     advance: impl Fn() -> Result<()>,
 ) -> Result<Vec<Extent>> {
     let mut extents = Vec::new();
-    let mut at = range.start();
-    while let Some(rest) = AddressRange::new(at, range.end()).filter(|rest| !rest.is_empty()) {
-        advance()?;
-        let more = memory.extents(mapping, rest, AT_ONCE)?;
-        let Some(last) = more.last() else { break };
-        at = last.range.end();
-        for extent in more {
-            push(&mut extents, extent.range, extent.state);
-        }
-    }
+    for_each_extent(memory, mapping, range, |extent| {
+        push(&mut extents, extent.range, extent.state);
+        advance()
+    })?;
     Ok(extents)
 }

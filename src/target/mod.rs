@@ -29,7 +29,7 @@ pub use dump::{
 };
 pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
 pub(crate) use memory::all_extents;
-pub use memory::{ProcessMemory, ReadSegment, WriteMode, requested};
+pub use memory::{ProcessMemory, ReadSegment, WriteMode, for_each_extent, requested};
 pub use process::Process;
 pub(crate) use source::LONGEST_EXEC;
 pub use source::ProcessSource;

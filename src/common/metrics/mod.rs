@@ -4,6 +4,7 @@ mod errors;
 mod histogram;
 mod number;
 mod operation;
+mod reading;
 mod text;
 
 use std::sync::OnceLock;
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 pub use histogram::Histogram;
 pub use number::{Counter, Gauge};
 pub use operation::Operation;
+pub use reading::{Reading, ReadingError, Times};
 
 use errors::PerErrno;
 use operation::PerOperation;

@@ -100,12 +100,12 @@ impl Backup {
     }
 
     /// The mappings, lowest address first.
-    pub(super) fn mappings(&self) -> impl Iterator<Item = &SavedMapping> {
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = &SavedMapping> {
         self.mappings.iter()
     }
 
     /// Bytes of all of them, or of those that are not shared.
-    pub(super) fn total(&self, shared: bool) -> u64 {
+    pub(crate) fn total(&self, shared: bool) -> u64 {
         let wanted = self
             .mappings
             .iter()
@@ -120,8 +120,18 @@ impl SavedMapping {
         &self.name
     }
 
+    /// Where the mapping lies in the process.
+    pub(crate) fn range(&self) -> AddressRange {
+        self.range
+    }
+
+    /// The part of it that its file holds, in whole pages; the mapping may go on past the end of what it shows.
+    pub(crate) fn held(&self) -> AddressRange {
+        self.range.truncated(self.len).to_pages()
+    }
+
     /// The mapping of `space` that it is of.
-    pub(super) fn mapping_in<'a>(&self, space: &'a AddressSpace) -> Option<&'a Mapping> {
+    pub(crate) fn mapping_in<'a>(&self, space: &'a AddressSpace) -> Option<&'a Mapping> {
         let mappings = space.mappings();
         let start = self.range.start();
         let at = mappings.binary_search_by_key(&start, |mapping| mapping.range().start());
@@ -132,7 +142,7 @@ impl SavedMapping {
     ///
     /// # Errors
     /// The file system's refusal.
-    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut done = 0;
         while done < buffer.len() {
             match self.file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -150,7 +160,7 @@ impl SavedMapping {
 
     /// Where the next data start, from `offset` on; the end of the file where there are none, and `offset` where the file
     /// system cannot tell.
-    pub(super) fn next_data(&self, offset: u64) -> u64 {
+    pub(crate) fn next_data(&self, offset: u64) -> u64 {
         let position = i64::try_from(offset).unwrap_or(i64::MAX);
         match lseek(&self.file, position, Whence::SeekData) {
             Ok(found) => u64::try_from(found).unwrap_or(offset),
