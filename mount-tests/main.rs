@@ -45,6 +45,7 @@ mod plain;
 mod promises;
 mod protection;
 mod read;
+mod recipes;
 mod restore;
 mod runtimes;
 mod scan;
@@ -115,6 +116,7 @@ fn main() {
         others::tests(),
         promises::tests(),
         read::tests(),
+        recipes::tests(),
         restore::tests(),
         unreadable::tests(),
         users::tests(),
