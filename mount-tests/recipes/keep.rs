@@ -104,7 +104,7 @@ fn a_process_that_is_gone_is_looked_at(recipe: Recipe) {
     let program = subject.program();
     let mut recipe = recipe
         .on(&mount, subject.pid())
-        .with("/usr/sbin/nginx", program.display());
+        .with("/usr/sbin/nginx", program.display().to_string());
     recipe.run().quiet().success();
     let (start, end) = subject.mapping("[heap]");
     subject.end();

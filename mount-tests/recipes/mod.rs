@@ -113,13 +113,18 @@ impl Recipe {
     /// On this mount and process, in the directory beside the mount point.
     fn on(mut self, mount: &Mount, pid: u32) -> Self {
         self.directory = mount.outside().to_owned();
-        let point = mount.point().to_str().expect("made by the test").to_owned();
-        self.with("/mnt", point).with("1234", pid)
+        let point = mount.point().to_str().expect("made by the test");
+        self.words.push(("/mnt", point.to_owned()));
+        self.words.push(("1234", pid.to_string()));
+        self
     }
 
-    /// With another word in the place of one of the page's.
-    fn with(mut self, word: &'static str, other: impl ToString) -> Self {
-        self.words.push((word, other.to_string()));
+    /// With another word in the place of one that the recipe has.
+    #[track_caller]
+    fn with(mut self, word: &'static str, other: impl Into<String>) -> Self {
+        let has_it = self.blocks.iter().any(|block| block.contains(word));
+        assert!(has_it, "no {word:?} below {:?}", self.heading);
+        self.words.push((word, other.into()));
         self
     }
 

@@ -23,7 +23,7 @@ fn python_reads_a_core(recipe: Recipe) {
     let python = python_with("elftools").expect("a need of this test");
     let mut recipe = recipe
         .on(&mount, subject.pid())
-        .with("python3", python.display());
+        .with("python3", python.display().to_string());
     let text = recipe.run().quiet().success().text();
     let lines: Vec<&str> = text.lines().collect();
     let address = subject.address("text") + "token=".len();
