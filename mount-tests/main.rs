@@ -50,6 +50,7 @@ mod plain;
 mod promises;
 mod protection;
 mod read;
+mod recipes;
 mod restore;
 mod runtimes;
 mod scan;
@@ -126,6 +127,7 @@ fn main() {
         packages::tests(),
         promises::tests(),
         read::tests(),
+        recipes::tests(),
         restore::tests(),
         unreadable::tests(),
         users::tests(),

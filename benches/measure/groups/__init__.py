@@ -2,6 +2,7 @@
 
 from .cold import cold
 from .cores import cores
+from .exchange import exchange
 from .find import find
 from .growth import growth
 from .idle import idle
@@ -28,6 +29,7 @@ GROUPS = {
         ls,
         find,
         write,
+        exchange,
         sparse,
         cores,
         snapshots,
