@@ -36,11 +36,13 @@ mod hung;
 mod identity;
 mod idle;
 mod killed;
+mod library;
 mod log;
 mod model;
 mod namespace;
 mod options;
 mod others;
+mod pictures;
 mod plain;
 mod promises;
 mod protection;
@@ -109,10 +111,12 @@ fn main() {
         host::tests(),
         hostile::tests(),
         identity::tests(),
+        library::tests(),
         log::tests(),
         namespace::tests(),
         options::tests(),
         others::tests(),
+        pictures::tests(),
         promises::tests(),
         read::tests(),
         restore::tests(),
