@@ -1,16 +1,20 @@
 //! The programs in `examples/` that use the library alone.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
 
 use crate::support::{
-    Footprint, Output, PAGE, Program, Region, Target, assert_bytes, daemon_binary, held, run, tests,
+    Footprint, Output, PAGE, Program, Region, SOON, Target, assert_bytes, daemon_binary,
+    end_with_us, held, lines_of, run, tests,
 };
 
 tests![
     memory_is_read_by_address: [Need::Ptrace],
     page_states_are_told_without_touching_a_page: [Need::Ptrace],
     a_core_file_is_written: [Need::Ptrace, Need::Tool("readelf"), Need::Tool("gdb")],
+    what_has_changed_since_a_snapshot_is_told: [Need::Ptrace],
     what_is_wrong_is_one_line: [Need::Ptrace],
 ];
 
@@ -184,9 +188,41 @@ fn a_core_file_is_written() {
     assert_eq!(core.metadata().unwrap().len(), size, "it was left alone");
 }
 
+/// `snapshot` tells the pages that were written after it has copied the process, and no others of that memory.
+fn what_has_changed_since_a_snapshot_is_told() {
+    let mut target = Target::new();
+    let mut command = example("snapshot");
+    command.arg(target.pid().to_string());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    end_with_us(&mut command, Signal::SIGKILL);
+    let mut child = command.spawn().unwrap();
+    let lines = lines_of(child.stdout.take().unwrap());
+    let line = || lines.recv_timeout(SOON).ok();
+    let said = line().unwrap_or_default();
+    assert!(
+        said.ends_with("copied at one moment; Enter compares"),
+        "{said}"
+    );
+
+    let (private, sparse) = (target.region("private"), target.region("sparse_private"));
+    target.write(private.start + 3 * PAGE - 4, b"in two pages");
+    target.write(sparse.start + 700 * PAGE, b"a page that was not there");
+    drop(child.stdin.take());
+    let told: Vec<String> = std::iter::from_fn(line).collect();
+    let changed = |region: &Region| {
+        let start = format!("  {:012x}-", region.start);
+        let line = told.iter().find(|line| line.contains(&start));
+        line.map(|line| line.split_whitespace().next().unwrap().to_owned())
+    };
+    assert_eq!(changed(&private).as_deref(), Some("2"), "{told:#?}");
+    assert_eq!(changed(&sparse).as_deref(), Some("1"), "{told:#?}");
+    assert_eq!(changed(&target.region("sparse_shared")), None, "{told:#?}");
+    assert!(child.wait().unwrap().success());
+}
+
 /// Wrong arguments, processes that are none, and addresses where nothing is: one line, and exit code 1.
 fn what_is_wrong_is_one_line() {
-    for name in ["read_memory", "page_states", "write_core"] {
+    for name in ["read_memory", "page_states", "write_core", "snapshot"] {
         let usage = format!("usage: {name} PID");
         run(&mut example(name)).code(1).one_line(&[&usage]);
         let more = ["1", "2", "3", "4", "5"];
@@ -197,10 +233,12 @@ fn what_is_wrong_is_one_line() {
         ("read_memory", ["x", ""], "'x' is no pid"),
         ("page_states", ["x", ""], "'x' is no pid"),
         ("write_core", ["x", file], "'x' is no pid"),
+        ("snapshot", ["x", ""], "'x' is no pid"),
         // The largest number that a process can have is below 2^22.
         ("read_memory", ["4194305", ""], "no process 4194305"),
         ("page_states", ["4194305", ""], "no process 4194305"),
         ("write_core", ["4194305", file], "no process 4194305"),
+        ("snapshot", ["4194305", ""], "no process 4194305"),
         (
             "read_memory",
             [&ours.to_string(), "1"],

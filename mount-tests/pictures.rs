@@ -8,7 +8,7 @@ use crate::support::{daemon_binary, run, tests};
 tests![
     the_picture_of_the_modules_is_that_of_the_code: [Need::Tool("python3")],
     the_commands_of_the_recording_do_what_it_shows: [
-        Need::Root, Need::Tool("python3"), Need::Tool("grep"), Need::Tool("xxd"), Need::Tool("gdb")
+        Need::Root, Need::Tool("python3"), Need::Tool("cc"), Need::Tool("grep"), Need::Tool("xxd"), Need::Tool("gdb")
     ],
 ];
 

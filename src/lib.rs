@@ -127,7 +127,7 @@
 //!
 //! # More
 //!
-//! `examples/` has whole programs: `read_memory`, `page_states` and `write_core` use the library, `watch` and `patch` any mount.
+//! `examples/` has whole programs: `read_memory`, `page_states`, `write_core` and `snapshot` use the library, `watch` and `patch` any mount.
 //! The modules form layers, and arrows between them point one way. See
 //! `docs/ARCHITECTURE.md` for the picture and `docs/SEMANTICS.md` for what is
 //! promised to whoever reads and writes the files.
