@@ -39,6 +39,7 @@ mod hung;
 mod identity;
 mod idle;
 mod killed;
+mod library;
 mod log;
 mod map;
 mod model;
@@ -46,6 +47,7 @@ mod namespace;
 mod options;
 mod others;
 mod packages;
+mod pictures;
 mod plain;
 mod promises;
 mod protection;
@@ -119,12 +121,14 @@ fn main() {
         host::tests(),
         hostile::tests(),
         identity::tests(),
+        library::tests(),
         log::tests(),
         map::tests(),
         namespace::tests(),
         options::tests(),
         others::tests(),
         packages::tests(),
+        pictures::tests(),
         promises::tests(),
         read::tests(),
         recipes::tests(),

@@ -57,6 +57,9 @@ pub trait ProcessMemory: Debug + Send + Sync {
     /// range on, and none is empty. They may end before the range does, and do after about `at_most` of them, since a
     /// target decides how many there are: then ask again from there.
     ///
+    /// It is to be asked of what can be accessed alone ([`Mapping::size`]): the kernel's own pages (`[vvar]`) may be said to be
+    /// resident, and are still nobody's to read.
+    ///
     /// # Errors
     /// `Ended`, `Replaced`, and `System` where the kernel does not say.
     fn extents(

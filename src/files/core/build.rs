@@ -6,17 +6,13 @@ use nix::errno::Errno;
 
 use crate::common::error::{Error, Result};
 use crate::common::room::has_room;
-use crate::coredump::{CoreImage, CoreSource};
+use crate::coredump::{CoreImage, CoreSource, begins_as_elf};
 use crate::files::view::CoreFile;
 use crate::files::{Context, OpenProcess};
-use crate::target::mapping::Mapping;
-use crate::target::{ProcessInfo, ProcessMemory, ReadSegment, ThreadRegisters};
+use crate::target::{ProcessInfo, ProcessMemory, ThreadRegisters};
 
 /// Bytes that are needed for a mapping, at most: what `smaps` says of it, its header, its file, twice while they grow.
 const OF_MAPPING: usize = 1 << 10;
-
-/// How an ELF file begins.
-const ELF: [u8; 4] = *b"\x7fELF";
 
 impl Context {
     /// The core file of a process as it is now, whose memory is read through `memory`. With `stop` the process is stopped for its
@@ -87,15 +83,4 @@ impl Context {
         }
         threads
     }
-}
-
-/// Whether a mapping begins as an ELF file does.
-pub(in crate::files) fn begins_as_elf(memory: &dyn ProcessMemory, mapping: &Mapping) -> bool {
-    let mut start = [0; ELF.len()];
-    let segment = ReadSegment {
-        address: mapping.range().start(),
-        buffer: &mut start,
-        mapping,
-    };
-    memory.read(&mut [segment]) == Ok(ELF.len()) && start == ELF
 }

@@ -17,7 +17,6 @@ use crate::common::error::{Error, Result};
 use crate::files::view::{CoreFile, Seek};
 use crate::target::ProcessInfo;
 
-pub(super) use build::begins_as_elf;
 pub(super) use table::CoreTable;
 
 use table::Shape;

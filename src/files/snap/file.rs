@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::{Frozen, Snapshot};
 use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
-use crate::coredump::{CoreImage, CoreSource};
+use crate::coredump::{CoreImage, CoreSource, begins_as_elf};
 use crate::files::attributes::BLOCK;
-use crate::files::core::begins_as_elf;
 use crate::files::view::{CoreFile, MappingFile, SPACE_SIZE, Seek, Short, SpaceFile};
 use crate::files::xattr::{UNREADABLE_BYTES, counted_unreadable};
 use crate::files::{

@@ -57,7 +57,7 @@ pub use process::SourceOptions;
 pub(crate) use security_modules::Confinement;
 pub(crate) use security_modules::security_module_hint;
 pub use source::LiveSource;
-pub(crate) use store::LiveStores;
+pub use store::LiveStores;
 pub(crate) use task::own_activity;
 pub(crate) use yama::Yama;
 

@@ -18,9 +18,9 @@ use super::memory_limit;
 use crate::common::error::{Error, Result};
 use crate::target::snapshot::{NewStore, Store, StoreSource};
 
-/// Makes stores in memory, or in a directory.
+/// Makes stores in memory, or in a directory: what [`Capture`](crate::target::snapshot::Capture) puts pages into.
 #[derive(Clone, Debug)]
-pub(crate) struct LiveStores {
+pub struct LiveStores {
     directory: Option<PathBuf>,
 }
 
@@ -29,14 +29,14 @@ impl LiveStores {
     ///
     /// # Errors
     /// Why no file can be made there.
-    pub(crate) fn new(directory: Option<PathBuf>) -> Result<Self> {
+    pub fn new(directory: Option<PathBuf>) -> Result<Self> {
         let stores = Self { directory };
         stores.file(0)?;
         Ok(stores)
     }
 
     /// How many bytes all snapshots may take together where nobody says so: half of the memory, or what the disk has.
-    pub(crate) fn default_budget(&self) -> u64 {
+    pub fn default_budget(&self) -> u64 {
         match self.directory {
             None => memory_limit::total().unwrap_or(u64::MAX) / 2,
             Some(_) => u64::MAX,

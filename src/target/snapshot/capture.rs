@@ -43,7 +43,7 @@ pub struct Subject {
 pub struct Capture {
     /// The processes, all of them at one moment.
     pub subjects: Vec<Subject>,
-    /// The thread that waits for it, in the kernel: it need not stop, since it does not run.
+    /// The thread that waits for it, in the kernel: it need not stop, since it does not run. 0 where there is none.
     pub waiting_thread: i32,
     /// The identification of the boot.
     pub boot: String,
