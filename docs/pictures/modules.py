@@ -22,9 +22,9 @@ LEFT_OUT = {"fuzzing", "fake", "tests.rs", "models.rs"}
 UNIT_TESTS = re.compile(r"^\s*#\[cfg\(test\)\]\s*\n(?:\s*#\[.*\n)*\s*mod \w+ \{", re.MULTILINE)
 USE = re.compile(r"\b(?:crate|procmemfs)::(\w+)")
 
-WIDTH, TOP, ROW, HEIGHT = 900, 20, 92, 60
+WIDTH, TOP, ROW, HEIGHT = 930, 20, 92, 60
 SPINE, SIDE = (180, 350), (600, 285)
-RAIL, BETWEEN_RAILS = 40, 34
+RAIL, BETWEEN_RAILS = 20, 26
 DARK, LIGHT = "#24292f", "#8c959f"
 
 
@@ -93,9 +93,12 @@ def arrow(points, color, width, head=True):
 
 def draw(uses):
     order, straight = in_order(uses), direct(uses)
-    # What the file system itself does not need stands beside the others: only the command uses it.
-    last = order[-1]
-    beside = [it for it in order[:-1] if {user for user in uses if it in uses[user]} == {last} and it not in straight_line(order, straight)]
+    # What the file system itself does not need stands beside the others: only the command uses it, or what stands there.
+    spine, beside = straight_line(order, straight), []
+    for module in reversed(order[:-1]):
+        users = {user for user in uses if module in uses[user]}
+        if module not in spine and users <= {order[-1], *beside}:
+            beside.append(module)
     y = {module: TOP + ROW * row for row, module in enumerate(order)}
     box = {module: SIDE if module in beside else SPINE for module in order}
     middle = {module: y[module] + HEIGHT // 2 for module in order}
@@ -118,8 +121,14 @@ def draw(uses):
         for used in sorted(straight[user]):
             (left, width), (used_left, used_width) = box[user], box[used]
             center, used_center = left + width // 2, used_left + used_width // 2
-            if left == used_left:
+            between = [it for it in order if box[it][0] == used_left and y[used] < y[it] < y[user]]
+            if left == used_left and not between:
                 points = [(center, y[user]), (center, y[used] + HEIGHT)]
+            elif between and used_left == SIDE[0]:
+                # Around those, each on a way of its own.
+                right = used_left + used_width
+                way = right + 10 + 8 * order.index(user) % 24
+                points = [(left + width, middle[user] + 6), (way, middle[user] + 6), (way, middle[used] + 6), (right, middle[used] + 6)]
             elif left > used_left:
                 points = [(center, y[user]), (center, middle[used]), (used_left + used_width, middle[used])]
             else:
