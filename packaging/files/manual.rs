@@ -266,6 +266,8 @@ impl Page {
     fn finish(self) -> Vec<u8> {
         let mut bytes = self.bytes;
         bytes.extend(self.rest.render().into_bytes());
-        bytes
+        // `clap_mangen` leaves an empty line between two line breaks before the values of an option, and mandoc warns of both.
+        let text = String::from_utf8_lossy(&bytes);
+        text.replace("\n.br\n\n.br\n", "\n.sp\n").into_bytes()
     }
 }
