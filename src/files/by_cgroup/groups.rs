@@ -169,6 +169,10 @@ impl Groups {
 
     /// The group whose shown path ends in this name.
     fn group(&self, above: &str, name: &str) -> Option<ShownGroup> {
+        // The name of one in another one is none.
+        if name.is_empty() || name.contains('/') {
+            return None;
+        }
         let shown = format!("{}{name}", prefix(above));
         let Self(groups) = self;
         let itself = groups.binary_search_by(|group| group.paths.shown.cmp(&shown));
@@ -176,7 +180,7 @@ impl Groups {
             Ok(at) => &groups[at],
             Err(_) => self.below(&shown).first()?,
         };
-        (!name.is_empty()).then(|| ShownGroup {
+        Some(ShownGroup {
             paths: Arc::clone(&group.paths),
             len: shown.len(),
         })
@@ -247,6 +251,7 @@ mod tests {
         for (shown, name) in [
             ("", "7"),
             ("", "nginx.service"),
+            ("", "system.slice/nginx.service"),
             ("system.slice", "9"),
             ("", ""),
             ("", "03"),
