@@ -20,19 +20,16 @@ use std::io::{BufRead, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use procmemfs::common::address::{AddressRange, PAGE_SIZE};
 use procmemfs::common::clock::{Clock, SystemClock};
 use procmemfs::common::error::Error;
 use procmemfs::target::live::{LiveSource, LiveStores, SourceOptions};
 use procmemfs::target::mapping::Mapping;
 use procmemfs::target::snapshot::{Budget, Capture, Subject, Watch};
-use procmemfs::target::{ProcessId, ProcessMemory, ProcessSource, ReadSegment};
+use procmemfs::target::{ProcessId, ProcessMemory, ProcessSource, ReadSegment, for_each_extent};
 
 const USAGE: &str = "usage: snapshot PID";
-
-/// Extents that are asked for in one go.
-const AT_MOST: usize = 1024;
 
 /// What is compared at a time, in bytes.
 const CHUNK: u64 = 1 << 20;
@@ -157,19 +154,13 @@ fn data_of(
     mapping: &Mapping,
     range: AddressRange,
 ) -> Result<Vec<AddressRange>> {
-    let mut data = Vec::new();
-    let mut rest = range;
-    while !rest.is_empty() {
-        let extents = memory.extents(mapping, rest, AT_MOST)?;
-        let end = extents
-            .last()
-            .context("the kernel says nothing")?
-            .range
-            .end();
-        let of_data = extents.iter().filter(|extent| extent.state.is_data());
-        data.extend(of_data.map(|extent| extent.range));
-        rest = AddressRange::new(end, range.end()).unwrap_or_default();
-    }
+    let (mut data, mut end) = (Vec::new(), range.start());
+    for_each_extent(memory, mapping, range, |extent| {
+        data.extend(extent.state.is_data().then_some(extent.range));
+        end = extent.range.end();
+        Ok(())
+    })?;
+    ensure!(end == range.end(), "the kernel says nothing");
     Ok(data)
 }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{at, file_of, mkdir, nothing_is_left, runs_on, status_of, take, word};
+use super::moment::{all_words_are_of_one_moment, counting};
+use super::{at, file_of, mkdir, nothing_is_left, runs_on, status_of, take};
 use crate::faults::{Injection, unfiltered};
 use crate::support::{
-    FrozenGroup, Mount, PAGE, Program, Region, Stats, Target, assert_bytes, current_test,
-    eventually, open, rounds, run, tests, unmount_lazily,
+    FrozenGroup, Mount, Program, Region, Stats, Target, assert_bytes, current_test, eventually,
+    open, rounds, run, tests, unmount_lazily,
 };
 
 tests![
@@ -59,7 +60,7 @@ impl Footing {
         let mem = open(Path::new(&format!("/proc/{pid}/mem")));
         Self {
             descriptors: links.map(|it| it.display().to_string()).collect(),
-            vdso: crate::support::pread_all(&mem, region.start as u64 as usize, region.len()),
+            vdso: crate::support::pread_all(&mem, region.start, region.len()),
             blocked_signals: (!CHANGES_SIGNALS.contains(&state)).then(|| status_of(pid, "SigBlk:")),
         }
     }
@@ -194,28 +195,10 @@ fn a_daemon_that_is_killed_at_any_call_disturbs_nothing() {
 
 /// SEMANTICS: what is copied while the target runs is of the moment of the second stop.
 fn words_of_distant_pages_are_of_one_moment() {
-    let mut target = Target::new();
-    let region = target.region("scratch");
-    target.ask(&format!("in-order {:x} {}", region.start, region.len()));
+    let (target, region) = counting();
     let mount = Mount::new("inject");
-    let (mut last, taken) = (0, rounds(30, 2000));
-    for round in 0..taken {
-        let copy = take(&mount, target.pid(), &round.to_string());
-        let file = open(&file_of(&copy, &region));
-        let words: Vec<u64> = (0..region.len())
-            .step_by(PAGE)
-            .map(|offset| word(&file, offset))
-            .collect();
-        let (first, end) = (words[0], words[words.len() - 1]);
-        assert!(first >= last && first - end <= 1, "{first} {end}");
-        for two in words.windows(2) {
-            assert!(two[0] >= two[1], "round {round}: {two:?}");
-        }
-        last = first;
-        drop(file);
-        std::fs::remove_dir(&copy).unwrap();
-    }
-    assert!(last > 0, "it has counted");
+    let taken = rounds(30, 2000);
+    all_words_are_of_one_moment(&mount, &target, &region, taken);
     assert_eq!(Stats::of(&mount).get("stops_total"), 2 * taken);
     nothing_is_left(&mount);
 }

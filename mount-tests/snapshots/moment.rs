@@ -15,7 +15,7 @@ tests![
 ];
 
 /// A target with a region in which a thread counts, one page after the other.
-fn counting() -> (Target, Region) {
+pub(super) fn counting() -> (Target, Region) {
     let mut target = Target::new();
     let region = target.region("scratch");
     target.ask(&format!("in-order {:x} {}", region.start, region.len()));
@@ -25,11 +25,21 @@ fn counting() -> (Target, Region) {
 /// SEMANTICS: all pages are of one moment.
 fn words_of_distant_pages_are_of_one_moment() {
     let (target, region) = counting();
-    let mount = Mount::new("");
+    all_words_are_of_one_moment(&Mount::new(""), &target, &region, rounds(50, 1000));
+}
+
+/// Takes so many snapshots of a target that counts, one page after the other.
+#[track_caller]
+pub(super) fn all_words_are_of_one_moment(
+    mount: &Mount,
+    target: &Target,
+    region: &Region,
+    taken: u64,
+) {
     let mut last = 0;
-    for round in 0..rounds(50, 1000) {
-        let copy = take(&mount, target.pid(), &round.to_string());
-        let file = open(&file_of(&copy, &region));
+    for round in 0..taken {
+        let copy = take(mount, target.pid(), &round.to_string());
+        let file = open(&file_of(&copy, region));
         let words: Vec<u64> = (0..region.len())
             .step_by(PAGE)
             .map(|offset| word(&file, offset))

@@ -151,7 +151,7 @@ impl Command {
             foreground: arguments.foreground || arguments.debug,
             debug: arguments.debug,
             options: arguments.options,
-            are_of_mount: are_of_mount(std::env::args_os().skip(1)),
+            are_of_mount: are_of_mount(given()),
             only_check: false,
         }))
     }

@@ -5,13 +5,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
 
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use nix::sys::signal::Signal;
 use procmemfs::diagnosis::{
     Diagnosis, Finding, ProcessDiagnosis, UnreadableBytes, Verdict, diagnose, killed, may_be_killed,
 };
-use procmemfs::target::ProcessId;
+
+use super::units::process_number;
 
 const EXAMPLES: &str = "\
 Each check is ok, a warning (something is slower, or shows less, than it could) or a problem. The exit code is 1 where
@@ -45,13 +46,8 @@ pub(super) struct DoctorArguments {
 /// # Errors
 /// Where PID is no number, or nothing can be printed.
 pub(super) fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
-    let pid = match &arguments.pid {
-        None => None,
-        Some(number) => match ProcessId::parse(number) {
-            Some(pid) => Some(pid),
-            None => bail!("doctor: '{number}' is no process number"),
-        },
-    };
+    let pid = arguments.pid.as_deref();
+    let pid = pid.map(|pid| process_number("doctor", pid)).transpose()?;
     let diagnosis = match by_another_process() {
         Some(Outcome::Done(code)) => return Ok(code),
         Some(Outcome::Killed) => killed(),

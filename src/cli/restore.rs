@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Parser, ValueHint};
 use procmemfs::backup::Backup;
 use procmemfs::common::clock::SystemClock;
 use procmemfs::common::metrics::Metrics;
 use procmemfs::restore::{Options, Report, restore};
+use procmemfs::target::ProcessSource;
 use procmemfs::target::live::{LiveSource, SourceOptions};
-use procmemfs::target::{ProcessId, ProcessSource};
 
 use super::progress::Progress;
+use super::units::process_number;
 
 const EXAMPLES: &str = "\
 Memory alone is restored: registers, open files and whatever else the kernel knows of the process stay as
@@ -51,9 +52,7 @@ pub(super) struct RestoreArguments {
 /// # Errors
 /// Why nothing was restored.
 pub(super) fn run(arguments: &RestoreArguments) -> Result<()> {
-    let Some(pid) = ProcessId::parse(&arguments.pid) else {
-        bail!("restore: '{}' is no process number", arguments.pid);
-    };
+    let pid = process_number("restore", &arguments.pid)?;
     let backup = Backup::open(&arguments.directory)?;
     let options = SourceOptions {
         writable: !arguments.dry_run,

@@ -1,4 +1,7 @@
-//! Numbers as people read them.
+//! Numbers as people read and write them.
+
+use anyhow::{Result, bail};
+use procmemfs::target::ProcessId;
 
 /// A number of bytes in at most five letters, as `ls -h` shows it: K, M, G, T are powers of 1024.
 pub(super) fn bytes(bytes: u64) -> String {
@@ -43,6 +46,17 @@ pub(super) fn time(seconds: Option<f64>) -> String {
     match value < 9.95 {
         true => format!("{value:.1} {unit}"),
         false => format!("{value:.0} {unit}"),
+    }
+}
+
+/// The process that a command is given.
+///
+/// # Errors
+/// Where that is no number of a process.
+pub(super) fn process_number(command: &str, text: &str) -> Result<ProcessId> {
+    match ProcessId::parse(text) {
+        Some(pid) => Ok(pid),
+        None => bail!("{command}: '{text}' is no process number"),
     }
 }
 

@@ -102,6 +102,14 @@ impl AddressRange {
         })
     }
 
+    /// Adds this range after others, joined to the last where it is its neighbour.
+    pub(crate) fn append_to(self, ranges: &mut Vec<Self>) {
+        match ranges.last_mut().map(|last| (last.joined(self), last)) {
+            Some((Some(joined), last)) => *last = joined,
+            _ => ranges.push(self),
+        }
+    }
+
     /// What this range and `other` share; empty where they share nothing.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {

@@ -27,12 +27,7 @@ impl Hash for Process {
     }
 }
 
-/// Names of the attributes of a process, in the order of their listing.
-const XATTRS: &[&str] = &[
-    "comm", "exe", "cmdline", "uid", "state", "rss", CGROUP, CONTAINER,
-];
-
-/// Those that a copy of it has, too.
+/// Names of the attributes of a process that a copy of it has, too, in the order of their listing.
 pub(super) const COPIED_XATTRS: &[&str] = &["comm", "exe", "cmdline", "uid", "state", "rss"];
 
 impl File for Process {
@@ -93,7 +88,7 @@ impl File for Process {
     }
 
     fn xattr_names(&self) -> Vec<&'static str> {
-        XATTRS.to_vec()
+        [COPIED_XATTRS, &[CGROUP, CONTAINER]].concat()
     }
 
     fn xattr(&self, context: &Context, name: &str) -> Result<Vec<u8>> {

@@ -11,13 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use procmemfs::backup::Backup;
 use procmemfs::common::clock::SystemClock;
 use procmemfs::common::metrics::Metrics;
 use procmemfs::picture::{Picture, difference};
-use procmemfs::target::ProcessId;
 use procmemfs::target::live::{LiveSource, SourceOptions};
 use serde_json::Value;
 
@@ -26,6 +25,7 @@ use self::order::Order;
 use self::table::Look;
 use super::progress::Progress;
 use super::terminal::{parse_interval, print, print_text, show, width};
+use super::units::process_number;
 
 const EXAMPLES: &str = "\
 No page of the process is touched, and it is not stopped. Sizes are in bytes, K, M, G, T (powers of 1024).
@@ -91,10 +91,7 @@ pub(super) fn run(arguments: &MapArguments) -> Result<()> {
     if let Some([old, new]) = arguments.diff.as_deref() {
         return compare(old, new, arguments.json);
     }
-    let pid = arguments.pid.as_deref().unwrap_or_default();
-    let Some(pid) = ProcessId::parse(pid) else {
-        bail!("map: '{pid}' is no process number");
-    };
+    let pid = process_number("map", arguments.pid.as_deref().unwrap_or_default())?;
     let clock = Arc::new(SystemClock::new());
     let source = LiveSource::new(
         SourceOptions::default(),

@@ -191,10 +191,13 @@ impl Prepared {
         let mut targets = Vec::new();
         for ready in self.own.values_mut() {
             let mapping = &*ready.mapping;
-            let same = mappings.iter().find(|it| it.range() == mapping.range());
-            ready.is_tracked = [Some(mapping), same.map(|it| &**it)]
-                .into_iter()
-                .all(|it| it.is_some_and(Mapping::is_private_anonymous));
+            // They lie in order, and the process stands still: it may have a million of them.
+            let start = mapping.range().start();
+            let same = mappings
+                .binary_search_by_key(&start, |it| it.range().start())
+                .map(|at| &mappings[at]);
+            ready.is_tracked = mapping.is_private_anonymous()
+                && same.is_ok_and(|it| it.range() == mapping.range() && it.is_private_anonymous());
             if !ready.is_tracked {
                 continue;
             }

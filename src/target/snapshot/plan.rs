@@ -88,7 +88,7 @@ fn plan_mapping(
             PageState::Unreadable => FileContent::Unknown,
         };
         match content {
-            FileContent::Memory => add(&mut plan.copied, run.range),
+            FileContent::Memory => run.range.append_to(&mut plan.copied),
             FileContent::Held(file) => {
                 let since = run.range.start().since(mapping.range().start());
                 let offset = mapping.offset().wrapping_add(since);
@@ -111,13 +111,5 @@ fn alike(state: PageState) -> PageState {
     match state {
         PageState::Swapped => PageState::Resident,
         other => other,
-    }
-}
-
-/// Adds a range after the others, joined to the last where it is its neighbour.
-fn add(ranges: &mut Vec<AddressRange>, range: AddressRange) {
-    match ranges.last_mut().map(|last| (last.joined(range), last)) {
-        Some((Some(joined), last)) => *last = joined,
-        _ => ranges.push(range),
     }
 }

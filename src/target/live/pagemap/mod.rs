@@ -310,15 +310,10 @@ impl Pagemap {
     /// # Errors
     /// As [`write_protect`](Self::write_protect).
     pub(super) fn unwritten(&self, range: AddressRange) -> Result<Vec<AddressRange>, Errno> {
-        let mut unwritten: Vec<AddressRange> = Vec::new();
+        let mut unwritten = Vec::new();
         let mut at = range.start();
         while let Some(rest) = AddressRange::new(at, range.end()).filter(|it| !it.is_empty()) {
-            at = self.some_regions(rest, UNWRITTEN, |region| match unwritten.last_mut() {
-                Some(last) if last.end() == region.start() => {
-                    *last = last.joined(region).unwrap_or(*last);
-                }
-                _ => unwritten.push(region),
-            })?;
+            at = self.some_regions(rest, UNWRITTEN, |region| region.append_to(&mut unwritten))?;
         }
         Ok(unwritten)
     }
