@@ -10,18 +10,21 @@ use std::sync::Arc;
 
 use linux_raw_sys::general::{UFFD_FEATURE_WP_ASYNC, UFFDIO_REGISTER_MODE_WP};
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
 use super::kernel::Kernel;
 use super::pagemap::Pagemap;
-use super::userfault::{agree, register};
+use super::userfault::{agree, register, unregister};
 use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::target::WriteTracker;
 
-/// Tracks writes until it is dropped: the kernel lifts all protection then.
+/// Tracks writes until it is dropped: all protection is lifted then.
 #[derive(Debug)]
 pub(super) struct LiveTracker {
     userfault: OwnedFd,
+    /// What is to be lifted. Guards the list; nothing is locked inside it.
+    registered: Mutex<Vec<AddressRange>>,
     pagemap: Pagemap,
 }
 
@@ -37,7 +40,11 @@ impl LiveTracker {
     ) -> std::result::Result<Self, Errno> {
         agree(userfault.as_fd(), UFFD_FEATURE_WP_ASYNC)?;
         let pagemap = Pagemap::new(Arc::clone(pagemap), Arc::clone(kernel));
-        Ok(Self { userfault, pagemap })
+        Ok(Self {
+            userfault,
+            registered: Mutex::default(),
+            pagemap,
+        })
     }
 
     /// Protects the private pages of a range, as far as they can be: of a process that stands still. `advance` says whether to go
@@ -55,6 +62,7 @@ impl LiveTracker {
             log::debug!("writes to {range} are not tracked: {errno}");
             return Ok(());
         }
+        self.registered.lock().push(range);
         let mut at = range.start();
         while let Some(rest) = AddressRange::new(at, range.end()).filter(|it| !it.is_empty()) {
             advance()?;
@@ -68,6 +76,18 @@ impl LiveTracker {
             }
         }
         Ok(())
+    }
+}
+
+/// Closing the descriptor ends it, too, but only with its last copy: whatever program we start has one for a moment, until
+/// it is executed.
+impl Drop for LiveTracker {
+    fn drop(&mut self) {
+        for range in self.registered.get_mut() {
+            if let Err(errno) = unregister(self.userfault.as_fd(), *range) {
+                log::debug!("{range} is tracked until its descriptor is closed: {errno}");
+            }
+        }
     }
 }
 
