@@ -174,6 +174,18 @@ pub(crate) struct Access {
     pub(crate) execute: bool,
 }
 
+impl Access {
+    /// Those of a mask of access(2): `R_OK`, `W_OK`, `X_OK`.
+    pub(crate) fn of_mask(mask: u32) -> Self {
+        let has = |bit| mask & bit != 0;
+        Self {
+            read: has(4),
+            write: has(2),
+            execute: has(1),
+        }
+    }
+}
+
 /// Whom a request may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {

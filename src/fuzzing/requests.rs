@@ -15,7 +15,7 @@ use crate::common::address::PAGE_SIZE;
 use crate::files::view::{FaultPolicy, Seek};
 use crate::files::{Access, Caller, Change, FileOptions};
 use crate::server::admission::Limits;
-use crate::server::{Inode, InvalidationQueue, Operation, Request, Server};
+use crate::server::{Buffers, Inode, InvalidationQueue, Operation, Request, Server};
 
 /// Requests of one input at most.
 const MOST: usize = 200;
@@ -315,7 +315,7 @@ impl Kernel {
             operation: operation.clone(),
         };
         self.asked.insert(number, operation);
-        self.server.serve(request, &data, waiting);
+        self.server.serve(request, Buffers::of(&data), waiting);
         Ok(())
     }
 

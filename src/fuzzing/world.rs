@@ -16,7 +16,8 @@ use crate::common::metrics::Metrics;
 use crate::files::{Caller, Context, FileOptions, Services};
 use crate::server::admission::{Admission, Limits, Tasks};
 use crate::server::{
-    FileSystem, Inode, InvalidationQueue, Invalidations, Operation, Reply, Request, Respond, Server,
+    Buffers, FileSystem, Inode, InvalidationQueue, Invalidations, Operation, Reply, Request,
+    Respond, Server,
 };
 use crate::target::cache::{Freshness, PageCache};
 use crate::target::fake::{FakeProcess, FakeSource};
@@ -287,7 +288,7 @@ pub(super) fn ask(server: &Arc<Server>, operation: Operation) -> Answer {
         caller: Caller::default(),
         operation,
     };
-    server.serve(request, &[], waiting);
+    server.serve(request, Buffers::none(), waiting);
     let mut answers = std::mem::take(&mut *answers.lock());
     assert_eq!(answers.len(), 1, "answered once, and at once");
     answers.remove(0).1

@@ -68,6 +68,16 @@ pub enum MountError {
     /// The helper does not know an option that the kernel does.
     #[error("{0}: {1}: leave that option out, or mount as root")]
     HelperOption(PathBuf, String),
+    /// `io_uring=on` where the kernel offers none.
+    #[error(
+        "option io_uring: the kernel serves no file system over io_uring (Linux 6.14 has it): allow it for new mounts (echo Y > /sys/module/fuse/parameters/enable_uring), or leave the option out"
+    )]
+    NoRings(#[source] io::Error),
+    /// `io_uring=on` where this program gets none.
+    #[error(
+        "option io_uring: this program may not use io_uring: see kernel.io_uring_disabled, and what a container allows (--security-opt seccomp=...), or leave the option out"
+    )]
+    NoRingsHere(#[source] io::Error),
     /// `/proc` is of no use.
     #[error(transparent)]
     Proc(#[from] ProcFault),

@@ -10,6 +10,7 @@ mod options;
 mod others;
 mod point;
 mod supervisor;
+mod transport;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
 use parking_lot::Mutex;
 
 pub use crate::server::AUDIT;
@@ -26,11 +26,12 @@ pub use error::MountError;
 pub(crate) use hardening::missing;
 pub use hardening::{HardeningError, MissingCapabilities, UnknownCalls, missing_capabilities};
 pub(crate) use means::{Helper, Means};
-pub use options::{AuditSink, GenericOptions, Mode, MountConfig, OptionError};
+pub use options::{AuditSink, Choice, GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
 use hardening::{Needs, harden};
+use transport::Transport;
 
 use crate::common::clock::{Clock, SystemClock};
 use crate::common::metrics::Metrics;
@@ -43,7 +44,7 @@ use crate::target::live::{
 };
 use crate::target::mapping::Device;
 use crate::target::snapshot::Budget;
-use crate::transport::fuser::Adapter;
+use crate::transport::uring::Rings;
 
 /// Readahead of the mount, in KiB: two requests of the largest size, so that one is answered while
 /// the other is waited for. More would not be faster, and waste more around what lies scattered.
@@ -62,12 +63,13 @@ pub struct Prepared {
     admission: Arc<Admission>,
     server: Server,
     invalidations: InvalidationQueue,
+    rings: Option<Rings>,
 }
 
 /// A mount that answers once it is [started](Self::start).
 #[derive(Debug)]
 pub struct Mount {
-    session: Session<Adapter>,
+    transport: Transport,
     invalidations: InvalidationQueue,
     fs: Arc<FileSystem>,
     admission: Arc<Admission>,
@@ -143,6 +145,7 @@ impl Prepared {
             admission,
             server,
             invalidations: queue,
+            rings: transport::rings(config)?,
         })
     }
 
@@ -159,23 +162,18 @@ impl Prepared {
     pub fn mount(self) -> Result<Mount, MountError> {
         let (fuse, attached) = attach(&self.mountpoint, &self.config)?;
         self.source.set_own_device(attached.device());
-        let mut session_config = Config::default();
-        session_config.n_threads = Some(self.config.threads);
-        session_config.clone_fd = true;
-        // `fuser` is given the connection alone: it would unmount by path, and that may be another's
-        // by then.
-        let adapter = Adapter::new(self.server);
-        let acl = match self.config.allow_other {
-            true => SessionACL::All,
-            false => SessionACL::Owner,
-        };
-        let session = Session::from_fd(adapter, fuse, acl, session_config).map_err(|error| {
-            MountError::Other(self.mountpoint, "agreeing with FUSE".to_owned(), error)
-        })?;
+        let transport = Transport::new(
+            self.server,
+            fuse,
+            self.rings,
+            &self.config,
+            &self.mountpoint,
+            self.fs.context().metrics(),
+        )?;
         // After the two have agreed: the kernel sets it then.
         raise_readahead(attached.device());
         Ok(Mount {
-            session,
+            transport,
             invalidations: self.invalidations,
             fs: self.fs,
             admission: self.admission,
@@ -218,6 +216,7 @@ impl Mount {
             stops: self.stops,
             unmounts_by_helper: !self.attached.is_direct(),
             serves: true,
+            rings: self.transport.has_rings(),
             unknown_calls,
         })
     }
@@ -236,8 +235,8 @@ impl Mount {
         })
     }
 
-    fn start_threads(self) -> io::Result<Serving> {
-        self.invalidations.serve(self.session.notifier())?;
+    fn start_threads(mut self) -> io::Result<Serving> {
+        self.invalidations.serve(self.transport.notifier())?;
         let (ending, end) = channel();
         let duties: Arc<dyn Duties> = Arc::new(Upkeep {
             fs: self.fs,
@@ -249,11 +248,12 @@ impl Mount {
             .name("watchdog".to_owned())
             .spawn(move || admission.run_watchdog(&duties))?;
         let attached = self.attached;
-        let session = self.session;
+        self.transport.start()?;
+        let transport = self.transport;
         std::thread::Builder::new()
             .name("session".to_owned())
             .spawn(move || {
-                let served = catch_unwind(AssertUnwindSafe(|| session.run()));
+                let served = catch_unwind(AssertUnwindSafe(|| transport.run()));
                 let panicked = |_| Err(io::Error::other("a thread that serves requests panicked"));
                 // Where nobody waits nobody is to be told.
                 let _ = ending.send(served.unwrap_or_else(panicked));

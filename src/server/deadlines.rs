@@ -6,16 +6,20 @@ use nix::errno::Errno;
 
 use super::admission::{Admitted, Target};
 use super::reply::OneShot;
-use super::{Operation, Request, Respond, Server};
+use super::{Buffers, Operation, Request, Respond, Server};
 use crate::common::contained::contained;
 use crate::common::error::Error;
 use crate::files::{Found, Pass, WaitsFor};
 use crate::target::ProcessId;
 
 impl Server {
-    /// Has a request answered, by this thread or by another. `data` are those of a write; they are copied only if it
-    /// must wait.
-    pub(crate) fn serve<R: Respond>(self: &Arc<Self>, request: Request, data: &[u8], reply: R) {
+    /// Has a request answered, by this thread or by another. `buffers` are copied only if it must wait.
+    pub(crate) fn serve<R: Respond>(
+        self: &Arc<Self>,
+        request: Request,
+        buffers: Buffers<'_>,
+        reply: R,
+    ) {
         let operation = request.operation.counted();
         self.fs.context().metrics().count_request(operation);
         let one_shot = OneShot::new(reply, self.now());
@@ -23,7 +27,7 @@ impl Server {
             return self.make_directory(request, &one_shot);
         }
         match request.operation.waits_for(&self.fs) {
-            WaitsFor::Nobody => self.answer(&request, data, &one_shot),
+            WaitsFor::Nobody => self.answer(&request, buffers, &one_shot),
             WaitsFor::Everybody => self.survey(request, &one_shot),
             WaitsFor::Process(pid, instance) => {
                 let user = self.fs.context().other_user(&request.caller);
@@ -32,7 +36,7 @@ impl Server {
                     instance,
                     user,
                 };
-                self.guarded(request, target, data, one_shot);
+                self.guarded(request, target, buffers, one_shot);
             }
         }
     }
@@ -42,7 +46,7 @@ impl Server {
         self: &Arc<Self>,
         request: Request,
         target: Target,
-        data: &[u8],
+        buffers: Buffers<'_>,
         one_shot: OneShot<R>,
     ) {
         let kind = request.operation.kind();
@@ -54,14 +58,14 @@ impl Server {
         };
         match self.admission.enter(target, kind, expire.clone()) {
             Admitted::Now(permit) => {
-                self.answer(&request, data, &one_shot);
+                self.answer(&request, buffers, &one_shot);
                 self.admission.leave(permit, !one_shot.is_missed());
             }
             Admitted::Later => {
-                let (server, data) = (Arc::clone(self), data.to_vec());
+                let (server, data) = (Arc::clone(self), buffers.data.to_vec());
                 let bytes = data.len();
                 self.admission.queue(target, kind, bytes, expire, move || {
-                    server.answer(&request, &data, &one_shot);
+                    server.answer(&request, Buffers::of(&data), &one_shot);
                     !one_shot.is_missed()
                 });
             }
@@ -76,9 +80,9 @@ impl Server {
     }
 
     /// Answers a request that waits for one process at most.
-    fn answer<R: Respond>(&self, request: &Request, data: &[u8], one_shot: &OneShot<R>) {
+    fn answer<R: Respond>(&self, request: &Request, buffers: Buffers<'_>, one_shot: &OneShot<R>) {
         let found = Found::default();
-        self.answer_on(request, data, one_shot, &Pass::everywhere(&found));
+        self.answer_on(request, buffers, one_shot, &Pass::everywhere(&found));
     }
 
     /// Answers a request, which visits all processes in `pass` if at all. Where that panics it is answered, too: at
@@ -86,11 +90,11 @@ impl Server {
     pub(super) fn answer_on<R: Respond>(
         &self,
         request: &Request,
-        data: &[u8],
+        buffers: Buffers<'_>,
         one_shot: &OneShot<R>,
         pass: &Pass<'_>,
     ) {
-        let is_done = contained(|| self.dispatch(request, data, one_shot, pass));
+        let is_done = contained(|| self.dispatch(request, buffers, one_shot, pass));
         if !is_done && let Some(reply) = self.take_reply(request, one_shot) {
             reply.respond(Err(Errno::EIO));
         }
@@ -173,7 +177,7 @@ mod tests {
                 ..Waiting::default()
             };
             let operation = Operation::ReadLink { inode };
-            server.serve(Request::of(operation), &[], waiting);
+            server.serve(Request::of(operation), Buffers::none(), waiting);
         };
         for inode in [ROOT, process, process] {
             fails(inode);
@@ -182,7 +186,7 @@ mod tests {
         let inode = process;
         server.serve(
             Request::of(Operation::ReadLink { inode }),
-            &[],
+            Buffers::none(),
             waiting.clone(),
         );
         assert_eq!(

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::file_system::Written;
 use super::reply::OneShot;
-use super::{Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
+use super::{Buffers, Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
 use crate::common::error::{Error, Result};
 use crate::common::sync::atomic::Ordering;
 use crate::files::{DirectoryEntry, Listing, Pass, Subject};
@@ -24,10 +24,11 @@ impl Server {
     pub(super) fn dispatch<R: Respond>(
         &self,
         request: &Request,
-        data: &[u8],
+        buffers: Buffers<'_>,
         one_shot: &OneShot<R>,
         pass: &Pass<'_>,
     ) {
+        let Buffers { data, room } = buffers;
         let fs = &self.fs;
         // Found out only where it is needed: that can take some system calls.
         let subject = || fs.context().subject(&request.caller);
@@ -76,12 +77,20 @@ impl Server {
                 offset,
                 size,
                 ..
-            } => ANSWER.with_borrow_mut(|answer| {
-                let read =
-                    lengthened(answer, *size).and_then(|answer| fs.read(*handle, *offset, answer));
-                let read = read.as_ref().map(|read| Reply::Data(&answer[..*read]));
-                self.give(request, one_shot, read);
-            }),
+            } => {
+                let read = |answer: Result<&mut [u8]>| {
+                    let read = answer.and_then(|answer| {
+                        let read = fs.read(*handle, *offset, answer)?;
+                        Ok(&answer[..read])
+                    });
+                    let read = read.as_ref().map(|bytes| Reply::Data(bytes));
+                    self.give(request, one_shot, read);
+                };
+                match room.get_mut(..*size) {
+                    Some(answer) if *size > 0 => read(Ok(answer)),
+                    _ => ANSWER.with_borrow_mut(|answer| read(lengthened(answer, *size))),
+                }
+            }
             Operation::Write {
                 handle,
                 offset,

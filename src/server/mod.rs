@@ -30,7 +30,7 @@ pub(crate) use file_system::{Entry, FileSystem, Opened};
 pub(crate) use inodes::{Generation, Inode};
 pub(crate) use invalidation::{Invalidate, InvalidationQueue, Invalidations};
 pub(crate) use reply::{Name, NamedEntry, Reply, Respond};
-pub(crate) use request::{Operation, Request};
+pub(crate) use request::{Buffers, Operation, Request};
 
 use admission::Admission;
 use dispatcher::ENTRIES;

@@ -108,7 +108,7 @@ impl Model {
         let waiting = Waiting::default();
         let (server, reply) = (Arc::clone(&self.server), waiting.clone());
         let request = Request::of(operation);
-        let thread = thread::spawn(move || server.serve(request, &[], reply));
+        let thread = thread::spawn(move || server.serve(request, Buffers::none(), reply));
         (waiting, thread)
     }
 

@@ -30,6 +30,29 @@ impl Request {
     }
 }
 
+/// Bytes that lie beside a request.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers<'a> {
+    /// What a write is to write.
+    pub(crate) data: &'a [u8],
+    /// Where the bytes of a read may be put, for the transport to answer with: empty where it has no such place.
+    pub(crate) room: &'a mut [u8],
+}
+
+impl<'a> Buffers<'a> {
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    /// Those of a write.
+    pub(crate) fn of(data: &'a [u8]) -> Self {
+        Self {
+            data,
+            ..Self::default()
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::admission::{Admitted, Permit, Survey};
 use super::reply::OneShot;
-use super::{Request, Respond, Server};
+use super::{Buffers, Request, Respond, Server};
 use crate::common::error::Error;
 use crate::files::{Found, Pass};
 
@@ -74,7 +74,8 @@ impl Surveying {
     fn run<R: Respond>(&self, one_shot: &OneShot<R>, permit: &Permit) {
         let survey = Survey::new(&self.server.admission, permit);
         let pass = Pass::new(&survey, &self.found);
-        self.server.answer_on(&self.request, &[], one_shot, &pass);
+        self.server
+            .answer_on(&self.request, Buffers::none(), one_shot, &pass);
     }
 
     /// What is done where the thread that runs the survey waits: another one takes the reply, and
@@ -148,7 +149,7 @@ mod tests {
                 let (sender, told) = channel();
                 let server = Arc::clone(&server);
                 thread::spawn(move || {
-                    server.serve(Request::of(operation), &[], Sent(sender));
+                    server.serve(Request::of(operation), Buffers::none(), Sent(sender));
                 });
                 // However long the threads take: no time passes but for the one that waits in the process.
                 loop {
@@ -205,7 +206,7 @@ mod tests {
         let server = Server::new(Arc::new(bench.fs), Invalidations::new().0, admission);
         let (sender, refused) = channel();
         let operation = Operation::OpenDirectory { inode: ROOT };
-        Arc::new(server).serve(Request::of(operation), &[], Sent(sender));
+        Arc::new(server).serve(Request::of(operation), Buffers::none(), Sent(sender));
         assert_eq!(refused.try_recv().unwrap(), ["ETIMEDOUT"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use procmemfs::transport::fuser::MAX_REQUEST;
+use procmemfs::transport::MAX_REQUEST;
 
 use super::super::scattered::scattered;
 use super::super::{Noise, PAGE, SEED};

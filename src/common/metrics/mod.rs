@@ -75,6 +75,8 @@ metrics! {
     pub stop_duration: Histogram,
     /// Inodes that the kernel holds.
     pub inodes: Gauge,
+    /// Whether requests come over io_uring: 1, or 0 where they come through /dev/fuse.
+    pub io_uring: Gauge,
     /// Time from a request to its answer, by operation.
     request_duration: PerOperation<Histogram>,
 }

@@ -198,6 +198,21 @@ pub enum Seek {
     Hole,
 }
 
+impl Seek {
+    /// What `lseek` is asked for by this `whence`: the kernel asks file systems for these two only.
+    pub(crate) fn of_lseek(whence: i32) -> Option<Self> {
+        /// `SEEK_DATA` and `SEEK_HOLE` of `include/uapi/linux/fs.h`.
+        const DATA: i32 = 3;
+        const HOLE: i32 = 4;
+
+        match whence {
+            DATA => Some(Self::Data),
+            HOLE => Some(Self::Hole),
+            _ => None,
+        }
+    }
+}
+
 /// Extents that are asked for together: few, since a sparse copy asks again for the next one.
 const AT_MOST: usize = 16;
 

@@ -153,6 +153,9 @@ const STOPPING: Calls = &[
     nr::__NR_waitid,
 ];
 
+/// Requests over io_uring. The rings that there are take commands to files alone (`transport::uring`), and no more are made.
+const RINGS: Calls = &[nr::__NR_io_uring_enter, nr::__NR_sched_setaffinity];
+
 /// What `prctl` may be asked for: a thread's name, and that of a piece of memory (glibc).
 const PRCTL: [u32; 3] = [PR_GET_NAME, PR_SET_NAME, PR_SET_VMA];
 
@@ -174,6 +177,9 @@ fn tables(needs: &Needs) -> Vec<Calls> {
     let mut tables = vec![FILES, OLDER, OURSELVES, MOUNTS];
     if needs.serves {
         tables.push(SERVING);
+    }
+    if needs.rings {
+        tables.push(RINGS);
     }
     if needs.judges_callers {
         tables.push(JUDGING);

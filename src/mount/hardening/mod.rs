@@ -85,6 +85,8 @@ pub(super) struct Needs {
     pub(super) unmounts_by_helper: bool,
     /// Whether it reads memory at all: a supervisor does not.
     pub(super) serves: bool,
+    /// Whether requests come over io_uring. The rings are made by then.
+    pub(super) rings: bool,
     pub(super) unknown_calls: UnknownCalls,
 }
 

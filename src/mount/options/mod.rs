@@ -57,14 +57,28 @@ pub struct MountConfig {
     pub faults: FaultPolicy,
     /// The only processes to show; all of them where it is empty.
     pub only: Vec<ProcessId>,
-    /// Threads that serve requests.
+    /// Threads that serve requests: those of one processor where they come over io_uring.
     pub threads: usize,
+    /// Whether requests come over io_uring.
+    pub io_uring: Choice,
     /// Where a line for each open and for each handle's writes goes; none where it is `None`.
     pub audit: Option<AuditSink>,
     /// Options that every file system takes.
     pub generic: GenericOptions,
     /// Whether `rw` was given, which changes nothing: mount(8) gives it to every file system that is not `ro`.
     pub rw: bool,
+}
+
+/// Whether something is used that is not always there, or does not always pay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Where it is there, and pays.
+    #[default]
+    Auto,
+    /// By all means.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Where the audit trail goes.
@@ -112,6 +126,7 @@ impl Default for MountConfig {
             faults: FaultPolicy::default(),
             only: Vec::new(),
             threads: default_threads(),
+            io_uring: Choice::default(),
             audit: None,
             generic: GenericOptions::default(),
             rw: false,
@@ -134,6 +149,7 @@ const OWN: &[&str] = &[
     "force",
     "fullcore",
     "inject",
+    "io_uring",
     "nostop",
     "pid",
     "snap_dir",
@@ -213,6 +229,10 @@ impl MountConfig {
             }
             "threads" => {
                 self.threads = given("threads", value, "a number from 1 to 256", value::threads)?;
+            }
+            "io_uring" => {
+                let wanted = "'auto', 'on' or 'off'";
+                self.io_uring = given("io_uring", value, wanted, value::choice)?;
             }
             "audit" => {
                 let wanted = "'stderr', 'syslog', 'journald' or no value";

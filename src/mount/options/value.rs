@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AuditSink, OptionError};
+use super::{AuditSink, Choice, OptionError};
 use crate::common::pid::ProcessId;
 use crate::files::view::FaultPolicy;
 
@@ -48,6 +48,15 @@ pub(super) fn faults(text: &str) -> Option<FaultPolicy> {
     match text {
         "error" => Some(FaultPolicy::Error),
         "zero" => Some(FaultPolicy::Zero),
+        _ => None,
+    }
+}
+
+pub(super) fn choice(text: &str) -> Option<Choice> {
+    match text {
+        "auto" => Some(Choice::Auto),
+        "on" => Some(Choice::On),
+        "off" => Some(Choice::Off),
         _ => None,
     }
 }

@@ -259,7 +259,10 @@ impl State {
         );
         debug_assert_eq!(
             self.queued_bytes,
-            self.waiting.iter().map(|waiting| waiting.bytes).sum(),
+            self.waiting
+                .iter()
+                .map(|waiting| waiting.bytes)
+                .sum::<usize>(),
             "the bytes of all that wait"
         );
         debug_assert!(self.idle_workers <= self.workers, "workers all");

@@ -1,9 +1,8 @@
 //! Between the file system's types and FUSE's.
 
-use fuser::{AccessFlags, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
+use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
 
 use crate::common::address::PAGE_SIZE;
-use crate::files::view::Seek;
 use crate::files::{Access, Caller, Kind};
 use crate::server::{Entry, Generation, Operation, Request};
 
@@ -58,26 +57,5 @@ pub(super) fn open_access(flags: OpenFlags) -> Access {
         read: mode != OpenAccMode::O_WRONLY,
         write: mode != OpenAccMode::O_RDONLY,
         execute: false,
-    }
-}
-
-pub(super) fn access(mask: AccessFlags) -> Access {
-    Access {
-        read: mask.contains(AccessFlags::R_OK),
-        write: mask.contains(AccessFlags::W_OK),
-        execute: mask.contains(AccessFlags::X_OK),
-    }
-}
-
-/// What `lseek` is asked for: the kernel sends these two only.
-pub(super) fn whence(whence: i32) -> Option<Seek> {
-    /// `SEEK_DATA` and `SEEK_HOLE` of `include/uapi/linux/fs.h`.
-    const DATA: i32 = 3;
-    const HOLE: i32 = 4;
-
-    match whence {
-        DATA => Some(Seek::Data),
-        HOLE => Some(Seek::Hole),
-        _ => None,
     }
 }

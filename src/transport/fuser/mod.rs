@@ -7,7 +7,7 @@ mod reply;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
@@ -18,26 +18,33 @@ use fuser::{
 };
 
 use crate::common::address::PAGE_SIZE;
-use crate::files::Change;
-use crate::server::{Inode, Invalidate, Operation, Respond, Server};
+use crate::files::view::Seek;
+use crate::files::{Access, Change};
+use crate::server::{Buffers, Inode, Invalidate, Operation, Respond, Server};
 use crate::target::mapping::MAX_NAME;
 
-pub use negotiate::{MAX_REQUEST, negotiate};
+pub use negotiate::negotiate;
 
 use reply::XattrReply;
 
 /// Serves `/dev/fuse` with a [`Server`].
 #[derive(Debug)]
-pub(crate) struct Adapter(Arc<Server>);
+pub(crate) struct Adapter {
+    server: Arc<Server>,
+    /// Whether requests are to come over io_uring: what the kernel says when it is asked.
+    rings: Option<Arc<OnceLock<bool>>>,
+}
 
 impl Adapter {
-    pub(crate) fn new(server: Server) -> Self {
-        Self(Arc::new(server))
+    /// With `rings` the kernel is asked to send requests over io_uring, and its answer is put there: all but FORGET then
+    /// go another way.
+    pub(crate) fn new(server: Arc<Server>, rings: Option<Arc<OnceLock<bool>>>) -> Self {
+        Self { server, rings }
     }
 
     fn serve(&self, request: &fuser::Request, operation: Operation, reply: impl Respond) {
-        self.0
-            .serve(convert::request(request, operation), &[], reply);
+        self.server
+            .serve(convert::request(request, operation), Buffers::none(), reply);
     }
 
     fn change(&self, request: &fuser::Request, inode: INodeNo, reply: impl Respond) {
@@ -58,11 +65,15 @@ impl Invalidate for Notifier {
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
         negotiate(config);
+        if let Some(rings) = &self.rings {
+            // The kernel is asked once for each mount.
+            let _ = rings.set(negotiate::rings(config));
+        }
         Ok(())
     }
 
     fn destroy(&mut self) {
-        self.0.end();
+        self.server.end();
     }
 
     fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -71,7 +82,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &fuser::Request, inode: INodeNo, lookups: u64) {
-        self.0.forget(Inode(inode.0), lookups);
+        self.server.forget(Inode(inode.0), lookups);
     }
 
     fn getattr(
@@ -167,8 +178,11 @@ impl Filesystem for Adapter {
             offset,
             is_mapped: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
         };
-        self.0
-            .serve(convert::request(request, operation), data, reply);
+        self.server.serve(
+            convert::request(request, operation),
+            Buffers::of(data),
+            reply,
+        );
     }
 
     fn flush(
@@ -205,7 +219,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         reply.ok();
-        self.0.release(handle.0);
+        self.server.release(handle.0);
     }
 
     fn opendir(
@@ -260,7 +274,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         reply.ok();
-        self.0.release(handle.0);
+        self.server.release(handle.0);
     }
 
     fn statfs(&self, _request: &fuser::Request, _inode: INodeNo, reply: ReplyStatfs) {
@@ -347,7 +361,7 @@ impl Filesystem for Adapter {
             inode: Inode(inode.0),
             handle: handle.0,
             offset,
-            whence: convert::whence(whence),
+            whence: Seek::of_lseek(whence),
         };
         self.serve(request, operation, reply);
     }
@@ -397,7 +411,8 @@ impl Filesystem for Adapter {
         mask: AccessFlags,
         reply: ReplyEmpty,
     ) {
-        let (inode, access) = (Inode(inode.0), convert::access(mask));
+        let access = Access::of_mask(mask.bits().cast_unsigned());
+        let inode = Inode(inode.0);
         self.serve(request, Operation::Access { inode, access }, reply);
     }
 

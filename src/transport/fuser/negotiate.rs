@@ -2,8 +2,7 @@
 
 use fuser::{InitFlags, KernelConfig};
 
-/// The largest request, in bytes: what the kernel takes without more privileges (`fs.fuse.max_pages_limit`).
-pub const MAX_REQUEST: u32 = 1 << 20;
+use crate::transport::MAX_REQUEST;
 
 /// Requests of readahead that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
@@ -38,4 +37,11 @@ pub fn negotiate(config: &mut KernelConfig) {
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
         log::debug!("at most {nearest} requests may wait");
     }
+}
+
+/// Asks the kernel to send requests over io_uring; returns whether it will.
+pub(super) fn rings(config: &mut KernelConfig) -> bool {
+    config
+        .add_capabilities(InitFlags::FUSE_OVER_IO_URING)
+        .is_ok()
 }

@@ -1,0 +1,138 @@
+//! What brings requests: `/dev/fuse` by itself, or io_uring beside it.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use fuser::{Config, Notifier, Session, SessionACL};
+
+use super::{Choice, MountConfig, MountError};
+use crate::common::metrics::Metrics;
+use crate::server::Server;
+use crate::transport::fuser::Adapter;
+use crate::transport::uring::Rings;
+
+/// Whether new mounts may be served over io_uring.
+const ENABLED: &str = "/sys/module/fuse/parameters/enable_uring";
+
+/// Rings, where the mount is to be served over them, made while the program may still make them.
+///
+/// # Errors
+/// `NoRings`, `NoRingsHere` where there must be some.
+pub(super) fn rings(config: &MountConfig) -> Result<Option<Rings>, MountError> {
+    let is_enabled = || {
+        let setting = fs::read_to_string(ENABLED)?;
+        match setting.trim() {
+            "Y" => Ok(()),
+            other => Err(io::Error::other(format!("it is {other}"))),
+        }
+    };
+    let rings = match config.io_uring {
+        Choice::Off => return Ok(None),
+        _ => is_enabled()
+            .map_err(MountError::NoRings)
+            .and_then(|()| Rings::new().map_err(MountError::NoRingsHere)),
+    };
+    match (rings, config.io_uring) {
+        (Err(error), Choice::On) => Err(error),
+        (Err(error), _) => {
+            log::debug!("served through /dev/fuse: {error}");
+            Ok(None)
+        }
+        (rings, _) => rings.map(Some),
+    }
+}
+
+/// A connection to the kernel that the two sides have agreed on.
+#[derive(Debug)]
+pub(super) struct Transport {
+    session: Session<Adapter>,
+    server: Arc<Server>,
+    rings: Option<(Rings, OwnedFd)>,
+    threads: usize,
+}
+
+impl Transport {
+    /// Agrees with the kernel. Nothing is answered until it is [started](Self::start).
+    ///
+    /// # Errors
+    /// `Other`, and `NoRings` where rings are a must and the kernel has none to give.
+    pub(super) fn new(
+        server: Server,
+        fuse: OwnedFd,
+        rings: Option<Rings>,
+        config: &MountConfig,
+        mountpoint: &Path,
+        metrics: &Metrics,
+    ) -> Result<Self, MountError> {
+        let failed =
+            |what: &str, error| MountError::Other(mountpoint.to_path_buf(), what.to_owned(), error);
+        let server = Arc::new(server);
+        let granted = rings.is_some().then(|| Arc::new(OnceLock::new()));
+        let adapter = Adapter::new(Arc::clone(&server), granted.clone());
+        let device = fuse
+            .try_clone()
+            .map_err(|error| failed("a second descriptor of the connection", error))?;
+        let mut session_config = Config::default();
+        session_config.n_threads = Some(config.threads);
+        session_config.clone_fd = true;
+        let acl = match config.allow_other {
+            true => SessionACL::All,
+            false => SessionACL::Owner,
+        };
+        // `fuser` is given the connection alone: it would unmount by path, and that may be another's
+        // by then.
+        let session = Session::from_fd(adapter, fuse, acl, session_config)
+            .map_err(|error| failed("agreeing with FUSE", error))?;
+        let is_granted = granted.is_some_and(|granted| granted.get() == Some(&true));
+        if config.io_uring == Choice::On && !is_granted {
+            let refused = io::Error::other("it grants none to this mount");
+            return Err(MountError::NoRings(refused));
+        }
+        let rings = rings.filter(|_| is_granted).map(|rings| (rings, device));
+        metrics.io_uring.set(rings.is_some().into());
+        let by = if rings.is_some() {
+            "io_uring"
+        } else {
+            "/dev/fuse"
+        };
+        log::debug!("requests come through {by}");
+        Ok(Self {
+            session,
+            server,
+            rings,
+            threads: config.threads,
+        })
+    }
+
+    /// Whether requests come over io_uring.
+    pub(super) fn has_rings(&self) -> bool {
+        self.rings.is_some()
+    }
+
+    /// What tells the kernel that it must not believe something any more.
+    pub(super) fn notifier(&self) -> Notifier {
+        self.session.notifier()
+    }
+
+    /// Starts the threads of the rings, where there are some. The rest of the requests is answered by [`run`](Self::run).
+    ///
+    /// # Errors
+    /// Where the system has no thread left.
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        match self.rings.take() {
+            Some((rings, device)) => rings.serve(Arc::clone(&self.server), device, self.threads),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers until the mount is gone.
+    ///
+    /// # Errors
+    /// Where talking to the kernel failed.
+    pub(super) fn run(self) -> io::Result<()> {
+        self.session.run()
+    }
+}

@@ -1,0 +1,354 @@
+//! The threads that serve the rings.
+//!
+//! Each has a ring of its own, in which one entry waits for a request, on the processor whose requests come there: so it answers without
+//! waking another processor, and a target that does not answer holds up one entry alone. Where the last thread of a processor is
+//! busy another one is started. An entry whose request somebody else is to answer leaves its thread, which goes on with a
+//! new entry; answered, it goes to a thread that has none.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use nix::errno::Errno;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::entry::{Alias, Entry, EntryMemory};
+use super::reply::EntryReply;
+use super::request::Asked;
+use super::ring::{Command, Ring};
+use crate::server::{Buffers, Operation, Reply, Respond, Server};
+
+/// What this thread does.
+#[derive(Debug, Default)]
+enum Here {
+    #[default]
+    Waiting,
+    /// It serves the request that is answered by this number.
+    Serving(u64),
+    /// That request has its answer.
+    Answered(Box<Entry>),
+}
+
+thread_local! {
+    static HERE: RefCell<Here> = const { RefCell::new(Here::Waiting) };
+}
+
+/// An entry, and what the kernel is to be told of it.
+type Next = (Box<Entry>, Command);
+
+/// The requests of one processor.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Threads that wait for one.
+    waiting: AtomicUsize,
+    /// Entries for them.
+    entries: AtomicUsize,
+    /// Those of them whose requests somebody else is to answer.
+    lent: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Those that no thread has.
+    rings: Vec<Ring>,
+    /// Answered by somebody else, for a thread to go on with.
+    late: VecDeque<Box<Entry>>,
+    /// Queues that lack a thread.
+    lacking: VecDeque<u16>,
+    /// Threads that have no entry.
+    idle: usize,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(super) struct Threads {
+    server: Arc<Server>,
+    device: Arc<OwnedFd>,
+    memory: EntryMemory,
+    queues: Vec<Queue>,
+    /// Entries of one queue, besides those that are lent.
+    most: usize,
+    /// Whether the mount is gone.
+    has_ended: AtomicBool,
+    /// There are as many rings as entries, so that whatever entry comes back finds a thread. Nothing is locked inside it.
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Threads {
+    pub(super) fn new(
+        server: Arc<Server>,
+        device: OwnedFd,
+        memory: EntryMemory,
+        rings: Vec<Ring>,
+        queues: usize,
+        most: usize,
+    ) -> Self {
+        Self {
+            server,
+            device: Arc::new(device),
+            memory,
+            queues: (0..queues).map(|_| Queue::default()).collect(),
+            most,
+            has_ended: AtomicBool::new(false),
+            state: Mutex::new(State {
+                rings,
+                late: VecDeque::new(),
+                lacking: VecDeque::new(),
+                idle: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The connection.
+    pub(super) fn device(&self) -> &Arc<OwnedFd> {
+        &self.device
+    }
+
+    /// Starts a thread for each queue. The kernel uses the rings once it has an entry for each.
+    ///
+    /// # Errors
+    /// Where the system has no thread or memory left.
+    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
+        for queue in 0..self.queues.len() {
+            let queue = u16::try_from(queue).map_err(io::Error::other)?;
+            let first = self.fresh(queue)?;
+            let first = first.ok_or_else(|| io::Error::other("no entry for each processor"))?;
+            self.start_thread(&mut self.state.lock(), first)?;
+        }
+        Ok(())
+    }
+
+    fn queue(&self, number: u16) -> &Queue {
+        &self.queues[usize::from(number)]
+    }
+
+    /// A new entry; `None` where there are enough.
+    fn fresh(&self, queue: u16) -> io::Result<Option<Next>> {
+        let entry = self.memory.entry(queue)?;
+        Ok(entry.map(|entry| {
+            self.queue(queue).entries.fetch_add(1, Ordering::Relaxed);
+            (Box::new(entry), Command::Register)
+        }))
+    }
+
+    /// Starts a thread, if there is a ring for it.
+    fn start_thread(
+        self: &Arc<Self>,
+        state: &mut MutexGuard<'_, State>,
+        first: Next,
+    ) -> io::Result<()> {
+        let Some(ring) = state.rings.pop() else {
+            debug_assert!(false, "a ring for each entry");
+            return Err(io::Error::other("no ring is left"));
+        };
+        let threads = Arc::clone(self);
+        let started = thread::Builder::new()
+            .name(format!("ring-{}", first.0.queue()))
+            .spawn(move || threads.run(ring, first));
+        started.map(drop)
+    }
+
+    /// What a thread does: it waits for a request in its entry, and serves it.
+    fn run(self: &Arc<Self>, mut ring: Ring, first: Next) {
+        let mut processor = None;
+        let mut next = Some(first);
+        while let Some((mut entry, command)) = next.take() {
+            let number = entry.queue();
+            if processor.replace(number) != Some(number) {
+                pin_to(number);
+            }
+            let queue = self.queue(number);
+            queue.waiting.fetch_add(1, Ordering::AcqRel);
+            let received = ring.exchange(self.device.as_fd(), &mut entry, command);
+            let others = queue.waiting.fetch_sub(1, Ordering::AcqRel) - 1;
+            if let Err(error) = received {
+                queue.entries.fetch_sub(1, Ordering::Relaxed);
+                // The request was given up, and the entry with it.
+                if error.raw_os_error() != Some(Errno::ENOENT as i32) {
+                    self.end(&error);
+                }
+                next = self.another(number);
+                continue;
+            }
+            if others == 0 {
+                self.lack(number);
+            }
+            let answered = self.serve(entry);
+            next = match answered {
+                Some(entry) => Some((entry, Command::Commit)),
+                None => self.another(number),
+            };
+        }
+    }
+
+    /// Serves the request in an entry; `None` where somebody else has answered it, or is to.
+    fn serve(self: &Arc<Self>, mut entry: Box<Entry>) -> Option<Box<Entry>> {
+        let number = entry.queue();
+        let incoming = entry.receive();
+        let (asked, len) = (incoming.asked(), incoming.payload.len());
+        let alias = entry.alias();
+        HERE.set(Here::Serving(entry.commit()));
+        match asked {
+            Asked::Serve(request, size) => {
+                let reply = EntryReply::new(entry, Arc::clone(self), size);
+                let buffers = buffers(&alias, &request.operation, len);
+                self.server.serve(request, buffers, reply);
+            }
+            Asked::Release(handle) => {
+                EntryReply::new(entry, Arc::clone(self), 0).respond(Ok(Reply::Done));
+                self.server.release(handle);
+            }
+            Asked::Done => {
+                EntryReply::new(entry, Arc::clone(self), 0).respond(Ok(Reply::Done));
+            }
+            Asked::Refused(errno) => {
+                EntryReply::new(entry, Arc::clone(self), 0).respond(Err(errno));
+            }
+        }
+        alias.release();
+        match HERE.take() {
+            Here::Answered(entry) => Some(entry),
+            Here::Waiting | Here::Serving(_) => {
+                self.queue(number).lent.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Takes an entry whose request has its answer: for the thread that serves it, or any other.
+    pub(super) fn answered(self: &Arc<Self>, mut entry: Box<Entry>) {
+        let is_ours = HERE
+            .with_borrow(|here| matches!(here, Here::Serving(commit) if *commit == entry.commit()));
+        if is_ours {
+            HERE.set(Here::Answered(entry));
+            return;
+        }
+        if let Err(error) = entry.part(&self.memory) {
+            // The kernel must not get it back. Whoever waits for the answer does so until the mount ends.
+            log::error!("a request cannot be answered: {error}");
+            return;
+        }
+        self.queue(entry.queue())
+            .lent
+            .fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.late.push_back(entry);
+        self.employ(state);
+    }
+
+    /// Another entry for a thread that has lost its own, as soon as there is one that needs a thread; `None` once the mount is gone.
+    fn another(self: &Arc<Self>, number: u16) -> Option<Next> {
+        let mut state = self.state.lock();
+        if self.queue(number).waiting.load(Ordering::Acquire) == 0 {
+            state.lacking.push_back(number);
+        }
+        loop {
+            if self.has_ended.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Some(entry) = state.late.pop_front() {
+                return Some((entry, Command::Commit));
+            }
+            if let Some(next) = self.for_lacking(&mut state) {
+                return Some(next);
+            }
+            state.idle += 1;
+            self.changed.wait(&mut state);
+            state.idle -= 1;
+        }
+    }
+
+    /// A new entry for a queue that lacks a thread.
+    fn for_lacking(&self, state: &mut MutexGuard<'_, State>) -> Option<Next> {
+        while let Some(number) = state.lacking.pop_front() {
+            let queue = self.queue(number);
+            // Somebody has come back meanwhile.
+            if queue.waiting.load(Ordering::Acquire) > 0 {
+                continue;
+            }
+            let lent = queue.lent.load(Ordering::Relaxed);
+            let entries = queue.entries.load(Ordering::Relaxed);
+            if entries.saturating_sub(lent) >= self.most {
+                continue;
+            }
+            match self.fresh(number) {
+                Ok(Some(next)) => return Some(next),
+                Ok(None) => log::debug!("as many requests as there can be at a time"),
+                Err(error) => log::debug!("no memory for more requests: {error}"),
+            }
+        }
+        None
+    }
+
+    /// Sees to it that a queue has a thread that waits, as its last one is busy now.
+    fn lack(self: &Arc<Self>, number: u16) {
+        let queue = self.queue(number);
+        let lent = queue.lent.load(Ordering::Relaxed);
+        if queue.entries.load(Ordering::Relaxed).saturating_sub(lent) < self.most {
+            let mut state = self.state.lock();
+            state.lacking.push_back(number);
+            self.employ(state);
+        }
+    }
+
+    /// Has an idle thread see to what there is to do, or starts one.
+    fn employ(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.idle > 0 {
+            drop(state);
+            self.changed.notify_one();
+            return;
+        }
+        let next = match state.late.pop_front() {
+            Some(entry) => Some((entry, Command::Commit)),
+            None => self.for_lacking(&mut state),
+        };
+        let Some(next) = next else { return };
+        if let Err(error) = self.start_thread(&mut state, next) {
+            log::error!("no thread for more requests: {error}");
+        }
+    }
+
+    /// The end of the mount: for all of them.
+    fn end(&self, error: &io::Error) {
+        if !self.has_ended.swap(true, Ordering::AcqRel) {
+            log::debug!("the rings have ended: {error}");
+        }
+        // Whoever is about to wait has looked before, or waits by now.
+        drop(self.state.lock());
+        self.changed.notify_all();
+    }
+}
+
+/// The payload, as the server is to use it.
+fn buffers<'a>(alias: &'a Alias, operation: &Operation, len: usize) -> Buffers<'a> {
+    if !matches!(operation, Operation::Read { .. } | Operation::Write { .. }) {
+        return Buffers::none();
+    }
+    // SAFETY: this thread alone serves the request, once, and releases it after that.
+    let bytes = unsafe { alias.bytes() };
+    match operation {
+        Operation::Write { .. } => Buffers::of(&bytes[..len]),
+        _ => Buffers {
+            data: &[],
+            room: bytes,
+        },
+    }
+}
+
+/// Has this thread run on that processor alone. Elsewhere it serves as well, and more slowly.
+fn pin_to(processor: u16) {
+    let mut set = CpuSet::new();
+    if usize::from(processor) < CpuSet::MAX_CPU {
+        set.set(processor.into());
+    }
+    if let Err(errno) = sched_setaffinity(None, &set) {
+        log::debug!("a thread is not bound to processor {processor}: {errno}");
+    }
+}
