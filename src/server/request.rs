@@ -119,6 +119,8 @@ pub(crate) enum Operation {
     MakeDirectory { parent: Inode, name: OsString },
     /// Answered with [`Reply::Done`](super::Reply::Done).
     RemoveDirectory { parent: Inode, name: OsString },
+    /// The file system as a whole. Answered with [`Reply::Statistics`](super::Reply::Statistics).
+    Statfs { inode: Inode },
     /// Something that never succeeds here: create, rename, link, remove.
     Change { inode: Inode },
 }
@@ -143,6 +145,7 @@ impl Operation {
             | Self::GetExtendedAttribute { inode, .. }
             | Self::ListExtendedAttributes { inode }
             | Self::Access { inode, .. }
+            | Self::Statfs { inode }
             | Self::Change { inode } => *inode,
         }
     }
@@ -178,6 +181,7 @@ impl Operation {
             Self::Access { .. } => metrics::Operation::Access,
             Self::MakeDirectory { .. } => metrics::Operation::MakeDirectory,
             Self::RemoveDirectory { .. } => metrics::Operation::RemoveDirectory,
+            Self::Statfs { .. } => metrics::Operation::Statfs,
             Self::Change { .. } => metrics::Operation::Refused,
         }
     }
@@ -196,6 +200,7 @@ impl Operation {
             Self::Access { .. }
             | Self::MakeDirectory { .. }
             | Self::RemoveDirectory { .. }
+            | Self::Statfs { .. }
             | Self::Change { .. } => WaitsFor::Nobody,
             other => fs.waits_for(other.inode()),
         }
@@ -220,6 +225,7 @@ impl Operation {
             | Self::Access { .. }
             | Self::MakeDirectory { .. }
             | Self::RemoveDirectory { .. }
+            | Self::Statfs { .. }
             | Self::Change { .. } => Kind::Other,
         }
     }

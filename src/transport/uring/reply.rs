@@ -11,11 +11,11 @@ use zerocopy::{Immutable, IntoBytes};
 use super::backing::Backing;
 use super::entry::Entry;
 use super::protocol::{
-    Attr, AttrOut, Dirent, EntryOut, GetxattrOut, LseekOut, OpenOut, WriteOut, fopen,
+    Attr, AttrOut, Dirent, EntryOut, GetxattrOut, Kstatfs, LseekOut, OpenOut, WriteOut, fopen,
 };
 use super::threads::Threads;
 use crate::common::address::PAGE_SIZE;
-use crate::files::Kind;
+use crate::files::{Kind, Statistics};
 use crate::server::{self, Inode, Opened, Reply, Respond};
 
 /// Who waits for the answer to the request in an entry.
@@ -145,6 +145,7 @@ impl Respond for EntryReply {
                 });
                 Ok(taken.count())
             }
+            Reply::Statistics(of) => payload.put(&statistics(&of)),
             // A size of zero asks how long the value is (getxattr(2)).
             Reply::Attribute(value) => match size {
                 0 => payload.put(&GetxattrOut {
@@ -193,6 +194,21 @@ fn attr(entry: &server::Entry) -> Attr {
         rdev: 0,
         blksize: PAGE_SIZE as u32,
         flags: 0,
+    }
+}
+
+fn statistics(of: &Statistics) -> Kstatfs {
+    Kstatfs {
+        blocks: of.blocks,
+        bfree: of.free,
+        bavail: of.available,
+        files: of.files,
+        ffree: of.files_free,
+        bsize: of.block_size,
+        namelen: of.name_length,
+        frsize: of.block_size,
+        padding: 0,
+        spare: [0; 6],
     }
 }
 

@@ -129,6 +129,7 @@ impl Incoming<'_> {
                 let operation = Operation::ListExtendedAttributes { inode };
                 return Some(self.serve(operation, size));
             }
+            opcode::STATFS => Operation::Statfs { inode },
             opcode::ACCESS => {
                 let AccessIn { mask, .. } = self.argument()?;
                 Operation::Access {
