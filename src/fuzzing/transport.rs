@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
@@ -74,7 +75,7 @@ impl Kernel {
         greeting.resize(64, 0);
         let first = message(INIT, 1, 0, &greeting);
         ours.send(&first).expect("there is room for it");
-        let adapter = Adapter::new(server);
+        let adapter = Adapter::new(Arc::new(server), None);
         let (fd, acl) = (OwnedFd::from(theirs), SessionACL::Owner);
         let session = Session::from_fd(adapter, fd, acl, Config::default());
         let session = session.expect("an agreement");
