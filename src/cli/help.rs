@@ -63,6 +63,11 @@ pub(crate) const MOUNT_OPTIONS: &[MountOption] = &[
         "let reads fault absent pages in, which changes the target's memory use (default: absent pages are never touched)",
     ),
     option(
+        "direct",
+        Value::OneOf(&["auto", "on", "off"]),
+        "open files past the kernel's page cache, and read ahead here: faster for large reads, slower for small ones (default: auto, by what pays)",
+    ),
+    option(
         "io_uring",
         Value::OneOf(&["auto", "on", "off"]),
         "serve over io_uring, which takes less time for small requests (default: auto, where root has allowed it: echo Y > /sys/module/fuse/parameters/enable_uring)",

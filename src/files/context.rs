@@ -11,6 +11,7 @@ use super::snap::SnapshotTable;
 use super::usage::MemoryUsages;
 use super::view::FaultPolicy;
 use super::{Caller, Node, Subject};
+use crate::common::choice::Choice;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
@@ -55,6 +56,8 @@ pub(crate) struct FileOptions {
     pub(crate) full_core: bool,
     /// What becomes of unreadable bytes (`fault`).
     pub(crate) faults: FaultPolicy,
+    /// Whether files are opened past the kernel's page cache (`direct`).
+    pub(crate) direct: Choice,
     /// Owner of whatever belongs to no process.
     pub(crate) uid: u32,
     /// Group of whatever belongs to no process.
@@ -114,6 +117,11 @@ impl Context {
     /// The clock that they go by.
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         self.services.freshness.clock()
+    }
+
+    /// How old data may be.
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.services.freshness
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

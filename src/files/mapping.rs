@@ -186,7 +186,8 @@ impl File for Mapping {
 
     fn open(&self, context: &Context, subject: &Subject, access: Access) -> Result<Open> {
         let write = access.write.then(|| self.write_mode(context)).transpose()?;
-        let memory = OpenMemory::new(context, &self.info, subject, write)?;
+        let memory = OpenMemory::new(context, &self.info, subject, write)?
+            .with_size(context, self.mapping.size());
         let file = MappingFile::new(
             Arc::clone(&memory.memory),
             Arc::clone(&self.mapping),
@@ -194,6 +195,7 @@ impl File for Mapping {
         );
         Ok(Open {
             direct: memory.is_direct(),
+            reads_ahead: memory.reads_ahead,
             is_constant: false,
             file: Arc::new(OpenMapping { file, memory }),
         })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Context, OpenProcess, Subject};
+use crate::common::choice::Choice;
 use crate::common::error::{Error, Result};
 use crate::files::view::Short;
 use crate::target::{ProcessInfo, ProcessMemory, WriteMode};
@@ -19,6 +20,8 @@ pub(super) struct OpenMemory {
     pub(super) short: Short,
     /// How a write treats the protection; `None` where it is open for reading only.
     write: Option<WriteMode>,
+    /// Whether it is to be read ahead here, in the kernel's place.
+    pub(super) reads_ahead: bool,
 }
 
 impl OpenMemory {
@@ -51,7 +54,20 @@ impl OpenMemory {
             memory,
             short,
             write,
+            reads_ahead: false,
         })
+    }
+
+    /// The same for a file of so many bytes: past the kernel's page cache, where that pays.
+    pub(super) fn with_size(self, context: &Context, size: u64) -> Self {
+        if self.is_direct() || !context.opens_directly(size) {
+            return self;
+        }
+        Self {
+            short: Short::Allowed,
+            reads_ahead: true,
+            ..self
+        }
     }
 
     /// Whether the kernel must keep none of its pages.
@@ -67,6 +83,15 @@ impl OpenMemory {
 }
 
 impl Context {
+    /// Whether a file of so many bytes is opened past the kernel's page cache.
+    fn opens_directly(&self, size: u64) -> bool {
+        match self.options.direct {
+            Choice::On => true,
+            Choice::Off => false,
+            Choice::Auto => size >= 64 << 20,
+        }
+    }
+
     /// The process, if it can be opened.
     pub(super) fn open_process(&self, info: &ProcessInfo) -> Option<Arc<OpenProcess>> {
         match self.opened.known(&info.identity) {

@@ -356,6 +356,8 @@ pub(crate) struct Open {
     pub(crate) file: Arc<dyn OpenFile>,
     /// Whether the kernel must keep none of its pages.
     pub(crate) direct: bool,
+    /// Whether it is to be read ahead here, since the kernel does not.
+    pub(crate) reads_ahead: bool,
     /// Whether it may keep them for as long as it likes: nothing of the file ever changes.
     pub(crate) is_constant: bool,
 }

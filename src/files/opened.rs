@@ -13,7 +13,7 @@ use crate::common::error::{Error, Result};
 use crate::common::recent::Recent;
 use crate::common::sync::Mutex;
 use crate::target::cache::DeniedMemory;
-use crate::target::cache::{CachedMemory, SpaceEpoch};
+use crate::target::cache::{CachedMemory, Epoch, Freshness, SpaceEpoch};
 use crate::target::{Credentials, Process, ProcessIdentity, ProcessMemory};
 
 /// Processes that wait to be closed by whoever may wait for that; more are closed at once.
@@ -55,6 +55,11 @@ impl OpenProcess {
 
     pub(crate) fn identity(&self) -> &ProcessIdentity {
         self.process.identity()
+    }
+
+    /// The epoch that what is read of it from now on belongs to.
+    pub(crate) fn current_epoch(&self, freshness: &Freshness) -> Epoch {
+        freshness.current(&self.epoch)
     }
 
     pub(super) fn process(&self) -> &dyn Process {

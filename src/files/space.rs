@@ -113,9 +113,11 @@ impl File for Space {
             .write
             .then(|| Self::write_mode(context))
             .transpose()?;
-        let memory = OpenMemory::new(context, self.info(), subject, write)?;
+        let memory =
+            OpenMemory::new(context, self.info(), subject, write)?.with_size(context, SPACE_SIZE);
         Ok(Open {
             direct: memory.is_direct(),
+            reads_ahead: memory.reads_ahead,
             is_constant: false,
             file: Arc::new(OpenSpace {
                 info: Arc::clone(self.info()),

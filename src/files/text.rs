@@ -16,6 +16,7 @@ impl Text {
         Open {
             file: Arc::new(Self(text)),
             direct: true,
+            reads_ahead: false,
             is_constant: false,
         }
     }

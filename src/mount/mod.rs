@@ -21,12 +21,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use crate::common::choice::Choice;
 pub use crate::server::AUDIT;
 pub use error::MountError;
 pub(crate) use hardening::missing;
 pub use hardening::{HardeningError, MissingCapabilities, UnknownCalls, missing_capabilities};
 pub(crate) use means::{Helper, Means};
-pub use options::{AuditSink, Choice, GenericOptions, Mode, MountConfig, OptionError};
+pub use options::{AuditSink, GenericOptions, Mode, MountConfig, OptionError};
 pub use supervisor::Supervisor;
 
 use attach::{Attached, attach};
@@ -121,6 +122,7 @@ impl Prepared {
             inject: config.inject,
             full_core: config.full_core,
             faults: config.faults,
+            direct: config.direct,
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };

@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::{Config, Notifier, Session, SessionACL};
 
-use super::{Choice, MountConfig, MountError};
+use super::{MountConfig, MountError};
+use crate::common::choice::Choice;
 use crate::common::metrics::Metrics;
 use crate::server::Server;
 use crate::transport::fuser::Adapter;

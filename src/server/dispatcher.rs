@@ -80,7 +80,7 @@ impl Server {
             } => {
                 let read = |answer: Result<&mut [u8]>| {
                     let read = answer.and_then(|answer| {
-                        let read = fs.read(*handle, *offset, answer)?;
+                        let read = fs.read(*handle, *offset, answer, Some(&self.ahead))?;
                         Ok(&answer[..read])
                     });
                     let read = read.as_ref().map(|bytes| Reply::Data(bytes));

@@ -6,6 +6,8 @@ mod snapshots;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::admission::Target;
+use super::ahead::{ReadAhead, Stream};
 use super::audit::{self, Trail};
 use super::directory::OpenDirectory;
 use super::handles::{FileHandle, Handle, HandleTable};
@@ -17,6 +19,7 @@ use crate::files::{
     Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, Open, Pass, Subject,
     WaitsFor, xattr_list,
 };
+use crate::target::cache::Epoch;
 use crate::target::live::trim_heap;
 
 pub(crate) use opened::Opened;
@@ -292,14 +295,25 @@ impl FileSystem {
         subject: &Subject,
         trail: Option<Arc<Trail>>,
     ) -> Result<Opened> {
+        let user = self.context.other_user(&subject.caller);
+        let process = open.file.process().filter(|_| open.reads_ahead);
+        let stream = process.map(|process| {
+            let identity = process.identity();
+            Arc::new(Stream::new(Target {
+                pid: identity.pid,
+                instance: Some(identity.pidfd_inode),
+                user,
+            }))
+        });
         let file = FileHandle {
             inode,
             file: open.file,
-            is_buffered: !open.direct && !open.is_constant,
+            // Whoever maps a file that is read past the kernel's cache has pages there, too.
+            is_buffered: (!open.direct || open.reads_ahead) && !open.is_constant,
+            stream,
             trail,
         };
         let backing = file.file.backing().map(Arc::clone);
-        let user = self.context.other_user(&subject.caller);
         let handle = self.handles.open(Handle::File(file), user)?;
         Ok(Opened {
             handle,
@@ -309,17 +323,32 @@ impl FileSystem {
         })
     }
 
-    /// Reads from `offset` on, and returns how many bytes it got.
+    /// Reads from `offset` on, and returns how many bytes it got. What is to be read ahead `ahead` does.
     ///
     /// # Errors
     /// `BadHandle`, and as [`OpenFile::read_at`].
-    pub(super) fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub(super) fn read(
+        &self,
+        handle: u64,
+        offset: u64,
+        buffer: &mut [u8],
+        ahead: Option<&Arc<ReadAhead>>,
+    ) -> Result<usize> {
         let Handle::File(open) = self.handles.get(handle)? else {
             return Err(Error::IsADirectory);
         };
-        let read = open.file.read_at(&self.context, offset, buffer)?;
+        let read = match (&open.stream, ahead) {
+            (Some(stream), Some(ahead)) => ahead.read(stream, &open, offset, buffer)?,
+            _ => open.file.read_at(&self.context, offset, buffer)?,
+        };
         self.context.metrics().read_bytes.add(read as u64);
         Ok(read)
+    }
+
+    /// The epoch that what is read of a file from now on belongs to; `None` for what is no memory of a process.
+    pub(super) fn epoch(&self, open: &FileHandle) -> Option<Epoch> {
+        let process = open.file.process()?;
+        Some(process.current_epoch(self.context.freshness()))
     }
 
     /// Writes `data` at `offset`.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::ahead::Stream;
 use super::audit::Trail;
 use super::directory::OpenDirectory;
 use super::inodes::Inode;
@@ -32,6 +33,8 @@ pub(super) struct FileHandle {
     pub(super) file: Arc<dyn OpenFile>,
     /// Whether the kernel may hold some of its bytes in its own cache.
     pub(super) is_buffered: bool,
+    /// What is read of it ahead, where the kernel does not.
+    pub(super) stream: Option<Arc<Stream>>,
     /// What is to be told of its writes (`audit`).
     pub(super) trail: Option<Arc<Trail>>,
 }
@@ -225,6 +228,7 @@ mod tests {
             inode: Inode(inode),
             file: Arc::new(Empty),
             is_buffered,
+            stream: None,
             trail: None,
         })
     }

@@ -3,6 +3,7 @@
 //! A transport hands a [`Request`] and whoever waits for its answer to [`Server::serve`], and knows no more.
 
 pub(crate) mod admission;
+mod ahead;
 mod audit;
 mod deadlines;
 mod directory;
@@ -33,6 +34,7 @@ pub(crate) use reply::{Name, NamedEntry, Reply, Respond};
 pub(crate) use request::{Buffers, Operation, Request};
 
 use admission::Admission;
+use ahead::ReadAhead;
 use dispatcher::ENTRIES;
 use failures::Failures;
 use snapshots::Copies;
@@ -43,6 +45,7 @@ pub(crate) struct Server {
     fs: Arc<FileSystem>,
     invalidations: Invalidations,
     admission: Arc<Admission>,
+    ahead: Arc<ReadAhead>,
     failures: Failures,
     copies: Copies,
     /// Entries to put together for the next answer to `readdirplus`: a few more than the last one took.
@@ -57,7 +60,10 @@ impl Server {
         invalidations: Invalidations,
         admission: Arc<Admission>,
     ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let ahead = ReadAhead::new(Arc::clone(&fs), Arc::clone(&admission), processors);
         Self {
+            ahead: Arc::new(ahead),
             failures: Failures::new(Arc::clone(fs.context().clock())),
             fs,
             invalidations,
@@ -74,6 +80,7 @@ impl Server {
 
     /// The end of the file system: ends the watchdog and the workers, and logs how many failures were not.
     pub(crate) fn end(&self) {
+        self.ahead.end();
         self.admission.end();
         self.fs.end_audit();
         self.failures.log_rest();

@@ -73,6 +73,8 @@ metrics! {
     pub stops: Counter,
     /// How long they were stopped.
     pub stop_duration: Histogram,
+    /// Bytes answered that were read ahead.
+    pub ahead_bytes: Counter,
     /// Inodes that the kernel holds.
     pub inodes: Gauge,
     /// Whether requests come over io_uring: 1, or 0 where they come through /dev/fuse.

@@ -108,11 +108,13 @@ impl File for Core {
         let info = self.info();
         let memory = OpenMemory::new(context, info, subject, None)?;
         let file = context.core_file(info, &memory.process, Arc::clone(&memory.memory), true)?;
+        let memory = memory.with_size(context, Shape::of(file.image()).size);
         let open = Arc::new(OpenCore { file, memory });
         let is_first = context.cores.add(&open);
         Ok(Open {
             // Another one that is open has other headers, and the kernel keeps one file's pages.
             direct: open.memory.is_direct() || !is_first,
+            reads_ahead: open.memory.reads_ahead,
             is_constant: false,
             file: open,
         })

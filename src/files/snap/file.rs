@@ -34,6 +34,7 @@ impl FrozenFile {
         Open {
             file: Arc::new(Self { view, backing }),
             direct: false,
+            reads_ahead: false,
             is_constant: true,
         }
     }

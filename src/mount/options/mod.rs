@@ -19,6 +19,7 @@ pub use generic::GenericOptions;
 
 use value::given;
 
+use crate::common::choice::Choice;
 use crate::common::pid::ProcessId;
 use crate::files::view::FaultPolicy;
 use crate::target::live::Feature;
@@ -61,24 +62,14 @@ pub struct MountConfig {
     pub threads: usize,
     /// Whether requests come over io_uring.
     pub io_uring: Choice,
+    /// Whether files are opened past the kernel's page cache.
+    pub direct: Choice,
     /// Where a line for each open and for each handle's writes goes; none where it is `None`.
     pub audit: Option<AuditSink>,
     /// Options that every file system takes.
     pub generic: GenericOptions,
     /// Whether `rw` was given, which changes nothing: mount(8) gives it to every file system that is not `ro`.
     pub rw: bool,
-}
-
-/// Whether something is used that is not always there, or does not always pay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// Where it is there, and pays.
-    #[default]
-    Auto,
-    /// By all means.
-    On,
-    /// Never.
-    Off,
 }
 
 /// Where the audit trail goes.
@@ -127,6 +118,7 @@ impl Default for MountConfig {
             only: Vec::new(),
             threads: default_threads(),
             io_uring: Choice::default(),
+            direct: Choice::default(),
             audit: None,
             generic: GenericOptions::default(),
             rw: false,
@@ -140,6 +132,7 @@ const OWN: &[&str] = &[
     "allow_root",
     "audit",
     "default_permissions",
+    "direct",
     "write",
     "rw",
     "ro",
@@ -229,6 +222,10 @@ impl MountConfig {
             }
             "threads" => {
                 self.threads = given("threads", value, "a number from 1 to 256", value::threads)?;
+            }
+            "direct" => {
+                let wanted = "'auto', 'on' or 'off'";
+                self.direct = given("direct", value, wanted, value::choice)?;
             }
             "io_uring" => {
                 let wanted = "'auto', 'on' or 'off'";

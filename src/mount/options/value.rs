@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AuditSink, Choice, OptionError};
+use super::{AuditSink, OptionError};
+use crate::common::choice::Choice;
 use crate::common::pid::ProcessId;
 use crate::files::view::FaultPolicy;
 

@@ -156,7 +156,7 @@ impl Bench {
 
     fn read(&self, opened: &Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        let read = self.fs.read(opened.handle, offset, &mut bytes)?;
+        let read = self.fs.read(opened.handle, offset, &mut bytes, None)?;
         bytes.truncate(read);
         Ok(bytes)
     }
@@ -405,7 +405,7 @@ fn handles_are_good_for_what_they_were_given_for() {
     let bench = bench();
     let directory = bench.open_directory(ROOT).unwrap();
     assert_eq!(
-        bench.fs.read(directory, 0, &mut [0]),
+        bench.fs.read(directory, 0, &mut [0], None),
         Err(Error::IsADirectory)
     );
     assert_eq!(bench.fs.write(directory, 0, b"x"), Err(Error::BadHandle));
@@ -416,7 +416,7 @@ fn handles_are_good_for_what_they_were_given_for() {
     ));
     bench.fs.release(file.handle);
     assert_eq!(
-        bench.fs.read(file.handle, 0, &mut [0]),
+        bench.fs.read(file.handle, 0, &mut [0], None),
         Err(Error::BadHandle)
     );
     assert_eq!(

@@ -60,7 +60,7 @@ struct State {
     late: VecDeque<Box<Entry>>,
     /// Queues that lack a thread.
     lacking: VecDeque<u16>,
-    /// Threads that have no entry.
+    /// Threads that have no entry, and were not called yet.
     idle: usize,
 }
 
@@ -261,7 +261,6 @@ impl Threads {
             }
             state.idle += 1;
             self.changed.wait(&mut state);
-            state.idle -= 1;
         }
     }
 
@@ -301,6 +300,8 @@ impl Threads {
     /// Has an idle thread see to what there is to do, or starts one.
     fn employ(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.idle > 0 {
+            // Counted by whoever calls it: two calls are for two threads.
+            state.idle -= 1;
             drop(state);
             self.changed.notify_one();
             return;

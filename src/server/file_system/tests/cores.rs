@@ -7,7 +7,7 @@ const CORE: (u64, u8) = (16, 4);
 
 fn read(bench: &Bench, opened: &Opened, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
-    let read = bench.fs.read(opened.handle, offset, &mut bytes)?;
+    let read = bench.fs.read(opened.handle, offset, &mut bytes, None)?;
     bytes.truncate(read);
     Ok(bytes)
 }

@@ -1,0 +1,273 @@
+//! Reading ahead: what follows is read by another thread while the reader takes what was read.
+//!
+//! The kernel reads ahead by itself into its page cache. To fill that costs the reader more than a read of `/proc/PID/mem` does,
+//! so large files are opened past it, and this takes its place: a few windows that stay in the processor's cache.
+//! A helper begins with a window where the reader has not come to it, and the reader reads by itself what no helper has begun
+//! with. So nothing is lost where all processors are busy but the order in which things are done.
+
+mod stream;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::admission::{Admission, Admitted, Kind};
+use super::file_system::FileSystem;
+use super::handles::FileHandle;
+use crate::common::contained::contained;
+use crate::common::error::Result;
+use crate::common::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::common::sync::{Condvar, Mutex, MutexGuard, thread};
+
+pub(super) use stream::Stream;
+
+use stream::Filling;
+
+/// The most threads that read ahead.
+const MOST: usize = 8;
+
+/// How long a helper looks for more work before it sleeps: to wake it takes as long as to fill a window.
+const POLL: Duration = Duration::from_micros(100);
+
+/// How often it looks at most, whatever the clock says.
+const LOOKS: u32 = 2_000;
+
+/// After so long without a read a file makes place for another one.
+const UNUSED: Duration = Duration::from_millis(10);
+
+/// A file of which a window is to be read.
+#[derive(Debug)]
+struct Job {
+    stream: Arc<Stream>,
+    file: FileHandle,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Helpers that are not at a target that does not answer.
+    helpers: usize,
+    /// Those of them that sleep.
+    asleep: usize,
+    /// Those that are there besides.
+    stuck: usize,
+    /// Files that are read ahead, and when they were read last.
+    streams: Vec<(Weak<Stream>, Duration)>,
+    has_ended: bool,
+}
+
+/// The files that are read ahead, and who does that.
+#[derive(Debug)]
+pub(super) struct ReadAhead {
+    fs: Arc<FileSystem>,
+    admission: Arc<Admission>,
+    /// Helpers that may be at work at a time: there is a processor for each, besides that of a reader.
+    most: usize,
+    /// Guards what there is to do. Nothing is locked inside it, and nothing is read.
+    state: Mutex<State>,
+    /// Jobs that nobody has taken.
+    waiting: AtomicUsize,
+    work: Condvar,
+}
+
+impl ReadAhead {
+    /// With so many processors.
+    pub(super) fn new(fs: Arc<FileSystem>, admission: Arc<Admission>, processors: usize) -> Self {
+        Self {
+            fs,
+            admission,
+            most: processors.saturating_sub(1).min(MOST),
+            state: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            work: Condvar::new(),
+        }
+    }
+
+    /// Reads a file from `offset` on: what was read ahead, and the rest now. Has read what follows.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read_at`](crate::files::OpenFile::read_at), where not one byte was there.
+    pub(super) fn read(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        file: &FileHandle,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let context = self.fs.context();
+        let freshness = context.freshness();
+        let taken = stream.take(offset, buffer, |epoch| freshness.is_valid(epoch));
+        context.metrics().ahead_bytes.add(taken as u64);
+        let rest = &mut buffer[taken..];
+        let wanted = rest.len();
+        let more = match wanted {
+            0 => Ok(0),
+            _ => file.file.read_at(context, offset + taken as u64, rest),
+        };
+        let (read, is_whole) = match more {
+            Ok(more) => (taken + more, more == wanted),
+            Err(_) if taken > 0 => (taken, false),
+            Err(error) => return Err(error),
+        };
+        self.answered(stream, file, offset + read as u64, is_whole);
+        Ok(read)
+    }
+
+    /// Takes note that the bytes of a file up to `end` were answered, all that were asked for, or fewer; has read what
+    /// follows.
+    fn answered(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        file: &FileHandle,
+        end: u64,
+        is_whole: bool,
+    ) {
+        let has_place = is_whole && self.has_place(stream);
+        let wanted = stream.answered(end, has_place);
+        if wanted == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        for _ in 0..wanted {
+            let (stream, file) = (Arc::clone(stream), file.clone());
+            state.jobs.push_back(Job { stream, file });
+        }
+        self.waiting.store(state.jobs.len(), Ordering::Release);
+        if state.asleep > 0 {
+            self.work.notify_one();
+        } else if state.helpers < self.most && !state.has_ended {
+            state.helpers += 1;
+            MutexGuard::unlocked(&mut state, || self.start_helper());
+        }
+    }
+
+    /// Whether this file may be read ahead: as many at a time as there are helpers. More would take turns, and have nothing of it.
+    fn has_place(&self, stream: &Arc<Stream>) -> bool {
+        let now = self.fs.context().clock().now();
+        let mut state = self.state.lock();
+        let known = state
+            .streams
+            .iter_mut()
+            .find(|(it, _)| std::ptr::eq(it.as_ptr(), Arc::as_ptr(stream)));
+        if let Some((_, used)) = known {
+            *used = now;
+            return true;
+        }
+        if state.streams.len() >= self.most {
+            let is_unused = |(stream, used): &(Weak<Stream>, Duration)| {
+                stream.strong_count() == 0 || now.saturating_sub(*used) >= UNUSED
+            };
+            let Some(unused) = state.streams.iter().position(is_unused) else {
+                return false;
+            };
+            let (gone, _) = state.streams.swap_remove(unused);
+            drop(state);
+            if let Some(gone) = gone.upgrade() {
+                gone.drop_windows();
+            }
+            state = self.state.lock();
+        }
+        state.streams.push((Arc::downgrade(stream), now));
+        true
+    }
+
+    fn start_helper(self: &Arc<Self>) {
+        let ahead = Arc::clone(self);
+        let work = Box::new(move || ahead.help());
+        if let Err(error) = self.admission.start("ahead", work) {
+            log::debug!("no thread to read ahead: {error}");
+            self.state.lock().helpers -= 1;
+        }
+    }
+
+    /// What a helper does, until the end of the file system, or until it has waited for a target for too long.
+    fn help(self: &Arc<Self>) {
+        while let Some(job) = self.next_job() {
+            let Some(filling) = job.stream.begin() else {
+                continue;
+            };
+            let is_stuck = self.fill(&job, filling);
+            if is_stuck {
+                // Another one has taken its place.
+                self.state.lock().stuck -= 1;
+                return;
+            }
+        }
+        self.state.lock().helpers -= 1;
+    }
+
+    /// The next job, as soon as there is one; `None` at the end.
+    fn next_job(&self) -> Option<Job> {
+        let clock = self.fs.context().clock();
+        let begun = clock.now();
+        for _ in 0..LOOKS {
+            if self.waiting.load(Ordering::Acquire) > 0 || clock.now() >= begun + POLL {
+                break;
+            }
+            // Whoever wants the processor has it.
+            thread::yield_now();
+        }
+        let mut state = self.state.lock();
+        loop {
+            if state.has_ended {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                self.waiting.store(state.jobs.len(), Ordering::Release);
+                return Some(job);
+            }
+            state.asleep += 1;
+            self.work.wait(&mut state);
+            state.asleep -= 1;
+        }
+    }
+
+    /// Fills a window, if that may be begun now; returns whether it took too long.
+    fn fill(self: &Arc<Self>, job: &Job, mut filling: Filling) -> bool {
+        let is_late = Arc::new(AtomicBool::new(false));
+        let expire = {
+            let (ahead, is_late) = (Arc::clone(self), Arc::clone(&is_late));
+            move || ahead.replace_stuck(&is_late)
+        };
+        let target = job.stream.target();
+        let Admitted::Now(permit) = self.admission.enter(target, Kind::Probe, expire) else {
+            // Others wait for it: so may the reader.
+            job.stream.end(filling, None);
+            return false;
+        };
+        let mut filled = None;
+        contained(|| {
+            let Some(epoch) = self.fs.epoch(&job.file) else {
+                return;
+            };
+            let (context, bytes) = (self.fs.context(), &mut filling.bytes);
+            let read = job.file.file.read_at(context, filling.offset, bytes);
+            filled = read.ok().map(|read| (read, epoch));
+        });
+        self.admission.leave(permit, filled.is_some());
+        job.stream.end(filling, filled);
+        is_late.load(Ordering::Acquire)
+    }
+
+    /// A helper waits for a target that does not answer: another one takes its place, if there are not too many already.
+    fn replace_stuck(self: &Arc<Self>, is_late: &AtomicBool) {
+        let mut state = self.state.lock();
+        if state.stuck >= self.most || state.has_ended {
+            return;
+        }
+        is_late.store(true, Ordering::Release);
+        state.stuck += 1;
+        drop(state);
+        self.start_helper();
+    }
+
+    /// The end of the file system: ends the helpers.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        state.has_ended = true;
+        state.jobs.clear();
+        state.streams.clear();
+        drop(state);
+        self.work.notify_all();
+    }
+}
