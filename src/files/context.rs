@@ -1,8 +1,9 @@
 //! What all files of one mount share: the processes they show, and how they behave.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use super::block_sizes::{BlockSizes, DirectReads};
 use super::by_cgroup::CgroupTable;
 use super::core::CoreTable;
 use super::opened::OpenProcesses;
@@ -90,6 +91,9 @@ pub(crate) struct Context {
     pub(super) cgroups: CgroupTable,
     pub(super) cores: CoreTable,
     pub(super) snapshots: SnapshotTable,
+    pub(super) block_sizes: BlockSizes,
+    /// What reads past the kernel's page cache cost; empty until kernel and program have agreed.
+    pub(super) direct: OnceLock<DirectReads>,
     /// When it was mounted, as the times of what belongs to no process show it.
     pub(super) mounted: SystemTime,
 }
@@ -107,6 +111,8 @@ impl Context {
             cores: CoreTable::new(Arc::clone(clock), bound),
             cgroups: CgroupTable::default(),
             snapshots: SnapshotTable::default(),
+            block_sizes: BlockSizes::default(),
+            direct: OnceLock::new(),
             processes: ProcessTable::new(source, Arc::clone(&opened), Arc::clone(clock), bound),
             opened,
             services,
@@ -117,6 +123,12 @@ impl Context {
     /// The clock that they go by.
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         self.services.freshness.clock()
+    }
+
+    /// Takes note of what reads past the kernel's page cache cost here.
+    pub(crate) fn set_direct_reads(&self, direct: DirectReads) {
+        // Once for a mount.
+        let _ = self.direct.set(direct);
     }
 
     /// How old data may be.

@@ -186,8 +186,11 @@ impl File for Mapping {
 
     fn open(&self, context: &Context, subject: &Subject, access: Access) -> Result<Open> {
         let write = access.write.then(|| self.write_mode(context)).transpose()?;
-        let memory = OpenMemory::new(context, &self.info, subject, write)?
-            .with_size(context, self.mapping.size());
+        let memory = OpenMemory::new(context, &self.info, subject, write)?.with_size(
+            context,
+            self.mapping.size(),
+            &subject.caller,
+        );
         let file = MappingFile::new(
             Arc::clone(&memory.memory),
             Arc::clone(&self.mapping),
@@ -277,6 +280,10 @@ impl OpenFile for OpenMapping {
 
     fn seek(&self, _context: &Context, offset: u64, whence: Seek) -> Result<u64> {
         self.file.seek(offset, whence)
+    }
+
+    fn was_read(&self, context: &Context, bytes: usize) {
+        self.memory.was_read(context, bytes);
     }
 
     fn process(&self) -> Option<&Arc<OpenProcess>> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Context, OpenProcess, Subject};
-use crate::common::choice::Choice;
+use super::block_sizes::Reader;
+use super::{Caller, Context, OpenProcess, Subject};
 use crate::common::error::{Error, Result};
 use crate::files::view::Short;
 use crate::target::{ProcessInfo, ProcessMemory, WriteMode};
@@ -22,6 +22,8 @@ pub(super) struct OpenMemory {
     write: Option<WriteMode>,
     /// Whether it is to be read ahead here, in the kernel's place.
     pub(super) reads_ahead: bool,
+    /// Who has opened it, where that decides how the next file is opened.
+    reader: Option<Arc<Reader>>,
 }
 
 impl OpenMemory {
@@ -55,18 +57,32 @@ impl OpenMemory {
             short,
             write,
             reads_ahead: false,
+            reader: None,
         })
     }
 
-    /// The same for a file of so many bytes: past the kernel's page cache, where that pays.
-    pub(super) fn with_size(self, context: &Context, size: u64) -> Self {
-        if self.is_direct() || !context.opens_directly(size) {
+    /// The same for a file of so many bytes, which this caller has opened: past the kernel's page cache, where that pays.
+    pub(super) fn with_size(self, context: &Context, size: u64, caller: &Caller) -> Self {
+        if self.is_direct() {
             return self;
         }
+        let (is_direct, reader) = context.opens_directly(size, caller.pid);
+        let short = match is_direct {
+            true => Short::Allowed,
+            false => self.short,
+        };
         Self {
-            short: Short::Allowed,
-            reads_ahead: true,
+            short,
+            reads_ahead: is_direct,
+            reader,
             ..self
+        }
+    }
+
+    /// Takes note of a request for so many bytes.
+    pub(super) fn was_read(&self, context: &Context, bytes: usize) {
+        if let Some(reader) = &self.reader {
+            context.was_read_by(reader, bytes);
         }
     }
 
@@ -83,15 +99,6 @@ impl OpenMemory {
 }
 
 impl Context {
-    /// Whether a file of so many bytes is opened past the kernel's page cache.
-    fn opens_directly(&self, size: u64) -> bool {
-        match self.options.direct {
-            Choice::On => true,
-            Choice::Off => false,
-            Choice::Auto => size >= 64 << 20,
-        }
-    }
-
     /// The process, if it can be opened.
     pub(super) fn open_process(&self, info: &ProcessInfo) -> Option<Arc<OpenProcess>> {
         match self.opened.known(&info.identity) {

@@ -4,6 +4,7 @@
 //! the trait [`File`], and one that is open by [`OpenFile`]. Numbers of inodes and handles belong to the server.
 
 mod attributes;
+mod block_sizes;
 mod by_cgroup;
 mod by_name;
 mod context;
@@ -39,6 +40,7 @@ use crate::target::snapshot::KeptStore;
 use crate::target::{Credentials, ProcessId, ProcessIdentity, ProcessInfo};
 
 pub(crate) use attributes::{Attributes, Change, Kind};
+pub(crate) use block_sizes::DirectReads;
 pub(crate) use context::{Context, FileOptions, Services};
 pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
 pub(crate) use opened::OpenProcess;
@@ -388,6 +390,11 @@ pub(crate) trait OpenFile: Debug + Send + Sync {
     /// The store that holds all of its bytes, and no others.
     fn backing(&self) -> Option<&Arc<KeptStore>> {
         None
+    }
+
+    /// Takes note of a request for so many bytes of it, whoever answers that.
+    fn was_read(&self, context: &Context, bytes: usize) {
+        let _ = (context, bytes);
     }
 
     /// The process whose memory it shows.

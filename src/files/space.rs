@@ -113,8 +113,11 @@ impl File for Space {
             .write
             .then(|| Self::write_mode(context))
             .transpose()?;
-        let memory =
-            OpenMemory::new(context, self.info(), subject, write)?.with_size(context, SPACE_SIZE);
+        let memory = OpenMemory::new(context, self.info(), subject, write)?.with_size(
+            context,
+            SPACE_SIZE,
+            &subject.caller,
+        );
         Ok(Open {
             direct: memory.is_direct(),
             reads_ahead: memory.reads_ahead,
@@ -166,6 +169,10 @@ impl OpenFile for OpenSpace {
 
     fn seek(&self, context: &Context, offset: u64, whence: Seek) -> Result<u64> {
         self.file(context)?.seek(offset, whence)
+    }
+
+    fn was_read(&self, context: &Context, bytes: usize) {
+        self.memory.was_read(context, bytes);
     }
 
     fn process(&self) -> Option<&Arc<OpenProcess>> {

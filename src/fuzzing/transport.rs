@@ -11,7 +11,7 @@ use fuser::{Config, Session, SessionACL};
 
 use super::world::{Setup, World};
 use crate::files::FileOptions;
-use crate::transport::fuser::Adapter;
+use crate::transport::fuser::{Adapter, Features};
 
 /// Messages of one input at most.
 const MOST: usize = 40;
@@ -75,7 +75,7 @@ impl Kernel {
         greeting.resize(64, 0);
         let first = message(INIT, 1, 0, &greeting);
         ours.send(&first).expect("there is room for it");
-        let adapter = Adapter::new(Arc::new(server), None);
+        let adapter = Adapter::new(Arc::new(server), Features::default(), Arc::default());
         let (fd, acl) = (OwnedFd::from(theirs), SessionACL::Owner);
         let session = Session::from_fd(adapter, fd, acl, Config::default());
         let session = session.expect("an agreement");

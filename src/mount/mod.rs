@@ -170,7 +170,7 @@ impl Prepared {
             self.rings,
             &self.config,
             &self.mountpoint,
-            self.fs.context().metrics(),
+            self.fs.context(),
         )?;
         // After the two have agreed: the kernel sets it then.
         raise_readahead(attached.device());

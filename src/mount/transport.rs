@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::{Config, Notifier, Session, SessionACL};
 
-use super::{MountConfig, MountError};
+use super::{Mode, MountConfig, MountError};
 use crate::common::choice::Choice;
-use crate::common::metrics::Metrics;
+use crate::files::{Context, DirectReads};
 use crate::server::Server;
-use crate::transport::fuser::Adapter;
+use crate::transport::fuser::{Adapter, Features};
 use crate::transport::uring::Rings;
 
 /// Whether new mounts may be served over io_uring.
@@ -66,13 +66,18 @@ impl Transport {
         rings: Option<Rings>,
         config: &MountConfig,
         mountpoint: &Path,
-        metrics: &Metrics,
+        context: &Context,
     ) -> Result<Self, MountError> {
         let failed =
             |what: &str, error| MountError::Other(mountpoint.to_path_buf(), what.to_owned(), error);
         let server = Arc::new(server);
-        let granted = rings.is_some().then(|| Arc::new(OnceLock::new()));
-        let adapter = Adapter::new(Arc::clone(&server), granted.clone());
+        let wishes = Features {
+            rings: rings.is_some(),
+            // Where memory can be written, pages of such a map would come back and undo what the process has written since.
+            direct_maps: config.mode != Mode::Write,
+        };
+        let granted = Arc::new(OnceLock::new());
+        let adapter = Adapter::new(Arc::clone(&server), wishes, Arc::clone(&granted));
         let device = fuse
             .try_clone()
             .map_err(|error| failed("a second descriptor of the connection", error))?;
@@ -87,13 +92,18 @@ impl Transport {
         // by then.
         let session = Session::from_fd(adapter, fuse, acl, session_config)
             .map_err(|error| failed("agreeing with FUSE", error))?;
-        let is_granted = granted.is_some_and(|granted| granted.get() == Some(&true));
-        if config.io_uring == Choice::On && !is_granted {
+        let granted = granted.get().copied().unwrap_or_default();
+        if config.io_uring == Choice::On && !granted.rings {
             let refused = io::Error::other("it grants none to this mount");
             return Err(MountError::NoRings(refused));
         }
-        let rings = rings.filter(|_| is_granted).map(|rings| (rings, device));
-        metrics.io_uring.set(rings.is_some().into());
+        let rings = rings.filter(|_| granted.rings).map(|rings| (rings, device));
+        context.metrics().io_uring.set(rings.is_some().into());
+        context.set_direct_reads(DirectReads {
+            least_block: if rings.is_some() { 32 << 10 } else { 64 << 10 },
+            is_first_choice: rings.is_some(),
+            can_be_mapped: granted.direct_maps,
+        });
         let by = if rings.is_some() {
             "io_uring"
         } else {

@@ -337,6 +337,7 @@ impl FileSystem {
         let Handle::File(open) = self.handles.get(handle)? else {
             return Err(Error::IsADirectory);
         };
+        open.file.was_read(&self.context, buffer.len());
         let read = match (&open.stream, ahead) {
             (Some(stream), Some(ahead)) => ahead.read(stream, &open, offset, buffer)?,
             _ => open.file.read_at(&self.context, offset, buffer)?,

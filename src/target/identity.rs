@@ -30,6 +30,15 @@ pub struct Program {
     pub executable: Vec<u8>,
 }
 
+/// What a process has read so far, of whatever files (`rchar` and `syscr` of `/proc/PID/io`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// read(2) and its like.
+    pub calls: u64,
+    /// Bytes that they gave.
+    pub bytes: u64,
+}
+
 /// What the tree shows of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {

@@ -27,7 +27,7 @@ pub use dump::{
     DumpFacts, DumpVma, ProcessStatus, RegisterSet, Stopped, ThreadRegisters, ThreadStatus,
     ThreadTimes, WriteTracker, register_kind,
 };
-pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
+pub use identity::{ProcessId, ProcessIdentity, ProcessInfo, Program, ReadCounts};
 pub(crate) use memory::all_extents;
 pub use memory::{ProcessMemory, ReadSegment, WriteMode, for_each_extent, requested};
 pub use process::Process;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cgroup::CgroupPath;
 use super::credentials::Credentials;
-use super::identity::{ProcessId, ProcessIdentity, ProcessInfo, Program};
+use super::identity::{ProcessId, ProcessIdentity, ProcessInfo, Program, ReadCounts};
 use super::process::Process;
 use crate::common::error::Result;
 
@@ -73,6 +73,9 @@ pub trait ProcessSource: Debug + Send + Sync {
 
     /// The program that the thread `tid` runs; `None` where there is no such thread.
     fn program_of_thread(&self, tid: u32) -> Option<Program>;
+
+    /// What the process of the thread `tid` has read so far; `None` where the kernel does not say.
+    fn reads_of_thread(&self, tid: u32) -> Option<ReadCounts>;
 
     /// The identification of this boot; a process of another one is another process, whatever its number.
     fn boot(&self) -> String;

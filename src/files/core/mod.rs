@@ -108,7 +108,7 @@ impl File for Core {
         let info = self.info();
         let memory = OpenMemory::new(context, info, subject, None)?;
         let file = context.core_file(info, &memory.process, Arc::clone(&memory.memory), true)?;
-        let memory = memory.with_size(context, Shape::of(file.image()).size);
+        let memory = memory.with_size(context, Shape::of(file.image()).size, &subject.caller);
         let open = Arc::new(OpenCore { file, memory });
         let is_first = context.cores.add(&open);
         Ok(Open {
@@ -150,6 +150,10 @@ impl OpenFile for OpenCore {
 
     fn seek(&self, _context: &Context, offset: u64, whence: Seek) -> Result<u64> {
         self.file.seek(offset, whence)
+    }
+
+    fn was_read(&self, context: &Context, bytes: usize) {
+        self.memory.was_read(context, bytes);
     }
 
     fn process(&self) -> Option<&Arc<OpenProcess>> {

@@ -271,3 +271,6 @@ impl ReadAhead {
         self.work.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

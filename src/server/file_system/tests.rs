@@ -17,6 +17,7 @@ use crate::target::fake::{FakeProcess, FakeSource, FakeStores};
 mod attributes;
 mod cgroups;
 mod cores;
+mod direct;
 mod faults;
 mod others;
 mod snapshots;
@@ -41,7 +42,7 @@ pub(crate) struct Bench {
     pub(crate) fs: FileSystem,
 }
 
-fn bench_with(options: FileOptions, ttl: Duration) -> Bench {
+pub(crate) fn bench_with(options: FileOptions, ttl: Duration) -> Bench {
     let clock = Arc::new(ManualClock::new());
     let process = FakeProcess::new(7, b"my prog");
     process.set_maps(MAPS);

@@ -49,6 +49,8 @@ struct State {
     zeros: BTreeSet<u64>,
     /// Pages that are said to be in swap.
     swapped: BTreeSet<u64>,
+    /// What it has read.
+    reads: Option<crate::target::ReadCounts>,
     alive: bool,
     denied: bool,
     /// Users who may not read it.
@@ -84,6 +86,11 @@ pub struct FakeProcess {
 }
 
 impl FakeProcess {
+    /// What the process is said to have read.
+    pub fn set_reads(&self, reads: crate::target::ReadCounts) {
+        self.state.lock().reads = Some(reads);
+    }
+
     /// A live process without mappings.
     ///
     /// # Panics
@@ -99,6 +106,7 @@ impl FakeProcess {
         };
         Self {
             state: Arc::new(Mutex::new(State {
+                reads: None,
                 info: ProcessInfo {
                     identity,
                     command: command.to_vec(),

@@ -11,8 +11,8 @@ use crate::common::sync::Mutex;
 use crate::target::mapping::{AddressSpace, Mapping};
 use crate::target::{
     CgroupPath, Credentials, DumpFacts, DumpVma, Process, ProcessId, ProcessIdentity, ProcessInfo,
-    ProcessMemory, ProcessSource, ProcessStatus, Program, RegisterSet, Stopped, ThreadRegisters,
-    ThreadStatus, WriteTracker, register_kind,
+    ProcessMemory, ProcessSource, ProcessStatus, Program, ReadCounts, RegisterSet, Stopped,
+    ThreadRegisters, ThreadStatus, WriteTracker, register_kind,
 };
 
 /// One program of a fake process.
@@ -280,6 +280,12 @@ impl ProcessSource for FakeSource {
             command: state.info.command.clone(),
             executable: b"/usr/bin/fake".to_vec(),
         })
+    }
+
+    fn reads_of_thread(&self, tid: u32) -> Option<ReadCounts> {
+        let process = self.find(ProcessId::new(tid)?).ok()?;
+        let state = process.state.lock();
+        state.reads
     }
 
     fn boot(&self) -> String {

@@ -28,7 +28,7 @@ use crate::common::metrics::Metrics;
 use crate::target::mapping::Device;
 use crate::target::{
     Activity, CgroupPath, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity,
-    ProcessInfo, ProcessSource, Program,
+    ProcessInfo, ProcessSource, Program, ReadCounts,
 };
 
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
@@ -287,6 +287,19 @@ impl ProcessSource for LiveSource {
             pid: process_of(&directory)?,
             command,
             executable: executable.into_os_string().into_vec(),
+        })
+    }
+
+    fn reads_of_thread(&self, tid: u32) -> Option<ReadCounts> {
+        let io = read_whole(&mut thread(tid)?.open_relative("io").ok()?).ok()?;
+        let io = String::from_utf8(io).ok()?;
+        let of = |name| {
+            let mut lines = io.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
+        Some(ReadCounts {
+            calls: of("syscr:")?,
+            bytes: of("rchar:")?,
         })
     }
 

@@ -21,6 +21,7 @@ use crate::files::view::Seek;
 use crate::files::{Access, Change};
 use crate::server::{Buffers, Inode, Invalidate, Operation, Respond, Server};
 
+pub(crate) use negotiate::Features;
 pub use negotiate::negotiate;
 
 use reply::XattrReply;
@@ -29,15 +30,23 @@ use reply::XattrReply;
 #[derive(Debug)]
 pub(crate) struct Adapter {
     server: Arc<Server>,
-    /// Whether requests are to come over io_uring: what the kernel says when it is asked.
-    rings: Option<Arc<OnceLock<bool>>>,
+    wishes: Features,
+    granted: Arc<OnceLock<Features>>,
 }
 
 impl Adapter {
-    /// With `rings` the kernel is asked to send requests over io_uring, and its answer is put there: all but FORGET then
-    /// go another way.
-    pub(crate) fn new(server: Arc<Server>, rings: Option<Arc<OnceLock<bool>>>) -> Self {
-        Self { server, rings }
+    /// What is wished for and what of it the kernel has granted is put into `granted` once the two have agreed. With
+    /// rings all requests but FORGET go another way.
+    pub(crate) fn new(
+        server: Arc<Server>,
+        wishes: Features,
+        granted: Arc<OnceLock<Features>>,
+    ) -> Self {
+        Self {
+            server,
+            wishes,
+            granted,
+        }
     }
 
     fn serve(&self, request: &fuser::Request, operation: Operation, reply: impl Respond) {
@@ -63,10 +72,8 @@ impl Invalidate for Notifier {
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
         negotiate(config);
-        if let Some(rings) = &self.rings {
-            // The kernel is asked once for each mount.
-            let _ = rings.set(negotiate::rings(config));
-        }
+        // The kernel is asked once for each mount.
+        let _ = self.granted.set(self.wishes.ask(config));
         Ok(())
     }
 

@@ -39,9 +39,22 @@ pub fn negotiate(config: &mut KernelConfig) {
     }
 }
 
-/// Asks the kernel to send requests over io_uring; returns whether it will.
-pub(super) fn rings(config: &mut KernelConfig) -> bool {
-    config
-        .add_capabilities(InitFlags::FUSE_OVER_IO_URING)
-        .is_ok()
+/// What not every mount has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Requests come over io_uring.
+    pub(crate) rings: bool,
+    /// Files that are opened past the kernel's page cache can be mapped (`MAP_SHARED`).
+    pub(crate) direct_maps: bool,
+}
+
+impl Features {
+    /// Asks for them; returns those that the kernel grants.
+    pub(super) fn ask(self, config: &mut KernelConfig) -> Self {
+        let mut ask = |is_wished, flag| is_wished && config.add_capabilities(flag).is_ok();
+        Self {
+            rings: ask(self.rings, InitFlags::FUSE_OVER_IO_URING),
+            direct_maps: ask(self.direct_maps, InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP),
+        }
+    }
 }

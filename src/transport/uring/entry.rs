@@ -55,7 +55,7 @@ impl EntryMemory {
     pub(super) fn entry(&self, queue: u16) -> io::Result<Option<Entry>> {
         let taken = self
             .used
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 (used < self.count).then_some(used + 1)
             });
         let Ok(number) = taken else { return Ok(None) };
@@ -142,6 +142,10 @@ impl Alias {
     }
 }
 
+/// Which entry it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntryNumber(u64);
+
 /// An entry of a ring.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -157,6 +161,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Which one it is of all.
+    pub(super) fn number(&self) -> EntryNumber {
+        EntryNumber(self.payload)
+    }
+
     /// The processor whose requests come here.
     pub(super) fn queue(&self) -> u16 {
         self.queue

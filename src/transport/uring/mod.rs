@@ -70,7 +70,7 @@ fn count_of(list: &str) -> Option<usize> {
     let each = list.split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        Some((last + 1).checked_sub(first)?)
+        (last + 1).checked_sub(first)
     });
     each.sum()
 }

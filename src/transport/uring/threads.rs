@@ -17,19 +17,23 @@ use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::entry::{Alias, Entry, EntryMemory};
+use super::entry::{Alias, Entry, EntryMemory, EntryNumber};
 use super::reply::EntryReply;
 use super::request::Asked;
 use super::ring::{Command, Ring};
 use crate::server::{Buffers, Operation, Reply, Respond, Server};
+
+/// Threads of a queue that wait for requests, at least: a new entry is given none that came before it
+/// (`fuse_uring_do_register` in `fs/fuse/dev_uring.c`), so it has to be there in time.
+const WAITING: usize = 2;
 
 /// What this thread does.
 #[derive(Debug, Default)]
 enum Here {
     #[default]
     Waiting,
-    /// It serves the request that is answered by this number.
-    Serving(u64),
+    /// It serves the request in this entry.
+    Serving(EntryNumber),
     /// That request has its answer.
     Answered(Box<Entry>),
 }
@@ -94,7 +98,8 @@ impl Threads {
             device: Arc::new(device),
             memory,
             queues: (0..queues).map(|_| Queue::default()).collect(),
-            most,
+            // One besides those that wait.
+            most: most.max(WAITING + 1),
             has_ended: AtomicBool::new(false),
             state: Mutex::new(State {
                 rings,
@@ -144,14 +149,31 @@ impl Threads {
         state: &mut MutexGuard<'_, State>,
         first: Next,
     ) -> io::Result<()> {
-        let Some(ring) = state.rings.pop() else {
-            debug_assert!(false, "a ring for each entry");
-            return Err(io::Error::other("no ring is left"));
-        };
-        let threads = Arc::clone(self);
-        let started = thread::Builder::new()
-            .name(format!("ring-{}", first.0.queue()))
-            .spawn(move || threads.run(ring, first));
+        let ring = state.rings.pop();
+        let ring = ring.ok_or_else(|| io::Error::other("no ring is left"))?;
+        let name = format!("ring-{}", first.0.queue());
+        // What does not become a thread's is not lost.
+        let for_thread = Arc::new(Mutex::new(Some((ring, first))));
+        let (threads, taken) = (Arc::clone(self), Arc::clone(&for_thread));
+        let started = thread::Builder::new().name(name).spawn(move || {
+            let given = taken.lock().take();
+            if let Some((ring, first)) = given {
+                threads.run(ring, first);
+            }
+        });
+        if started.is_err()
+            && let Some((ring, (entry, command))) = for_thread.lock().take()
+        {
+            state.rings.push(ring);
+            match command {
+                Command::Commit => state.late.push_front(entry),
+                Command::Register => {
+                    self.queue(entry.queue())
+                        .entries
+                        .fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
         started.map(drop)
     }
 
@@ -177,7 +199,7 @@ impl Threads {
                 next = self.another(number);
                 continue;
             }
-            if others == 0 {
+            if others < WAITING {
                 self.lack(number);
             }
             let answered = self.serve(entry);
@@ -194,7 +216,7 @@ impl Threads {
         let incoming = entry.receive();
         let (asked, len) = (incoming.asked(), incoming.payload.len());
         let alias = entry.alias();
-        HERE.set(Here::Serving(entry.commit()));
+        HERE.set(Here::Serving(entry.number()));
         match asked {
             Asked::Serve(request, size) => {
                 let reply = EntryReply::new(entry, Arc::clone(self), size);
@@ -225,7 +247,7 @@ impl Threads {
     /// Takes an entry whose request has its answer: for the thread that serves it, or any other.
     pub(super) fn answered(self: &Arc<Self>, mut entry: Box<Entry>) {
         let is_ours = HERE
-            .with_borrow(|here| matches!(here, Here::Serving(commit) if *commit == entry.commit()));
+            .with_borrow(|here| matches!(here, Here::Serving(number) if *number == entry.number()));
         if is_ours {
             HERE.set(Here::Answered(entry));
             return;
@@ -246,7 +268,7 @@ impl Threads {
     /// Another entry for a thread that has lost its own, as soon as there is one that needs a thread; `None` once the mount is gone.
     fn another(self: &Arc<Self>, number: u16) -> Option<Next> {
         let mut state = self.state.lock();
-        if self.queue(number).waiting.load(Ordering::Acquire) == 0 {
+        if self.queue(number).waiting.load(Ordering::Acquire) < WAITING {
             state.lacking.push_back(number);
         }
         loop {
@@ -269,7 +291,7 @@ impl Threads {
         while let Some(number) = state.lacking.pop_front() {
             let queue = self.queue(number);
             // Somebody has come back meanwhile.
-            if queue.waiting.load(Ordering::Acquire) > 0 {
+            if queue.waiting.load(Ordering::Acquire) >= WAITING {
                 continue;
             }
             let lent = queue.lent.load(Ordering::Relaxed);
@@ -306,13 +328,17 @@ impl Threads {
             self.changed.notify_one();
             return;
         }
-        let next = match state.late.pop_front() {
-            Some(entry) => Some((entry, Command::Commit)),
-            None => self.for_lacking(&mut state),
-        };
-        let Some(next) = next else { return };
-        if let Err(error) = self.start_thread(&mut state, next) {
-            log::error!("no thread for more requests: {error}");
+        // Where every ring has a thread, one was called that has not come to it yet, or is about to lose its entry.
+        while !state.rings.is_empty() {
+            let next = match state.late.pop_front() {
+                Some(entry) => Some((entry, Command::Commit)),
+                None => self.for_lacking(&mut state),
+            };
+            let Some(next) = next else { return };
+            if let Err(error) = self.start_thread(&mut state, next) {
+                log::error!("no thread for more requests: {error}");
+                return;
+            }
         }
     }
 

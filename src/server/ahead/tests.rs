@@ -1,0 +1,243 @@
+//! Reading ahead without threads where that is possible, and on fake processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::stream::WINDOW;
+use super::*;
+use crate::common::address::PAGE_SIZE;
+use crate::common::choice::Choice;
+use crate::common::clock::ManualClock;
+use crate::files::{Access, FileOptions, Subject};
+use crate::server::admission::tests::FakeTasks;
+use crate::server::admission::{Limits, Target};
+use crate::server::file_system::tests::{bench, bench_with};
+use crate::target::ProcessId;
+use crate::target::cache::{Epoch, Freshness};
+
+/// A file whose byte at an offset is known, and what was read of it ahead.
+struct Bench {
+    stream: Stream,
+    epoch: Epoch,
+}
+
+fn byte_at(offset: u64) -> u8 {
+    (offset / 7 % 251) as u8
+}
+
+impl Bench {
+    fn new() -> Self {
+        let freshness = Freshness::new(Duration::from_secs(1), Arc::new(ManualClock::new()));
+        Self {
+            stream: Stream::new(Target::numbered(ProcessId::new(7).unwrap())),
+            epoch: freshness.current(&freshness.new_space()),
+        }
+    }
+
+    /// What was read ahead of `len` bytes, which are as they should be.
+    fn take(&self, offset: u64, len: usize) -> usize {
+        let mut buffer = vec![0xee; len];
+        let taken = self.stream.take(offset, &mut buffer, |_| true);
+        for (at, byte) in buffer.iter().take(taken).enumerate() {
+            assert_eq!(*byte, byte_at(offset + at as u64), "{at}");
+        }
+        assert!(buffer[taken..].iter().all(|byte| *byte == 0xee));
+        taken
+    }
+
+    /// Fills the next window, of which so many bytes are there.
+    fn fill(&self, len: usize) -> Option<u64> {
+        let mut filling = self.stream.begin()?;
+        for (at, byte) in filling.bytes.iter_mut().enumerate() {
+            *byte = byte_at(filling.offset + at as u64);
+        }
+        let offset = filling.offset;
+        self.stream.end(filling, Some((len, self.epoch)));
+        Some(offset)
+    }
+
+    /// Two reads in a row, after which a window is wanted; returns where they end.
+    fn begin(&self) -> u64 {
+        for end in [1000, 2000] {
+            assert_eq!(self.take(end - 1000, 1000), 0);
+            let wanted = self.stream.answered(end, true);
+            assert_eq!(wanted, usize::from(end == 2000));
+        }
+        2000
+    }
+}
+
+#[test]
+fn who_reads_on_is_read_ahead_further_and_further() {
+    let bench = Bench::new();
+    let mut at = bench.begin();
+    let mut filled = 1;
+    bench.fill(WINDOW);
+    for more in [1, 1, 1, 0, 0] {
+        assert_eq!(bench.take(at, 10), 10);
+        at += 10;
+        assert_eq!(bench.stream.answered(at, true), more);
+        while bench.fill(WINDOW).is_some() {
+            filled += 1;
+        }
+    }
+    assert_eq!(filled, 4);
+}
+
+#[test]
+fn windows_are_taken_in_order() {
+    let bench = Bench::new();
+    let mut at = bench.begin();
+    let mut filled = Vec::new();
+    for _ in 0..40 {
+        while let Some(offset) = bench.fill(WINDOW) {
+            filled.push(offset);
+        }
+        let len = 100_000;
+        assert_eq!(bench.take(at, len), len);
+        at += len as u64;
+        bench.stream.answered(at, true);
+    }
+    while let Some(offset) = bench.fill(WINDOW) {
+        filled.push(offset);
+    }
+    let expected = (0..filled.len()).map(|number| 2000 + (number * WINDOW) as u64);
+    assert!(filled.iter().copied().eq(expected));
+    // Four at a time.
+    assert_eq!(filled.len(), (at as usize - 2000) / WINDOW + 4);
+}
+
+#[test]
+fn a_window_that_nobody_has_begun_with_is_read_by_the_reader() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    assert_eq!(bench.take(at, 10), 0);
+    assert!(bench.fill(WINDOW).is_none(), "it is not wanted any more");
+    assert_eq!(bench.stream.answered(at + 10, true), 2);
+    assert_eq!(bench.fill(WINDOW), Some(at + 10));
+}
+
+#[test]
+fn a_jump_drops_what_was_read() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    let late = bench.stream.begin().unwrap();
+    assert_eq!(bench.take(at + 4096, 10), 0);
+    // It comes too late, and is no part of what follows.
+    bench.stream.end(late, Some((WINDOW, bench.epoch)));
+    assert_eq!(bench.take(at + 4096, 10), 0);
+    assert_eq!(bench.stream.answered(at + 4106, true), 0);
+    assert_eq!(bench.take(at, 10), 0);
+}
+
+/// SEMANTICS: a read ends at the same byte whether or not it was read ahead.
+#[test]
+fn a_window_that_ends_early_ends_what_is_taken() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    bench.fill(5000);
+    assert_eq!(bench.take(at, 3000), 3000);
+    bench.stream.answered(at + 3000, true);
+    assert_eq!(bench.take(at + 3000, 3000), 2000);
+    assert_eq!(bench.stream.answered(at + 5000, false), 0);
+    assert_eq!(bench.take(at + 5000, 10), 0);
+}
+
+/// SEMANTICS: what was read ahead is no older than the freshness bound.
+#[test]
+fn what_is_too_old_is_read_again() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    bench.fill(WINDOW);
+    let mut buffer = [0; 10];
+    assert_eq!(bench.stream.take(at, &mut buffer, |_| false), 0);
+    assert_eq!(bench.take(at, 10), 0, "it is gone");
+}
+
+#[test]
+fn a_window_that_is_given_up_is_not_waited_for() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    let filling = bench.stream.begin().unwrap();
+    bench.stream.end(filling, None);
+    assert_eq!(bench.take(at, 10), 0);
+}
+
+/// A target that does not answer holds up the helper, and the reader for a moment only.
+#[test]
+fn a_window_that_takes_long_is_given_up() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    let filling = bench.stream.begin().unwrap();
+    assert_eq!(bench.take(at, 10), 0);
+    bench.stream.answered(at + 10, true);
+    bench.stream.end(filling, Some((WINDOW, bench.epoch)));
+    assert_eq!(bench.take(at + 10, 10), 0);
+}
+
+/// The bytes of a mapping are those of the process, however they are read.
+#[test]
+fn all_bytes_are_those_of_the_process() {
+    const LEN: usize = 5 * WINDOW + 3 * PAGE_SIZE as usize;
+    const START: u64 = 0x1000_0000;
+    let options = FileOptions {
+        direct: Choice::On,
+        ..FileOptions::default()
+    };
+    let bench = bench_with(options, Duration::from_millis(100));
+    let end = START + LEN as u64;
+    let maps = format!("{START:x}-{end:x} rw-p 00000000 00:00 0\n");
+    bench.process.set_maps(maps.as_bytes());
+    let content: Vec<u8> = (0..LEN as u64).map(byte_at).collect();
+    bench.process.map(START, &content);
+    let path = format!("7/{START:012x}-{end:012x}.rw-p.anon");
+    let inode = bench.find(&path).unwrap().inode;
+    let (clock, tasks) = (
+        Arc::clone(&bench.clock) as _,
+        Arc::new(FakeTasks::default()),
+    );
+    let admission = Arc::new(Admission::new(clock, tasks, Limits::for_threads(4)));
+    let fs = Arc::new(bench.fs);
+    let ahead = Arc::new(ReadAhead::new(Arc::clone(&fs), admission, 2));
+    let access = Access {
+        read: true,
+        ..Access::default()
+    };
+    let opened = fs.open(inode, &Subject::default(), access).unwrap();
+    assert!(opened.direct);
+    for len in [4096, 100_000, WINDOW, 3 * WINDOW] {
+        let mut found = Vec::new();
+        loop {
+            let mut buffer = vec![0; len];
+            let offset = found.len() as u64;
+            let read = fs
+                .read(opened.handle, offset, &mut buffer, Some(&ahead))
+                .unwrap();
+            if read == 0 {
+                break;
+            }
+            found.extend_from_slice(&buffer[..read]);
+        }
+        assert!(found == content, "{len}");
+    }
+    ahead.end();
+}
+
+/// As many files at a time as there are helpers; one that is not used any more makes place.
+#[test]
+fn so_many_files_are_read_ahead_at_a_time() {
+    let bench = bench();
+    let (clock, tasks) = (Arc::clone(&bench.clock), Arc::new(FakeTasks::default()));
+    let admission = Admission::new(Arc::clone(&clock) as _, tasks, Limits::for_threads(4));
+    let ahead = ReadAhead::new(Arc::new(bench.fs), Arc::new(admission), 2);
+    let stream = || Arc::new(Stream::new(Target::numbered(ProcessId::new(7).unwrap())));
+    let (one, other) = (stream(), stream());
+    assert!(ahead.has_place(&one));
+    assert!(!ahead.has_place(&other));
+    assert!(ahead.has_place(&one));
+    clock.advance(UNUSED);
+    assert!(ahead.has_place(&other));
+    assert!(!ahead.has_place(&one));
+    drop(other);
+    assert!(ahead.has_place(&one));
+}
