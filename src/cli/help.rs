@@ -70,7 +70,7 @@ pub(crate) const MOUNT_OPTIONS: &[MountOption] = &[
     option(
         "io_uring",
         Value::OneOf(&["auto", "on", "off"]),
-        "serve over io_uring, which takes less time for small requests (default: auto, where root has allowed it: echo Y > /sys/module/fuse/parameters/enable_uring)",
+        "serve over io_uring, which takes a fraction of the time for small requests; auto: where root has allowed it (echo Y > /sys/module/fuse/parameters/enable_uring) (default: off)",
     ),
     option(
         "nostop",

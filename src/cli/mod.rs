@@ -13,6 +13,7 @@ mod stats;
 mod terminal;
 mod units;
 
+use std::env::VarError;
 use std::ffi::CStr;
 use std::process::ExitCode;
 
@@ -64,12 +65,25 @@ fn explained(error: MountError) -> anyhow::Error {
     }
 }
 
+/// Options for every mount, which those of the command override.
+const OPTIONS: &str = "PROCMEMFS_OPTIONS";
+
+fn options_of_environment() -> Result<Option<String>> {
+    match std::env::var(OPTIONS) {
+        Ok(options) => Ok(Some(options).filter(|it| !it.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(error) => Err(anyhow!("{OPTIONS}: {error}")),
+    }
+}
+
 fn mount(arguments: &MountArguments) -> Result<()> {
     // Called as a helper of mount(8) it has another one, cut short.
     if let Err(error) = rustix::thread::set_name(NAME) {
         log::debug!("the name of this process stays as it is: {error}");
     }
-    let config = MountConfig::parse(arguments.options.iter().map(String::as_str))?;
+    let first = options_of_environment()?;
+    let lists = first.iter().chain(&arguments.options).map(String::as_str);
+    let config = MountConfig::parse(lists)?;
     if config.rw && config.mode == Mode::NoWrite && !arguments.are_of_mount {
         eprintln!(
             "procmemfs: hint: rw means nothing here and memory cannot be written: -o write lets it be"

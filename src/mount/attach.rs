@@ -18,6 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::{MountConfig, MountError, Unmounted, detach, helper, supervisor};
 use crate::target::live::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 use crate::target::mapping::Device;
+use crate::transport::MAX_READ;
 
 const DEVICE: &str = "/dev/fuse";
 
@@ -96,7 +97,7 @@ fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>,
         nix::unistd::getuid(),
         nix::unistd::getgid()
     );
-    for option in config.kernel() {
+    for option in config.kernel().chain(max_read(config)) {
         data.push(',');
         data.push_str(&option);
     }
@@ -117,15 +118,23 @@ fn attach_directly(path: &Path, config: &MountConfig) -> Result<Option<OwnedFd>,
     }
 }
 
+/// The largest read, where the user has not chosen one.
+fn max_read(config: &MountConfig) -> Option<String> {
+    let is_chosen = config.generic.max_read().is_some();
+    (!is_chosen).then(|| format!("max_read={MAX_READ}"))
+}
+
 /// The helper opens `/dev/fuse`, mounts, and sends the descriptor through the socket that it has as
 /// its standard input (`_FUSE_COMMFD`, `util/fusermount.c` of libfuse).
 fn attach_by_helper(path: &Path, config: &MountConfig) -> Result<OwnedFd, MountError> {
     let other = |what: &str, error| MountError::Other(path.to_path_buf(), what.to_owned(), error);
     let (ours, theirs) = UnixStream::pair().map_err(|error| other("socketpair", error))?;
     let theirs = OwnedFd::from(theirs);
+    let options = [config.for_helper()].into_iter().chain(max_read(config));
+    let options = options.collect::<Vec<_>>().join(",");
     let child = helper::run(|command| {
         command
-            .args(["-o", &config.for_helper(), "--"])
+            .args(["-o", &options, "--"])
             .arg(path)
             .env("_FUSE_COMMFD", "0")
             .stdin(theirs.try_clone()?)

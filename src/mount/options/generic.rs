@@ -81,6 +81,11 @@ impl GenericOptions {
         Ok(true)
     }
 
+    /// The largest read that was asked for, in bytes.
+    pub(in crate::mount) fn max_read(&self) -> Option<u32> {
+        self.max_read
+    }
+
     /// What is shown as the mount's source.
     pub(crate) fn source(&self) -> &str {
         &self.source

@@ -117,7 +117,8 @@ impl Default for MountConfig {
             faults: FaultPolicy::default(),
             only: Vec::new(),
             threads: default_threads(),
-            io_uring: Choice::default(),
+            // While the daemon is stopped (SIGSTOP, a frozen cgroup) whoever waits for it could not be killed.
+            io_uring: Choice::Off,
             direct: Choice::default(),
             audit: None,
             generic: GenericOptions::default(),
@@ -228,8 +229,11 @@ impl MountConfig {
                 self.direct = given("direct", value, wanted, value::choice)?;
             }
             "io_uring" => {
-                let wanted = "'auto', 'on' or 'off'";
-                self.io_uring = given("io_uring", value, wanted, value::choice)?;
+                let wanted = "'auto', 'on', 'off' or no value, which is as 'auto'";
+                self.io_uring = match value {
+                    None => Choice::Auto,
+                    Some(_) => given("io_uring", value, wanted, value::choice)?,
+                };
             }
             "audit" => {
                 let wanted = "'stderr', 'syslog', 'journald' or no value";

@@ -71,9 +71,8 @@ impl Invalidate for Notifier {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config);
-        // The kernel is asked once for each mount.
-        let _ = self.granted.set(self.wishes.ask(config));
+        // Once for each mount.
+        let _ = self.granted.set(self.wishes.negotiate(config));
         Ok(())
     }
 

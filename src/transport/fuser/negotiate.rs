@@ -2,13 +2,17 @@
 
 use fuser::{InitFlags, KernelConfig};
 
-use crate::transport::MAX_REQUEST;
+use crate::transport::{MAX_READ, MAX_REQUEST};
 
 /// Requests of readahead that may wait at a time.
 const MAX_BACKGROUND: u16 = 64;
 
 /// Agrees with the kernel on what it may do and how much it may ask for at a time.
 pub fn negotiate(config: &mut KernelConfig) {
+    negotiate_up_to(config, MAX_REQUEST);
+}
+
+fn negotiate_up_to(config: &mut KernelConfig, max_request: u32) {
     for wish in [
         // The kernel drops its pages when the mtime it is told moves.
         InitFlags::FUSE_AUTO_INVAL_DATA,
@@ -24,10 +28,10 @@ pub fn negotiate(config: &mut KernelConfig) {
         }
     }
     // Each of these says the nearest value that it takes instead.
-    if let Err(nearest) = config.set_max_write(MAX_REQUEST) {
+    if let Err(nearest) = config.set_max_write(max_request) {
         log::debug!("requests hold at most {nearest} bytes");
     }
-    if let Err(nearest) = config.set_max_readahead(MAX_REQUEST) {
+    if let Err(nearest) = config.set_max_readahead(max_request) {
         log::debug!("readahead is at most {nearest} bytes");
     }
     // Those files are on no other file system.
@@ -49,12 +53,16 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// Asks for them; returns those that the kernel grants.
-    pub(super) fn ask(self, config: &mut KernelConfig) -> Self {
+    /// Agrees with the kernel on these and all else; returns those that it grants.
+    pub(super) fn negotiate(self, config: &mut KernelConfig) -> Self {
         let mut ask = |is_wished, flag| is_wished && config.add_capabilities(flag).is_ok();
-        Self {
+        let granted = Self {
             rings: ask(self.rings, InitFlags::FUSE_OVER_IO_URING),
             direct_maps: ask(self.direct_maps, InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP),
-        }
+        };
+        // Each entry of a ring has place for the largest request.
+        let max_request = if granted.rings { MAX_READ } else { MAX_REQUEST };
+        negotiate_up_to(config, max_request);
+        granted
     }
 }

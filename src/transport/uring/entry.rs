@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapMut, MmapOptions};
 use nix::errno::Errno;
 use nix::libc;
+use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MremapFlags, mremap_fixed};
 use zerocopy::{FromBytes, IntoBytes};
@@ -90,15 +91,27 @@ impl EntryMemory {
 #[derive(Debug)]
 pub(super) struct Alias {
     bytes: MmapMut,
-    /// Whether a thread may be at work on it.
-    is_in_use: AtomicBool,
+    /// Guards who has it. Nothing is locked inside it.
+    user: Mutex<User>,
+}
+
+/// Who has the payload.
+#[derive(Debug, Default)]
+enum User {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// A thread serves the request.
+    Thread,
+    /// So it does, and somebody else has answered that by now: the entry is left for it.
+    Answered(Box<Entry>),
 }
 
 impl Alias {
     fn new(bytes: MmapMut) -> Self {
         Self {
             bytes,
-            is_in_use: AtomicBool::new(false),
+            user: Mutex::default(),
         }
     }
 
@@ -109,14 +122,39 @@ impl Alias {
     /// [`release`](Self::release) was called.
     #[allow(clippy::mut_from_ref)]
     pub(super) unsafe fn bytes(&self) -> &mut [u8] {
-        self.is_in_use.store(true, Ordering::Relaxed);
+        *self.user.lock() = User::Thread;
         // SAFETY: the mapping lives as long as `self`, and by the caller's promise nobody else uses it.
         unsafe { slice::from_raw_parts_mut(self.bytes.as_ptr().cast_mut(), self.bytes.len()) }
     }
 
-    /// The end of that.
-    pub(super) fn release(&self) {
-        self.is_in_use.store(false, Ordering::Release);
+    /// The end of that; the entry, where it was left for this thread.
+    pub(super) fn release(&self) -> Option<Box<Entry>> {
+        match std::mem::take(&mut *self.user.lock()) {
+            User::Answered(entry) => Some(entry),
+            User::Nobody | User::Thread => None,
+        }
+    }
+
+    /// Leaves the entry to the thread that serves the request in it; gives it back where there is none.
+    pub(super) fn leave(&self, entry: Box<Entry>) -> Option<Box<Entry>> {
+        let mut user = self.user.lock();
+        match &*user {
+            User::Thread => *user = User::Answered(entry),
+            User::Nobody | User::Answered(_) => return Some(entry),
+        }
+        None
+    }
+
+    /// Takes back what was left, unless the thread has it by now.
+    pub(super) fn take_back(&self) -> Option<Box<Entry>> {
+        let mut user = self.user.lock();
+        match std::mem::replace(&mut *user, User::Thread) {
+            User::Answered(entry) => Some(entry),
+            other => {
+                *user = other;
+                None
+            }
+        }
     }
 
     /// Where it begins.
@@ -233,15 +271,11 @@ impl Entry {
         head.ring_ent_in_out.payload_sz = len as u32;
     }
 
-    /// Takes the payload from whoever may still be at work on it, before the kernel gets it again.
+    /// Takes the payload from the thread that is still at work on it, before the kernel gets it again.
     ///
     /// # Errors
-    /// mmap(2), mremap(2): the entry must not be used any more then.
+    /// mmap(2), mremap(2): the kernel must not get it then.
     pub(super) fn part(&mut self, memory: &EntryMemory) -> io::Result<()> {
-        if !self.alias.is_in_use.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.alias.part()?;
         // SAFETY: as in `EntryMemory::entry`.
         let fresh = unsafe {
             MmapOptions::new()
@@ -249,6 +283,7 @@ impl Entry {
                 .len(memory.payload_len)
                 .map_mut(&memory.file)
         }?;
+        self.alias.part()?;
         self.alias = Arc::new(Alias::new(fresh));
         Ok(())
     }
@@ -304,20 +339,25 @@ mod tests {
         // SAFETY: the late one has another mapping.
         let next = unsafe { alias.bytes() };
         assert_eq!(next, [2; LEN]);
-        late.release();
+        assert!(late.release().is_none());
         drop(late);
         assert_eq!(entry.payload(), [2; LEN]);
     }
 
     #[test]
-    fn what_nobody_works_on_stays_where_it_is() {
+    fn an_entry_is_left_for_the_thread_that_serves_it() {
         let memory = EntryMemory::new(1, LEN).unwrap();
-        let mut entry = memory.entry(0).unwrap().unwrap();
+        let entry = Box::new(memory.entry(0).unwrap().unwrap());
         let alias = entry.alias();
+        let entry = alias.leave(entry).expect("nobody serves it");
         // SAFETY: nobody else serves it.
-        let start = unsafe { alias.bytes() }.as_ptr();
-        alias.release();
-        entry.part(&memory).unwrap();
-        assert_eq!(entry.alias().start(), start);
+        let _ = unsafe { alias.bytes() };
+        assert!(alias.leave(entry).is_none());
+        let entry = alias.take_back().expect("the thread is at work");
+        assert!(alias.take_back().is_none());
+        assert!(alias.leave(entry).is_none());
+        assert!(alias.release().is_some());
+        assert!(alias.take_back().is_none());
+        assert!(alias.release().is_none());
     }
 }

@@ -21,7 +21,7 @@ use ring::Ring;
 use threads::Threads;
 
 use crate::server::Server;
-use crate::transport::MAX_REQUEST;
+use crate::transport::MAX_READ;
 
 /// Rings besides one for each processor and another for when that is busy: for requests that others are to answer.
 const SPARE: usize = 64;
@@ -45,7 +45,7 @@ impl Rings {
         Ok(Self {
             queues,
             rings: (0..count).map(|_| Ring::new()).collect::<io::Result<_>>()?,
-            memory: EntryMemory::new(count, MAX_REQUEST as usize)?,
+            memory: EntryMemory::new(count, MAX_READ as usize)?,
         })
     }
 

@@ -27,6 +27,9 @@ use crate::server::{Buffers, Operation, Reply, Respond, Server};
 /// (`fuse_uring_do_register` in `fs/fuse/dev_uring.c`), so it has to be there in time.
 const WAITING: usize = 2;
 
+/// How long a thread that serves a request is given to return, before its payload is taken from it, which takes longer.
+const LOOKS: u32 = 10_000;
+
 /// What this thread does.
 #[derive(Debug, Default)]
 enum Here {
@@ -245,18 +248,38 @@ impl Threads {
     }
 
     /// Takes an entry whose request has its answer: for the thread that serves it, or any other.
-    pub(super) fn answered(self: &Arc<Self>, mut entry: Box<Entry>) {
+    pub(super) fn answered(self: &Arc<Self>, entry: Box<Entry>) {
         let is_ours = HERE
             .with_borrow(|here| matches!(here, Here::Serving(number) if *number == entry.number()));
         if is_ours {
             HERE.set(Here::Answered(entry));
             return;
         }
-        if let Err(error) = entry.part(&self.memory) {
-            // The kernel must not get it back. Whoever waits for the answer does so until the mount ends.
-            log::error!("a request cannot be answered: {error}");
+        let alias = entry.alias();
+        let Some(entry) = alias.leave(entry) else {
+            // That thread is about to return, or waits for the target.
+            for _ in 0..LOOKS {
+                std::hint::spin_loop();
+            }
+            let Some(mut entry) = alias.take_back() else {
+                return;
+            };
+            match entry.part(&self.memory) {
+                Ok(()) => self.late(entry),
+                Err(error) => {
+                    log::debug!("an answer waits for its thread: {error}");
+                    if let Some(entry) = alias.leave(entry) {
+                        self.late(entry);
+                    }
+                }
+            }
             return;
-        }
+        };
+        self.late(entry);
+    }
+
+    /// Takes an entry that has its answer and no thread.
+    fn late(self: &Arc<Self>, entry: Box<Entry>) {
         self.queue(entry.queue())
             .lent
             .fetch_sub(1, Ordering::Relaxed);
