@@ -18,7 +18,7 @@ use crate::support::{
 tests![
     numbers_of_inodes_fit_into_32_bits,
     direct_reads_into_any_buffer,
-    the_space_of_the_mount_is_that_of_proc: [Need::Tool("df"), Need::Tool("stat")],
+    the_space_of_the_mount_is_the_room_for_snapshots: [Need::Tool("df"), Need::Tool("stat")],
     locks_are_those_of_any_file: [Need::Tool("flock"), Need::Tool("python3")],
     bytes_go_through_pipes_and_maps: [Need::Tool("python3")],
     statx_takes_every_mask,
@@ -79,32 +79,35 @@ fn direct_reads_into_any_buffer() {
     }
 }
 
-/// As `/proc`: no blocks, no inodes, pages as blocks, names of 255 bytes.
-fn the_space_of_the_mount_is_that_of_proc() {
-    let mount = Mount::new("");
-    let (ours, proc) = (
-        sys::statvfs(mount.point()).unwrap(),
-        sys::statvfs("/proc").unwrap(),
-    );
-    let numbers = |it: &sys::StatVfs| {
-        [
-            it.f_bsize,
-            it.f_frsize,
-            it.f_blocks,
-            it.f_bfree,
-            it.f_bavail,
-            it.f_files,
-            it.f_namemax,
-        ]
-    };
-    assert_eq!(numbers(&ours), numbers(&proc));
+/// SEMANTICS: `df` shows the room for snapshots; it is none, as in `/proc`, where no snapshot can be taken.
+fn the_space_of_the_mount_is_the_room_for_snapshots() {
+    let target = Target::new();
+    let mount = Mount::new("snap_size=64m");
+    let of = |mount: &Mount| sys::statvfs(mount.point()).unwrap();
+    let empty = of(&mount);
     assert_eq!(
-        (ours.f_bsize, ours.f_frsize, ours.f_namemax),
+        (empty.f_bsize, empty.f_frsize, empty.f_namemax),
         (4096, 4096, 255)
     );
-    for script in ["df", "df -i", "df -a", "stat -f", "stat"] {
+    assert_eq!((empty.f_files, empty.f_ffree), (0, 0), "not counted");
+    assert_eq!(empty.f_bfree, empty.f_blocks, "nothing is taken");
+    assert_eq!(empty.f_blocks, (64 << 20) / 4096);
+    let copy = mount.path(format!("snap/{}@x", target.pid()));
+    std::fs::create_dir(&copy).unwrap();
+    let held = of(&mount);
+    assert!(held.f_bfree < held.f_blocks, "a snapshot takes room");
+    assert_eq!(held.f_bavail, held.f_bfree);
+    std::fs::remove_dir(&copy).unwrap();
+    assert_eq!(of(&mount).f_bfree, empty.f_blocks);
+    for script in ["df", "df -h", "df -i", "df -a", "stat -f", "stat"] {
         let output = sh(&format!("{script} {}", quote(mount.point())));
         output.success().quiet();
+    }
+    for options in ["ro", "nostop"] {
+        let mount = Mount::new(options);
+        let closed = of(&mount);
+        let numbers = (closed.f_blocks, closed.f_bfree, closed.f_bavail);
+        assert_eq!(numbers, (0, 0, 0), "{options}");
     }
 }
 

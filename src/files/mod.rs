@@ -21,6 +21,7 @@ mod self_link;
 mod snap;
 
 mod space;
+mod statistics;
 mod stats;
 mod text;
 mod usage;
@@ -43,6 +44,7 @@ pub(crate) use listing::{DirectoryEntry, LISTING_VALID, Listing};
 pub(crate) use opened::OpenProcess;
 pub(crate) use pass::{Found, Pass};
 pub(crate) use snap::{Copied, Snapshot, SnapshotName, Snapshots, Taking};
+pub(crate) use statistics::Statistics;
 pub(crate) use usage::CountedUsage;
 pub(crate) use xattr::xattr_list;
 

@@ -283,9 +283,10 @@ impl Kernel {
                 )
                 .into(),
             },
-            _ => match from.int_in_range(0..=2)? {
+            _ => match from.int_in_range(0..=3)? {
                 0 => Operation::ListExtendedAttributes { inode },
                 1 => Operation::Access { inode, access },
+                2 => Operation::Statfs { inode },
                 _ => Operation::Change { inode },
             },
         })
@@ -381,6 +382,9 @@ impl Kernel {
                 Answer::Attribute(_),
             )
             | (Operation::Access { .. }, Answer::Done) => (),
+            (Operation::Statfs { .. }, Answer::Statistics(of)) => {
+                assert!(of.available <= of.free && of.free <= of.blocks);
+            }
             (asked, answer) => panic!("{answer:?} is no answer to {asked:?}"),
         }
     }

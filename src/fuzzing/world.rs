@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::ManualClock;
 use crate::common::metrics::Metrics;
-use crate::files::{Caller, Context, FileOptions, Services};
+use crate::files::{Caller, Context, FileOptions, Services, Statistics};
 use crate::server::admission::{Admission, Limits, Tasks};
 use crate::server::{
     FileSystem, Inode, InvalidationQueue, Invalidations, Operation, Reply, Request, Respond, Server,
@@ -227,6 +227,7 @@ pub(super) enum Answer {
     /// Those that found place.
     Entries(Vec<(String, Inode)>),
     Attribute(Vec<u8>),
+    Statistics(Statistics),
     Error(Errno),
 }
 
@@ -267,6 +268,7 @@ impl Respond for Waiting {
                 )
             }
             Ok(Reply::Attribute(value)) => Answer::Attribute(value.to_vec()),
+            Ok(Reply::Statistics(of)) => Answer::Statistics(of),
             Err(errno) => Answer::Error(errno),
         };
         self.answers.lock().push((self.number, answer));

@@ -139,6 +139,10 @@ impl Server {
                 let answer = subject().and_then(|who| fs.check_access(*inode, *access, &who));
                 self.give(request, one_shot, answer.as_ref().map(|()| Reply::Done));
             }
+            Operation::Statfs { .. } => {
+                let statistics = fs.context().statistics();
+                self.give(request, one_shot, Ok(Reply::Statistics(statistics)));
+            }
             Operation::RemoveDirectory { parent, name } => {
                 let removed = subject().and_then(|who| fs.remove_directory(*parent, name, &who));
                 self.give(request, one_shot, removed.as_ref().map(|()| Reply::Done));

@@ -10,7 +10,7 @@ use super::inodes::Inode;
 use crate::common::error::Error;
 use crate::common::sync::Mutex;
 use crate::common::sync::atomic::{AtomicBool, Ordering};
-use crate::files::Kind;
+use crate::files::{Kind, Statistics};
 
 pub(crate) enum Reply<'a> {
     Done,
@@ -28,6 +28,8 @@ pub(crate) enum Reply<'a> {
     Entries(&'a [NamedEntry]),
     /// The value of an extended attribute, or their list.
     Attribute(&'a [u8]),
+    /// The file system as a whole.
+    Statistics(Statistics),
 }
 
 /// A name in a directory.

@@ -96,6 +96,8 @@ pub(crate) enum Operation {
     MakeDirectory { parent: Inode, name: OsString },
     /// Answered with [`Reply::Done`](super::Reply::Done).
     RemoveDirectory { parent: Inode, name: OsString },
+    /// The file system as a whole. Answered with [`Reply::Statistics`](super::Reply::Statistics).
+    Statfs { inode: Inode },
     /// Something that never succeeds here: create, rename, link, remove.
     Change { inode: Inode },
 }
@@ -120,6 +122,7 @@ impl Operation {
             | Self::GetExtendedAttribute { inode, .. }
             | Self::ListExtendedAttributes { inode }
             | Self::Access { inode, .. }
+            | Self::Statfs { inode }
             | Self::Change { inode } => *inode,
         }
     }
@@ -155,6 +158,7 @@ impl Operation {
             Self::Access { .. } => metrics::Operation::Access,
             Self::MakeDirectory { .. } => metrics::Operation::MakeDirectory,
             Self::RemoveDirectory { .. } => metrics::Operation::RemoveDirectory,
+            Self::Statfs { .. } => metrics::Operation::Statfs,
             Self::Change { .. } => metrics::Operation::Refused,
         }
     }
@@ -173,6 +177,7 @@ impl Operation {
             Self::Access { .. }
             | Self::MakeDirectory { .. }
             | Self::RemoveDirectory { .. }
+            | Self::Statfs { .. }
             | Self::Change { .. } => WaitsFor::Nobody,
             other => fs.waits_for(other.inode()),
         }
@@ -197,6 +202,7 @@ impl Operation {
             | Self::Access { .. }
             | Self::MakeDirectory { .. }
             | Self::RemoveDirectory { .. }
+            | Self::Statfs { .. }
             | Self::Change { .. } => Kind::Other,
         }
     }

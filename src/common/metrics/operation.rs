@@ -55,6 +55,8 @@ operations! {
     RemoveDirectory => "rmdir",
     /// A right is asked for.
     Access => "access",
+    /// The file system as a whole is asked about.
+    Statfs => "statfs",
     /// Something that never succeeds here (create, rename, link, remove).
     Refused => "refused",
 }

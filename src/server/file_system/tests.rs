@@ -12,7 +12,7 @@ use crate::files::view::SPACE_SIZE;
 use crate::files::{Caller, FileOptions, Found, Services};
 use crate::server::inodes::ROOT;
 use crate::target::cache::{Freshness, PageCache};
-use crate::target::fake::{FakeProcess, FakeSource};
+use crate::target::fake::{FakeProcess, FakeSource, FakeStores};
 
 mod attributes;
 mod cgroups;
@@ -20,6 +20,7 @@ mod cores;
 mod faults;
 mod others;
 mod snapshots;
+mod statistics;
 mod views;
 mod writes;
 
@@ -36,6 +37,7 @@ pub(crate) struct Bench {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) source: FakeSource,
     pub(crate) process: FakeProcess,
+    stores: FakeStores,
     pub(crate) fs: FileSystem,
 }
 
@@ -48,8 +50,9 @@ fn bench_with(options: FileOptions, ttl: Duration) -> Bench {
     let source = FakeSource::default();
     source.add(process.clone());
     let metrics = Arc::new(Metrics::default());
+    let stores = FakeStores::default();
     let services = Services {
-        stores: Arc::new(crate::target::fake::FakeStores::default()),
+        stores: Arc::new(stores.clone()),
         budget: Arc::new(crate::target::snapshot::Budget::new(1 << 30)),
         source: Arc::new(source.clone()),
         cache: Arc::new(PageCache::new(1 << 20, Arc::clone(&metrics))),
@@ -61,6 +64,7 @@ fn bench_with(options: FileOptions, ttl: Duration) -> Bench {
         clock,
         source,
         process,
+        stores,
     }
 }
 

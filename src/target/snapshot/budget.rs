@@ -21,6 +21,11 @@ impl Budget {
         }
     }
 
+    /// Bytes that there are, taken or not.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Bytes that are taken.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
@@ -99,6 +104,7 @@ mod tests {
     #[test]
     fn no_more_is_taken_than_there_is_and_all_comes_back() {
         let budget = Arc::new(Budget::new(100));
+        assert_eq!((budget.limit(), budget.taken()), (100, 0));
         let first = budget.reserve(60).unwrap();
         let refused = budget.reserve(41).unwrap_err();
         assert_eq!(

@@ -17,10 +17,8 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow, WriteFlags,
 };
 
-use crate::common::address::PAGE_SIZE;
 use crate::files::Change;
 use crate::server::{Inode, Invalidate, Operation, Respond, Server};
-use crate::target::mapping::MAX_NAME;
 
 pub use negotiate::{MAX_REQUEST, negotiate};
 
@@ -263,18 +261,9 @@ impl Filesystem for Adapter {
         self.0.release(handle.0);
     }
 
-    fn statfs(&self, _request: &fuser::Request, _inode: INodeNo, reply: ReplyStatfs) {
-        // As `/proc`: no space to be counted.
-        reply.statfs(
-            0,
-            0,
-            0,
-            0,
-            0,
-            PAGE_SIZE as u32,
-            MAX_NAME as u32,
-            PAGE_SIZE as u32,
-        );
+    fn statfs(&self, request: &fuser::Request, inode: INodeNo, reply: ReplyStatfs) {
+        let inode = Inode(inode.0);
+        self.serve(request, Operation::Statfs { inode }, reply);
     }
 
     fn getxattr(

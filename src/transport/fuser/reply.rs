@@ -2,7 +2,8 @@
 
 use fuser::{
     BackingId, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyWrite, ReplyXattr,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr,
 };
 use nix::errno::Errno;
 
@@ -74,6 +75,18 @@ respond! {
     }
     ReplyLseek {
         Reply::Offset(offset) => |reply: Self| reply.offset(offset.cast_signed()),
+    }
+    ReplyStatfs {
+        Reply::Statistics(of) => |reply: Self| reply.statfs(
+            of.blocks,
+            of.free,
+            of.available,
+            of.files,
+            of.files_free,
+            of.block_size,
+            of.name_length,
+            of.block_size,
+        ),
     }
     ReplyEmpty {
         Reply::Done => |reply: Self| reply.ok(),

@@ -22,7 +22,7 @@ impl Bench {
     }
 }
 
-fn remove(bench: &Bench, name: &str) -> Result<()> {
+pub(super) fn remove(bench: &Bench, name: &str) -> Result<()> {
     let snap = bench.find("snap").unwrap().inode;
     bench
         .fs
