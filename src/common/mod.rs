@@ -2,6 +2,7 @@
 
 pub mod address;
 pub(crate) mod aged;
+pub mod attended;
 pub mod clock;
 pub(crate) mod contained;
 pub mod error;
