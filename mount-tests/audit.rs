@@ -206,14 +206,13 @@ fn listen(path: &Path) -> Receiver<String> {
 }
 
 /// A script of the shell where `/dev/log` and the journal are sockets of the test, or nowhere.
-fn with_logs(point: &MountPoint, are_there: bool, script: &str) -> Command {
+fn with_logs(point: &MountPoint, logs: &[&str], script: &str) -> Command {
     let outside = quote(point.outside());
-    let links = match are_there {
-        true => format!(
-            "ln -s {outside}/syslog $dev/log; ln -s {outside}/journal /run/systemd/journal/socket\n"
-        ),
-        false => String::new(),
-    };
+    let links = logs.iter().map(|log| match *log {
+        "syslog" => format!("ln -s {outside}/syslog $dev/log\n"),
+        _ => format!("ln -s {outside}/journal /run/systemd/journal/socket\n"),
+    });
+    let links: String = links.collect();
     let script = format!(
         "set -e; dev={outside}/dev; mkdir $dev; mount -t tmpfs none $dev\n\
          mknod -m 666 $dev/fuse c 10 229; mknod -m 666 $dev/null c 1 3\n\
@@ -226,12 +225,15 @@ fn with_logs(point: &MountPoint, are_there: bool, script: &str) -> Command {
     command
 }
 
-/// SEMANTICS: it goes to the standard error, syslog or the journal.
+/// SEMANTICS: it goes to the standard error, syslog or the journal; where the log goes if nothing is said, which is the journal where there
+/// is one.
 fn syslog_and_the_journal_take_it() {
-    for (sink, log) in [
-        ("audit", "syslog"),
-        ("audit=syslog", "syslog"),
-        ("audit=journald", "journal"),
+    let both = &["syslog", "journal"][..];
+    for (sink, logs, log) in [
+        ("audit", both, "journal"),
+        ("audit", &["syslog"], "syslog"),
+        ("audit=syslog", both, "syslog"),
+        ("audit=journald", both, "journal"),
     ] {
         let point = MountPoint::new();
         let received = listen(&point.outside().join(log));
@@ -240,7 +242,7 @@ fn syslog_and_the_journal_take_it() {
             daemon = quote(daemon_binary()),
             point = quote(point.path()),
         );
-        run(&mut with_logs(&point, true, &script)).success().quiet();
+        run(&mut with_logs(&point, logs, &script)).success().quiet();
         let told = loop {
             let told = received.recv_timeout(SOON);
             let told = told.unwrap_or_else(|error| panic!("{sink}: no line: {error}"));
@@ -275,7 +277,7 @@ fn a_log_that_is_not_there_is_named() {
             quote(daemon_binary()),
             quote(point.path())
         );
-        let output = run(&mut with_logs(&point, false, &script)).failure();
+        let output = run(&mut with_logs(&point, &[], &script)).failure();
         output.one_line(words);
     }
 }

@@ -22,8 +22,8 @@ tests![
     what_was_unmapped_is_a_hole_of_an_open_file,
     cp_goes_over_what_was_unmapped: [Need::Tool("cp")],
     qemu_img_goes_over_what_was_unmapped: [Need::Tool("qemu-img"), Need::Tool("cp")],
-    sparse_copies_of_odd_mappings_are_complete: [Need::Tool("cp"), Need::Tool("tar")],
-    sparse_copies_of_the_daemon_itself_are_holes: [Need::Tool("cp"), Need::Tool("tar")],
+    sparse_copies_of_odd_mappings_are_complete: [Need::Root, Need::Tool("cp"), Need::Tool("tar")],
+    sparse_copies_of_the_daemon_itself_are_holes: [Need::Root, Need::Tool("cp"), Need::Tool("tar")],
     sparse_copies_by_a_plain_user_are_complete: [
         Need::PlainUser, Need::Tool("cp"), Need::Tool("tar"), Need::Tool("getfattr")
     ],

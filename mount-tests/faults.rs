@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::support::{
     Mount, MountPoint, Stats, TABLE, Target, Workload, current_test, daemon_binary, errno_name,
-    eventually, is_mounted, measured, open, pread_all, rounds, run, tests,
+    eventually, is_mounted, measured, open, pread_all, rounds, run, tests, thread_call,
 };
 
 tests![
@@ -319,7 +319,7 @@ fn a_stop_that_fails_leaves_the_process_running() {
 fn a_start_that_fails_leaves_no_mount() {
     let faults = [
         // Of the first thread: what watches the daemon, then three threads.
-        ("clone3", "EAGAIN", 2..=4),
+        (thread_call(), "EAGAIN", 2..=4),
         // Of each descriptor that serves.
         ("ioctl", "ENOMEM", 1..=2),
         ("mount", "ENOMEM", 1..=1),

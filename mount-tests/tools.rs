@@ -6,19 +6,20 @@ use std::process::Command;
 
 use crate::support::{Mount, PAGE, Program, Target, assert_bytes, quote, run, secret, sh, tests};
 
+// Our target has mapped a deleted file that it has closed: a plain user cannot read that.
 tests![
-    tools_over_65000_mappings: [Need::Tool("tar"), Need::Tool("grep")],
-    tools_over_our_target: [Need::Tool("tar"), Need::Tool("grep"), Need::Tool("cmp")],
-    tools_over_a_busy_target: [Need::Tool("tar"), Need::Tool("grep")],
+    tools_over_65000_mappings: [Need::Root, Need::Tool("tar"), Need::Tool("grep")],
+    tools_over_our_target: [Need::Root, Need::Tool("tar"), Need::Tool("grep"), Need::Tool("cmp")],
+    tools_over_a_busy_target: [Need::Root, Need::Tool("tar"), Need::Tool("grep")],
     tools_over_a_shell: [Need::Tool("tar"), Need::Tool("grep"), Need::Ptrace],
     tools_over_python: [Need::Tool("tar"), Need::Tool("grep"), Need::Tool("python3"), Need::Ptrace],
     tools_over_sleep: [Need::Tool("tar"), Need::Tool("grep"), Need::Tool("diff"), Need::Ptrace],
     tools_over_a_32_bit_program: [Need::Tool("tar"), Need::Tool("grep"), Need::Cc32, Need::Ptrace],
-    tools_over_a_writable_mount: [Need::Tool("tar"), Need::Tool("grep")],
-    tools_with_direct_reads: [Need::Tool("tar"), Need::Tool("grep")],
-    grep_finds_what_is_there_and_nothing_else: [Need::Tool("grep")],
-    ripgrep_searches_a_process: [Need::Tool("rg")],
-    yara_scans_a_process: [Need::Tool("yara")],
+    tools_over_a_writable_mount: [Need::Root, Need::Tool("tar"), Need::Tool("grep")],
+    tools_with_direct_reads: [Need::Root, Need::Tool("tar"), Need::Tool("grep")],
+    grep_finds_what_is_there_and_nothing_else: [Need::Root, Need::Tool("grep")],
+    ripgrep_searches_a_process: [Need::Root, Need::Tool("rg")],
+    yara_scans_a_process: [Need::Root, Need::Tool("yara")],
     xxd_shows_the_bytes: [Need::Tool("xxd")],
     cmp_tells_same_from_different: [Need::Tool("cmp")],
 ];

@@ -10,7 +10,7 @@ use crate::support::{Mount, PAGE, Turn, assert_bytes, extents, held, open, quote
 tests![
     a_stream_of_it_ends_well: [Need::Tool("zstd")],
     copies_of_it_are_sparse_and_complete: [Need::Tool("cp"), Need::Tool("tar"), Need::Tool("cmp")],
-    what_cannot_be_read_is_zeros: [Need::Tool("getfattr")],
+    what_cannot_be_read_is_zeros: [Need::Root, Need::Tool("getfattr")],
     seventy_thousand_mappings: [
         Need::Root, Need::Tool("gdb"), Need::Tool("readelf"), Need::Tool("eu-readelf")
     ],

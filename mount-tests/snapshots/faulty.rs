@@ -2,9 +2,14 @@
 
 use super::{at, file_of, mkdir, names, nothing_is_left, runs_on};
 use crate::faults::{Injection, unfiltered};
-use crate::support::{Mount, Target, assert_bytes, current_test, errno_name, rounds, tests};
+use crate::support::{
+    Mount, Target, assert_bytes, current_test, errno_name, rounds, tests, thread_call,
+};
 
 tests![whatever_fails_a_snapshot_is_whole_or_none: [Need::Root, Need::Tool("strace")]];
+
+/// What makes threads, whatever its name is (`thread_call`).
+const THREADS: &str = "threads";
 
 /// System calls, the first one that fails, each how many-th after it, and how.
 const FAULTS: &[(&str, u32, u32, &[&str])] = &[
@@ -15,7 +20,7 @@ const FAULTS: &[(&str, u32, u32, &[&str])] = &[
     ("fcntl", 1, 2, &["EPERM"]),
     ("madvise", 1, 3, &["ENOMEM", "EFAULT", "EINVAL"]),
     ("mmap", 3, 2, &["ENOMEM"]),
-    ("clone3", 1, 2, &["EAGAIN"]),
+    (THREADS, 1, 2, &["EAGAIN"]),
     ("ioctl", 1, 3, &["ENOMEM", "EINTR"]),
     ("process_vm_readv", 1, 3, &["ENOMEM", "ESRCH"]),
     ("pread64", 1, 7, &["ENOMEM", "EINTR"]),
@@ -78,6 +83,10 @@ fn whatever_fails_a_snapshot_is_whole_or_none() {
     let mount = unfiltered("snap_size=40m");
     let (mut total, mut taken, mut number) = (0, 0, 0);
     for (call, first, step, errors) in FAULTS {
+        let call = match *call {
+            THREADS => thread_call(),
+            call => call,
+        };
         for error in *errors {
             let inject = format!("inject={call}:error={error}:when={first}+{step}");
             let arguments = ["-e".into(), format!("trace={call}"), "-e".into(), inject];

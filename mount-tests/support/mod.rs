@@ -31,7 +31,7 @@ pub(crate) use inside::Inside;
 pub(crate) use machine::Turn;
 pub(crate) use mount::{
     Mount, MountPoint, built_binary, daemon_binary, daemons_on, end_with_us, is_mounted,
-    unmount_lazily,
+    thread_call, unmount_lazily,
 };
 pub(crate) use needs::{Need, Test, fsx, python_with, tests, tool};
 pub(crate) use programs::{Program, secret};

@@ -34,6 +34,20 @@ pub(crate) fn daemon_binary() -> &'static Path {
     &BINARY
 }
 
+/// The system call that makes threads and processes of the program under test: `clone3` with glibc, `clone` with musl.
+pub(crate) fn thread_call() -> &'static str {
+    static CALL: LazyLock<&str> = LazyLock::new(|| {
+        let program = std::fs::read(daemon_binary()).expect("the program under test");
+        // The loader that glibc names in what is linked with it.
+        let loader = b"/ld-linux";
+        match program.windows(loader.len()).any(|bytes| bytes == loader) {
+            true => "clone3",
+            false => "clone",
+        }
+    });
+    &CALL
+}
+
 /// Whether something is mounted on `point`, alive or dead.
 pub(crate) fn is_mounted(point: &Path) -> bool {
     let parent = point.parent().expect("a mount point has a parent");

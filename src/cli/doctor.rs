@@ -1,17 +1,18 @@
 //! `procmemfs doctor`: says what keeps the program from working here, and why a process cannot be read.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
 
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use nix::sys::signal::Signal;
 use procmemfs::diagnosis::{
     Diagnosis, Finding, ProcessDiagnosis, UnreadableBytes, Verdict, diagnose, killed, may_be_killed,
 };
 
+use super::terminal::print_styled;
 use super::units::process_number;
 
 const EXAMPLES: &str = "\
@@ -61,13 +62,7 @@ pub(super) fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
         }
         false => write(&diagnosis, &mut text)?,
     }
-    // It takes colours out where nobody sees them.
-    let mut output = anstream::stdout().lock();
-    match output.write_all(&text).and_then(|()| output.flush()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => (),
-        answer => answer.context("writing to standard output")?,
-    }
+    print_styled(&text)?;
     Ok(match diagnosis.works {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

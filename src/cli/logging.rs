@@ -73,13 +73,9 @@ impl Audit {
             Some(AuditSink::Syslog) => Some(system_log(Facility::LOG_AUTHPRIV).context(
                 "option audit=syslog: there is no /dev/log: start a syslog daemon, or choose audit=stderr",
             )?),
-            Some(AuditSink::Journal) => {
-                let journal = JournalLog::new().context(
-                    "option audit=journald: there is no journal: choose audit=syslog or audit=stderr",
-                )?;
-                let journal = journal.with_syslog_identifier("procmemfs".to_owned());
-                Some(Box::new(journal))
-            }
+            Some(AuditSink::Journal) => Some(journal().context(
+                "option audit=journald: there is no journal: choose audit=syslog or audit=stderr",
+            )?),
         })
     }
 }
@@ -102,9 +98,12 @@ pub(super) fn to_stderr(debug: bool, audit: &Audit) {
     install(Box::new(general), true, audit, level);
 }
 
-/// A daemon has no terminal: it tells the system's log, if there is one.
-pub(super) fn to_syslog(audit: &Audit) {
-    let general = system_log(Facility::LOG_DAEMON).unwrap_or_else(|_| Box::new(log::logger()));
+/// A daemon has no terminal: it tells the journal, or else the system's log, if there is one.
+pub(super) fn to_system(audit: &Audit) {
+    let general = match journal() {
+        Ok(journal) => journal,
+        Err(_) => system_log(Facility::LOG_DAEMON).unwrap_or_else(|_| Box::new(log::logger())),
+    };
     install(general, false, audit, LevelFilter::Info);
     // Its standard error leads nowhere.
     std::panic::set_hook(Box::new(|info| log::error!("{info}")));
@@ -134,6 +133,17 @@ fn stderr(filter: &str) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(filter);
     builder
+}
+
+/// The journal of systemd, each field by itself.
+///
+/// # Errors
+/// Where there is none.
+fn journal() -> std::io::Result<Sink> {
+    let journal = JournalLog::new()?;
+    Ok(Box::new(
+        journal.with_syslog_identifier("procmemfs".to_owned()),
+    ))
 }
 
 /// The system's log.

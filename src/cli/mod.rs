@@ -112,7 +112,7 @@ fn mount(arguments: &MountArguments) -> Result<()> {
     let mount = prepared.mount().map_err(explained)?;
     if !arguments.foreground {
         daemon::go_to_background(&ends)?;
-        logging::to_syslog(&audit);
+        logging::to_system(&audit);
     }
     daemon::serve(mount, &ends, unknown_calls)
 }

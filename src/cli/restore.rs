@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &RestoreArguments) -> Result<()> {
         dry_run: arguments.dry_run,
         shared: arguments.shared,
     };
-    let mut bar = Progress::of_bytes();
+    let bar = Progress::of_bytes();
     let mut progress = |done, total| bar.at(done, total);
     let restored = restore(&backup, &*process, &source.boot(), options, &mut progress);
     drop(bar);

@@ -57,7 +57,16 @@ pub(super) fn print(lines: &[Line<'_>]) -> Result<()> {
         }
         writeln!(text)?;
     }
-    written(anstream::stdout().write_all(&text))
+    print_styled(&text)
+}
+
+/// Writes text with the codes of colours to standard output: without them where [`print`] uses none.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_styled(text: &[u8]) -> Result<()> {
+    let mut output = anstream::stdout().lock();
+    written(output.write_all(text).and_then(|()| output.flush()))
 }
 
 /// Writes text to standard output as it is.

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub(crate) mod aged;
+pub mod attended;
 pub mod choice;
 pub mod clock;
 pub(crate) mod contained;

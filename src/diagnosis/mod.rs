@@ -12,9 +12,7 @@ mod process;
 mod reading;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,6 +21,7 @@ pub use finding::{Finding, Verdict};
 pub use mappings::UnreadableBytes;
 pub use process::ProcessDiagnosis;
 
+use crate::common::attended::attended;
 use crate::common::clock::SystemClock;
 use crate::mount::{Means, MountError};
 use crate::target::ProcessId;
@@ -110,33 +109,17 @@ fn of_system(host: &Host, means: &Means) -> Vec<Finding> {
 
 /// On a thread of its own: a process may hold up whoever looks at it, without an end.
 fn of_process(host: Host, pid: ProcessId) -> ProcessDiagnosis {
-    let (done, answer) = channel();
-    let steps = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&steps);
-    let look = move || {
+    let look = move |steps: &AtomicU64| {
         let clock = Arc::new(SystemClock::new());
-        let diagnosis = match LiveSource::new(SourceOptions::default(), clock, Arc::default()) {
-            Ok(source) => process::examine(&source, &host, About::process, pid, &counted),
+        match LiveSource::new(SourceOptions::default(), clock, Arc::default()) {
+            Ok(source) => process::examine(&source, &host, About::process, pid, steps),
             Err(fault) => ProcessDiagnosis::unknown(pid, Finding::refused("process", &fault)),
-        };
-        // Where nobody waits any more nobody is to be told.
-        let _ = done.send(diagnosis);
-    };
-    let started = thread::Builder::new().name("look".to_owned()).spawn(look);
-    if let Err(error) = started {
-        return ProcessDiagnosis::unknown(pid, Finding::refused("process", &error));
-    }
-    let mut before = 0;
-    loop {
-        match answer.recv_timeout(LONGEST) {
-            Ok(diagnosis) => return diagnosis,
-            Err(RecvTimeoutError::Timeout) if steps.load(Ordering::Relaxed) > before => {
-                before = steps.load(Ordering::Relaxed);
-            }
-            Err(_) => {
-                return process::without_answer(pid, About::process, About::waits_in(pid));
-            }
         }
+    };
+    match attended(LONGEST, look) {
+        Ok(Some(diagnosis)) => diagnosis,
+        Ok(None) => process::without_answer(pid, About::process, About::waits_in(pid)),
+        Err(error) => ProcessDiagnosis::unknown(pid, Finding::refused("process", &error)),
     }
 }
 

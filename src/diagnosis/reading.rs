@@ -196,7 +196,11 @@ fn filter(host: &Host) -> Vec<Finding> {
             findings.push(
                 Finding::warning(name, format!("{call} is refused {by_whom}"))
                     .means(feature.without())
-                    .fix(PROFILE),
+                    .fix(match feature {
+                        // With it those of Docker and Podman allow it.
+                        Feature::ProcessVm => format!("--cap-add SYS_PTRACE, or {PROFILE}"),
+                        _ => PROFILE.to_owned(),
+                    }),
             );
         }
     }

@@ -91,7 +91,7 @@ impl Picture {
 }
 
 /// Looks at a process, and touches none of its pages. The strip of each mapping has at most `cells` cells. `progress` is told
-/// how many of how many mappings were looked at.
+/// how many of how many mappings were looked at, again and again.
 ///
 /// The process goes on meanwhile: mappings are looked at one after the other.
 ///
@@ -108,9 +108,13 @@ pub fn picture(
     let count = space.mappings().len();
     let mut mappings = Vec::with_capacity(count);
     for mapping in space.mappings() {
-        mappings.push(look(&*memory, mapping, cells)?);
-        progress(mappings.len() as u64, count as u64);
+        let done = mappings.len() as u64;
+        let shown = look(&*memory, mapping, cells, &mut || {
+            progress(done, count as u64);
+        })?;
+        mappings.push(shown);
     }
+    progress(count as u64, count as u64);
     Ok(Picture {
         pid: info.identity.pid.get(),
         command: ProcessRecord::printable(&info.command),
@@ -119,7 +123,12 @@ pub fn picture(
     })
 }
 
-fn look(memory: &dyn ProcessMemory, mapping: &Mapping, cells: usize) -> Result<MappingPicture> {
+fn look(
+    memory: &dyn ProcessMemory,
+    mapping: &Mapping,
+    cells: usize,
+    step: &mut dyn FnMut(),
+) -> Result<MappingPicture> {
     let range = mapping.range();
     let pages = |bytes: u64| bytes / PAGE_SIZE;
     let mut amounts = Amounts::default();
@@ -136,6 +145,7 @@ fn look(memory: &dyn ProcessMemory, mapping: &Mapping, cells: usize) -> Result<M
     let mut at = range.start();
     for_each_extent(memory, mapping, shown, |run| {
         at = run.range.end();
+        step();
         take(run.range, Place::of(run.state, mapping.has_file()));
         Ok(())
     })?;

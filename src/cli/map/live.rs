@@ -1,12 +1,7 @@
 //! A picture that is taken again and again.
 
-use std::sync::Arc;
-
 use anyhow::Result;
-use procmemfs::common::error::Error;
-use procmemfs::picture::{Picture, picture};
-use procmemfs::target::live::LiveSource;
-use procmemfs::target::{Process, ProcessId, ProcessInfo, ProcessSource};
+use procmemfs::picture::Picture;
 use ratatui::Frame;
 use ratatui::crossterm::event::KeyCode;
 use ratatui::layout::{Constraint, Layout};
@@ -16,72 +11,8 @@ use ratatui::widgets::Paragraph;
 
 use super::order::Order;
 use super::table::{Look, columns, heading, rows};
+use super::watched::Watched;
 use crate::cli::terminal::{Screen, width};
-
-/// Where the pictures come from.
-#[derive(Debug)]
-pub(super) struct Watched {
-    source: LiveSource,
-    info: ProcessInfo,
-    process: Arc<dyn Process>,
-}
-
-impl Watched {
-    /// A process.
-    ///
-    /// # Errors
-    /// As [`ProcessSource::describe`].
-    pub(super) fn new(source: LiveSource, pid: ProcessId) -> Result<Self, Error> {
-        let info = source.describe(pid)?;
-        let process = source.open(&info.identity)?;
-        Ok(Self {
-            source,
-            info,
-            process,
-        })
-    }
-
-    /// What it looks like now. Where the process runs a new program it is that one.
-    ///
-    /// # Errors
-    /// As [`picture`]; `Ended` where the number is another process's now.
-    pub(super) fn look(
-        &mut self,
-        cells: usize,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Picture, Error> {
-        for _ in 0..MOST_PROGRAMS {
-            match picture(&self.info, &*self.process, cells, progress) {
-                Err(Error::Replaced(_)) => self.follow()?,
-                answer => return answer.map_err(ended),
-            }
-        }
-        Err(Error::Replaced(self.info.identity.pid))
-    }
-
-    /// Takes the program that the process runs now.
-    fn follow(&mut self) -> Result<(), Error> {
-        let before = self.info.identity;
-        self.info = self.source.describe(before.pid).map_err(ended)?;
-        let now = self.info.identity;
-        if (before.start_time, before.pidfd_inode) != (now.start_time, now.pidfd_inode) {
-            return Err(Error::Ended(before.pid));
-        }
-        self.process = self.source.open(&now).map_err(ended)?;
-        Ok(())
-    }
-}
-
-/// How many programs a process may run while one picture is taken.
-const MOST_PROGRAMS: u32 = 8;
-
-/// A process that was there, and is not any more, has ended.
-fn ended(error: Error) -> Error {
-    match error {
-        Error::NoProcess(pid) => Error::Ended(pid),
-        error => error,
-    }
-}
 
 /// The picture, and what of it is seen.
 #[derive(Debug)]
@@ -103,7 +34,7 @@ struct View {
 
 impl MapScreen {
     pub(super) fn new(watched: Watched, order: Order) -> Self {
-        let pid = watched.info.identity.pid.get();
+        let pid = watched.pid().get();
         let view = View::new(
             Picture {
                 pid,
@@ -127,7 +58,7 @@ fn look(width: Option<u16>) -> Look {
 impl Screen for MapScreen {
     fn refresh(&mut self) -> Result<()> {
         let cells = look(width()).cells();
-        self.view.picture = self.watched.look(cells, &mut |_, _| ())?;
+        self.view.picture = self.watched.look(cells, |_, _| ())?;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod live;
 mod order;
 mod svg;
 mod table;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use procmemfs::picture::{Picture, difference};
 use procmemfs::target::live::{LiveSource, SourceOptions};
 use serde_json::Value;
 
-use self::live::{MapScreen, Watched};
+use self::live::MapScreen;
 use self::order::Order;
 use self::table::Look;
+use self::watched::Watched;
 use super::progress::Progress;
 use super::terminal::{parse_interval, print, print_text, show, width};
 use super::units::process_number;
@@ -111,9 +113,11 @@ pub(super) fn run(arguments: &MapArguments) -> Result<()> {
         Some(_) => svg::CELLS,
         None => look.cells(),
     };
-    let mut bar = Progress::of_mappings();
-    let picture = watched.look(cells, &mut |done, total| bar.at(done, total));
-    drop(bar);
+    let bar = Arc::new(Progress::of_mappings());
+    let drawn = Arc::clone(&bar);
+    let picture = watched.look(cells, move |done, total| drawn.at(done, total));
+    // Whoever draws it may never come back.
+    bar.clear();
     let picture = picture?;
     match &arguments.svg {
         Some(path) => draw(path, &picture, arguments),
@@ -136,7 +140,7 @@ fn draw(path: &Path, picture: &Picture, arguments: &MapArguments) -> Result<()> 
 fn compare(old: &Path, new: &Path, is_json: bool) -> Result<()> {
     let old = Backup::open(old)?;
     let new = Backup::open(new)?;
-    let mut bar = Progress::of_bytes();
+    let bar = Progress::of_bytes();
     let found = difference(&old, &new, &mut |done, total| bar.at(done, total));
     drop(bar);
     let found = found?;

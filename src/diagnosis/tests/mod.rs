@@ -395,7 +395,7 @@ fn what_a_filter_refuses_is_named() {
         &found,
         Verdict::Warning,
         "system calls",
-        &["process_vm_readv", "/proc/PID/mem"],
+        &["process_vm_readv", "/proc/PID/mem", "--cap-add SYS_PTRACE"],
     );
     let found = reading_of("system calls", &without(Feature::PidfdGetfd));
     check(&found, Verdict::Warning, "system calls", &["pidfd_getfd"]);

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
+use linux_raw_sys::general::TMPFS_MAGIC;
 use rustix::fs::{FsWord, fstatfs};
 
 use super::OpenFile;
-use super::status::status_of_file;
+use super::status::{HUGE, status_of_file};
 use crate::target::live::interrupted::retry;
 use crate::target::snapshot::{FileContent, HeldFile};
 
-/// tmpfs and shared memory (`linux/magic.h`).
-const TMPFS: FsWord = 0x0102_1994;
-/// hugetlbfs.
-const HUGETLBFS: FsWord = 0x9584_58f6;
+/// tmpfs and shared memory.
+const TMPFS: FsWord = TMPFS_MAGIC as FsWord;
 
 /// A time in seconds and nanoseconds.
 type Time = (i64, u32);
@@ -47,7 +46,7 @@ struct Held {
 pub(in crate::target::live) fn held_file(file: Arc<OpenFile>) -> FileContent {
     match retry(|| fstatfs(&file.file)).map(|status| status.f_type) {
         // A write through a mapping changes no time there.
-        Ok(TMPFS | HUGETLBFS) | Err(_) => return FileContent::Memory,
+        Ok(TMPFS | HUGE) | Err(_) => return FileContent::Memory,
         Ok(_) => (),
     }
     match version(&file) {

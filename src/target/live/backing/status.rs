@@ -21,7 +21,8 @@ const DEV_ZERO: (u32, u32) = (1, 5);
 
 const OVERLAY: FsWord = OVERLAYFS_SUPER_MAGIC as FsWord;
 const FUSE: FsWord = FUSE_SUPER_MAGIC as FsWord;
-const HUGE: FsWord = HUGETLBFS_MAGIC as FsWord;
+/// hugetlbfs.
+pub(super) const HUGE: FsWord = HUGETLBFS_MAGIC as FsWord;
 
 /// What tells two files apart that exist at the same time, as `stat` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -128,22 +128,28 @@ impl Kernel {
 }
 
 fn log_absent(feature: Feature) {
-    if feature == Feature::ForcedAccess {
-        log::info!(
-            "memory without the protection r cannot be read: the kernel was started with proc_mem.force_override"
-        );
-        return;
-    }
     let level = match feature {
-        Feature::PagemapScan | Feature::ProcessVm => log::Level::Info,
+        Feature::PagemapScan | Feature::ProcessVm | Feature::ForcedAccess => log::Level::Info,
         _ => log::Level::Debug,
     };
+    log::log!(level, "{}", absence(feature));
+}
+
+/// Why a feature is not there, and what would help.
+fn absence(feature: Feature) -> String {
+    let name = feature.name();
     let (major, minor) = feature.since();
-    log::log!(
-        level,
-        "there is no {}, which Linux {major}.{minor} has first",
-        feature.name()
-    );
+    match feature {
+        Feature::ForcedAccess => {
+            "memory without the protection r cannot be read: the kernel was started with proc_mem.force_override".to_owned()
+        }
+        // Every kernel that can run this has it, unless it was built without CONFIG_CROSS_MEMORY_ATTACH.
+        Feature::ProcessVm => format!(
+            "{name} is refused, as by the seccomp filter of a container without --cap-add SYS_PTRACE: {}",
+            feature.without()
+        ),
+        _ => format!("there is no {name}, which Linux {major}.{minor} has first"),
+    }
 }
 
 /// When the system started, by the clocks of today, in time since the epoch; `None` where they contradict each other.
@@ -183,6 +189,19 @@ mod tests {
             assert!(Feature::ALL[number + 1..].iter().all(is_other));
             assert!(feature.since() > (2, 5));
         }
+    }
+
+    /// Docker's filter refuses it, whatever the kernel is.
+    #[test]
+    fn an_old_call_that_is_not_there_is_refused_and_the_capability_is_named() {
+        let told = absence(Feature::ProcessVm);
+        assert!(told.starts_with("process_vm_readv is refused"), "{told}");
+        assert!(
+            told.contains("--cap-add SYS_PTRACE") && !told.contains("3.2"),
+            "{told}"
+        );
+        let told = absence(Feature::PagemapScan);
+        assert_eq!(told, "there is no PAGEMAP_SCAN, which Linux 6.7 has first");
     }
 
     #[test]
