@@ -12,6 +12,8 @@ use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
 use crate::common::recent::{Recent, sooner};
 use crate::common::sync::Mutex;
+#[cfg(doc)]
+use crate::target::ProcessSource;
 use crate::target::cache::DeniedMemory;
 use crate::target::cache::{CachedMemory, SpaceEpoch};
 use crate::target::{Credentials, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory};
