@@ -40,6 +40,16 @@ impl<T> Aged<T> {
         Aged::new(make(self.value), self.taken, self.cost)
     }
 
+    /// A part of the value, as old as that, which cost so large a `share` of it.
+    pub(crate) fn of_share<U>(&self, value: U, share: f64) -> Aged<U> {
+        Aged::new(value, self.taken, self.cost.mul_f64(share))
+    }
+
+    /// Whether it may be used for longer than `bound`, because of what it cost.
+    pub(crate) fn is_dearer_than(&self, bound: Duration, factor: u32) -> bool {
+        self.cost.saturating_mul(factor) > bound
+    }
+
     pub(crate) fn value(&self) -> &T {
         &self.value
     }
@@ -78,6 +88,9 @@ mod tests {
             let is_within = |age: Duration| aged.is_within(MS + age, MS * bound, factor);
             assert!(is_within(Duration::ZERO) && is_within(MS * last));
             assert!(!is_within(MS * last + Duration::from_nanos(1)), "{cost}");
+            assert_eq!(aged.is_dearer_than(MS * bound, factor), last > bound);
+            let half = aged.of_share("half", 0.5);
+            assert_eq!(half, Aged::new("half", MS, MS * cost / 2));
         }
     }
 

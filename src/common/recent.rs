@@ -33,6 +33,11 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.0.push(key, (value, now)).map(|(_, (value, _))| value)
     }
 
+    /// Whether one more would push another out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= self.0.cap().get()
+    }
+
     /// Keeps the value of `key` no longer.
     #[must_use = "dropping it may close descriptors"]
     pub(crate) fn pop(&mut self, key: &K) -> Option<V> {
@@ -107,9 +112,11 @@ mod tests {
         for (key, value) in [(1, "one"), (2, "two")] {
             assert_eq!(recent.push(key, value, Duration::ZERO), None);
         }
+        assert!(recent.is_full());
         recent.get(&1, Duration::ZERO);
         assert_eq!(recent.push(3, "three", Duration::ZERO), Some("two"));
         assert_eq!(recent.pop(&3), Some("three"));
         assert_eq!(recent.get(&3, Duration::ZERO), None);
+        assert!(!recent.is_full());
     }
 }

@@ -151,13 +151,19 @@ impl Context {
             .filter(|range| !range.is_empty())
             .collect();
         // Where that fails each is asked for alone.
-        of.and_then(|info| self.open_process(info))
+        let counted = of
+            .and_then(|info| self.open_process(info))
             .and_then(|process| {
                 self.usages
                     .usages_of(&**process.memory().ok()?, ranges)
                     .ok()
             })
             .unwrap_or_default()
-            .of_listing()
+            .of_listing();
+        match of {
+            // Last: counting can take long, and time runs.
+            Some(info) => counted.modified(info.identity, self.modified(info)),
+            None => counted,
+        }
     }
 }

@@ -164,7 +164,10 @@ impl File for Mapping {
         let size = self.mapping.size();
         let blocks = self.blocks(context, counted);
         // Last: counting blocks can take long, and time runs.
-        let (modified, valid) = context.modified(&self.info);
+        let (modified, valid) = match counted.modified_of(&self.info.identity) {
+            Some(modified) => modified,
+            None => context.modified(&self.info),
+        };
         let is_writable = self.write_mode(context).is_ok();
         Attributes {
             mode: if is_writable { 0o600 } else { 0o400 },

@@ -70,8 +70,12 @@ impl<'a> Pass<'a> {
         Self::new(&Everywhere, found)
     }
 
-    /// The processes that can be seen now.
-    pub(super) fn over(&self, source: &dyn ProcessSource) -> Result<Arc<[Arc<ProcessInfo>]>> {
+    /// The processes that can be seen now, each as `describe` finds it.
+    pub(super) fn over(
+        &self,
+        source: &dyn ProcessSource,
+        describe: impl Fn(Option<&Credentials>, ProcessId, Duration) -> Result<ProcessInfo>,
+    ) -> Result<Arc<[Arc<ProcessInfo>]>> {
         let who = self.who.map(|who| &**who);
         let mut in_exec = Vec::new();
         for pid in source.numbers()? {
@@ -81,7 +85,7 @@ impl<'a> Pass<'a> {
             if !self.may_enter(pid)? {
                 continue;
             }
-            match source.describe_for(who, pid, Duration::ZERO) {
+            match describe(who, pid, Duration::ZERO) {
                 Err(Error::TimedOut(_)) => in_exec.push(pid),
                 // None of them can be told: an empty list would be a lie.
                 Err(Error::WrongProc) => return Err(Error::WrongProc),
@@ -93,7 +97,7 @@ impl<'a> Pass<'a> {
             if !self.may_enter(pid)? {
                 continue;
             }
-            let answer = source.describe_for(who, pid, timeout);
+            let answer = describe(who, pid, timeout);
             if matches!(answer, Err(Error::TimedOut(_))) {
                 // They had the same time to end.
                 timeout = Duration::ZERO;
@@ -162,6 +166,13 @@ mod tests {
         (source, processes)
     }
 
+    /// Each process as the source itself describes it.
+    fn described_by(
+        source: &FakeSource,
+    ) -> impl Fn(Option<&Credentials>, ProcessId, Duration) -> Result<ProcessInfo> {
+        |who, pid, timeout| source.describe_for(who, pid, timeout)
+    }
+
     fn pids(found: &[Arc<ProcessInfo>]) -> Vec<u32> {
         found.iter().map(|info| info.identity.pid.get()).collect()
     }
@@ -174,14 +185,16 @@ mod tests {
             skipped: &[],
             stop: 3,
         };
-        let stopped = Pass::new(&first, &found).over(&source);
+        let stopped = Pass::new(&first, &found).over(&source, described_by(&source));
         assert!(matches!(stopped, Err(Error::TimedOut(pid)) if pid.get() == 3));
         processes[0].end();
         let second = Partly {
             skipped: &[3],
             stop: 0,
         };
-        let all = Pass::new(&second, &found).over(&source).unwrap();
+        let all = Pass::new(&second, &found)
+            .over(&source, described_by(&source))
+            .unwrap();
         assert_eq!(pids(&all), [1, 2, 4, 5], "1 was found before it ended");
     }
 
@@ -190,11 +203,15 @@ mod tests {
         let (source, processes) = source();
         processes[1].set_in_exec(true);
         let found = Found::default();
-        let all = Pass::everywhere(&found).over(&source).unwrap();
+        let all = Pass::everywhere(&found)
+            .over(&source, described_by(&source))
+            .unwrap();
         assert_eq!(pids(&all), [1, 3, 4, 5]);
         processes[1].set_in_exec(false);
         let found = Found::default();
-        let all = Pass::everywhere(&found).over(&source).unwrap();
+        let all = Pass::everywhere(&found)
+            .over(&source, described_by(&source))
+            .unwrap();
         assert_eq!(pids(&all), [1, 2, 3, 4, 5]);
     }
 

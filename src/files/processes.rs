@@ -134,8 +134,9 @@ impl ProcessTable {
     /// # Errors
     /// What the source says; `TimedOut` where `pass` was taken over.
     pub(super) fn read_list(&self, pass: &Pass<'_>) -> Result<List> {
+        let describe = |who: Option<&_>, pid, timeout| self.opened.describe(who, pid, timeout);
         let found = Aged::try_find(&*self.clock, || {
-            self.opened.retry(|| pass.over(&*self.source))
+            self.opened.retry(|| pass.over(&*self.source, describe))
         })?;
         let processes = Arc::clone(found.value());
         let former = self.lists.lock().push(pass.who().cloned(), found);
@@ -204,9 +205,7 @@ impl ProcessTable {
         pid: ProcessId,
     ) -> Result<Arc<ProcessInfo>> {
         if let Some(who) = who {
-            let described = self
-                .opened
-                .retry(|| self.source.describe_for(Some(who), pid, LONGEST_EXEC));
+            let described = self.opened.describe(Some(who), pid, LONGEST_EXEC);
             return described.map(Arc::new);
         }
         if let Some(listed) = self.known_list(None, |list| self.is_recent(list))
@@ -215,7 +214,7 @@ impl ProcessTable {
         {
             return Ok(Arc::clone(&listed[index]));
         }
-        let described = self.opened.retry(|| self.source.describe(pid));
+        let described = self.opened.describe(None, pid, LONGEST_EXEC);
         described.map(Arc::new)
     }
 

@@ -248,10 +248,9 @@ impl Server {
         position: u64,
     ) {
         let fs = &self.fs;
-        let entries: Vec<_> = listing
-            .starting_at(position)
-            .take(self.entries.load(Ordering::Relaxed))
-            .collect();
+        let most = self.entries.load(Ordering::Relaxed);
+        let mut entries = Vec::with_capacity(most.min(listing.len()));
+        entries.extend(listing.starting_at(position).take(most));
         let nodes = entries.iter().map(|(_, entry)| &entry.node);
         let counted = fs.context().count(nodes);
         let entries: Vec<NamedEntry> = entries

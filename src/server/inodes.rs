@@ -1,7 +1,7 @@
 //! Inode numbers, and the nodes that the kernel knows by them.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+mod map;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -9,6 +9,8 @@ use std::hash::BuildHasher;
 use crate::common::error::{Error, Result};
 use crate::common::sync::RwLock;
 use crate::files::Node;
+
+use map::InodeMap;
 
 /// The number of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,9 +70,7 @@ struct Nodes {
     most: usize,
     /// Whether there were many, and are more than a few since.
     were_many: bool,
-    /// A tree, since it grows by small steps: a hash table of the same nodes would
-    /// be copied as a whole now and then, and keep its size when they are gone.
-    known: BTreeMap<Inode, Known>,
+    known: InodeMap<Known>,
     /// Those among them that have another number than their hash says: all are in `known`. There is hardly ever one.
     displaced: Vec<Inode>,
 }
@@ -81,12 +81,14 @@ impl Default for InodeTable {
             node: Node::ROOT,
             lookups: 1,
         };
+        let mut known = InodeMap::default();
+        known.insert(ROOT, root);
         Self {
             hasher: RandomState::new(),
             nodes: RwLock::new(Nodes {
                 most: 1,
                 were_many: false,
-                known: BTreeMap::from([(ROOT, root)]),
+                known,
                 displaced: Vec::new(),
             }),
         }
@@ -100,7 +102,7 @@ impl InodeTable {
     /// `NoEntry` where it was never told of one, or has forgotten it.
     pub(super) fn get(&self, inode: Inode) -> Result<Node> {
         let nodes = self.nodes.read();
-        let known = nodes.known.get(&inode).ok_or(Error::NoEntry)?;
+        let known = nodes.known.get(inode).ok_or(Error::NoEntry)?;
         Ok(known.node.clone())
     }
 
@@ -116,15 +118,14 @@ impl InodeTable {
         let mut nodes = self.nodes.write();
         let inode = nodes.number(node, hash);
         let node = node.clone();
-        let former = match nodes.known.entry(inode) {
-            Entry::Occupied(mut entry) => {
-                let entry = entry.get_mut();
-                entry.lookups += 1;
+        let former = match nodes.known.get_mut(inode) {
+            Some(known) => {
+                known.lookups += 1;
                 // The same object may be known better now: where its file ends, say.
-                Some(std::mem::replace(&mut entry.node, node))
+                Some(std::mem::replace(&mut known.node, node))
             }
-            Entry::Vacant(vacant) => {
-                vacant.insert(Known { node, lookups: 1 });
+            None => {
+                nodes.known.insert(inode, Known { node, lookups: 1 });
                 if inode != first_choice(hash) && inode != ROOT {
                     nodes.displaced.push(inode);
                 }
@@ -147,13 +148,13 @@ impl InodeTable {
             return false;
         }
         let mut nodes = self.nodes.write();
-        let Entry::Occupied(mut entry) = nodes.known.entry(inode) else {
+        let Some(known) = nodes.known.get_mut(inode) else {
             return false;
         };
-        let left = entry.get().lookups.saturating_sub(lookups);
-        entry.get_mut().lookups = left;
-        let forgotten = (left == 0).then(|| entry.remove());
-        if forgotten.is_some() {
+        known.lookups = known.lookups.saturating_sub(lookups);
+        let is_forgotten = known.lookups == 0;
+        let forgotten = is_forgotten.then(|| nodes.known.remove(inode));
+        if is_forgotten {
             nodes.displaced.retain(|displaced| *displaced != inode);
         }
         let left = nodes.known.len();
@@ -187,7 +188,7 @@ impl Nodes {
             return ROOT;
         }
         let is_node = |inode: &Inode| {
-            let known = self.known.get(inode);
+            let known = self.known.get(*inode);
             known.is_some_and(|known| known.node == *node)
         };
         // It keeps its number though what took its first choice may be gone.
@@ -195,7 +196,9 @@ impl Nodes {
             return *displaced;
         }
         let mut inode = first_choice(hash);
-        while self.known.contains_key(&inode) && !is_node(&inode) {
+        while let Some(known) = self.known.get(inode)
+            && known.node != *node
+        {
             let next = u32::try_from(inode.0 + 1).unwrap_or(LOWEST);
             inode = Inode(next.into());
         }
@@ -207,10 +210,10 @@ impl Nodes {
         debug_assert!(
             self.displaced
                 .iter()
-                .all(|inode| self.known.contains_key(inode)),
+                .all(|inode| self.known.get(*inode).is_some()),
             "only what the kernel holds has a number to keep"
         );
-        debug_assert!(self.known.contains_key(&ROOT), "the root stays");
+        debug_assert!(self.known.get(ROOT).is_some(), "the root stays");
     }
 }
 

@@ -4,7 +4,7 @@ pub use crate::common::pid::ProcessId;
 
 /// One program run by one process: two of them are equal only if neither a
 /// reuse of the PID nor an exec lies between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessIdentity {
     /// The process's number.
     pub pid: ProcessId,

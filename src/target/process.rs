@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::credentials::Credentials;
 use super::dump::{DumpFacts, Stopped};
-use super::identity::ProcessIdentity;
+use super::identity::{ProcessIdentity, ProcessInfo};
 use super::mapping::AddressSpace;
 use super::memory::ProcessMemory;
 use crate::common::error::Result;
@@ -20,6 +20,19 @@ pub trait Process: Debug + Send + Sync {
     /// # Errors
     /// `Ended` or `Replaced`.
     fn verify(&self) -> Result<()>;
+
+    /// Whether the address space that was pinned is still there, for who verifies the process after what they ask of it. Waits
+    /// for nobody, also not for an exec.
+    ///
+    /// # Errors
+    /// `Ended` or `Replaced`.
+    fn check_space(&self) -> Result<()>;
+
+    /// What is to be known of it now, if it may still be read.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify), and `NoProcess`, `ProcessDenied`.
+    fn describe(&self) -> Result<ProcessInfo>;
 
     /// Its memory: the same each time.
     ///

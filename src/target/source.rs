@@ -41,7 +41,25 @@ pub trait ProcessSource: Debug + Send + Sync {
         who: Option<&Credentials>,
         pid: ProcessId,
         timeout: Duration,
-    ) -> Result<ProcessInfo>;
+    ) -> Result<ProcessInfo> {
+        let described = self.describe_pinned(who, pid, timeout);
+        described.map(|(info, _)| info)
+    }
+
+    /// As [`describe_for`](Self::describe_for), and the process pinned: it is pinned to be described, and whoever lists processes
+    /// mostly asks for more of each in a moment.
+    ///
+    /// # Errors
+    /// As [`describe_for`](Self::describe_for).
+    fn describe_pinned(
+        &self,
+        who: Option<&Credentials>,
+        pid: ProcessId,
+        timeout: Duration,
+    ) -> Result<(ProcessInfo, Arc<dyn Process>)>;
+
+    /// How many pinned processes may be held for speed alone: few, where descriptors are short.
+    fn most_held(&self) -> usize;
 
     /// The credentials of the thread `thread`, which asks as the user `uid` and the group `gid`, and waits for the
     /// answer; `None` where they grant all that this program's own do.

@@ -62,6 +62,7 @@ struct State {
     waiting: usize,
     calls: Vec<Call>,
     maps_reads: usize,
+    descriptions: usize,
     /// Its auxiliary vector.
     auxiliary: Vec<u8>,
     /// Whether somebody traces it.
@@ -129,6 +130,7 @@ impl FakeProcess {
                 waiting: 0,
                 calls: Vec::new(),
                 maps_reads: 0,
+                descriptions: 0,
                 auxiliary: Vec::new(),
                 traced: false,
                 is_untracked: false,
@@ -258,6 +260,11 @@ impl FakeProcess {
     /// How often `maps` was read.
     pub fn maps_reads(&self) -> usize {
         self.state.lock().maps_reads
+    }
+
+    /// How often it was described by its number alone, not by what was pinned of it.
+    pub fn descriptions(&self) -> usize {
+        self.state.lock().descriptions
     }
 
     /// Gives it an auxiliary vector.

@@ -1,7 +1,6 @@
 //! How much of each mapping can be accessed: where its file ends, and what is a device.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use rustix::fs::{FileType, Statx};
 
@@ -19,9 +18,7 @@ use crate::target::mapping::{AccessibleLength, AddressSpace, Barrier, Device, Ma
 /// A file is asked for its size once, however many mappings it has.
 pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Option<Device>) {
     let task = pinned.task().number();
-    // The path, too: device and inode alone are those of several files where the device is none of
-    // a driver's (SysV segments of two namespaces, subvolumes of btrfs).
-    let mut files: HashMap<(Device, u64, Vec<u8>), Option<Statx>> = HashMap::new();
+    let mut files = Files::default();
     let links = MapFiles::of(pinned);
     let mut suspects = Vec::new();
     for mapping in space.mappings_mut() {
@@ -40,17 +37,13 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
             mapping.set_accessible_length(AccessibleLength::OwnMount);
             continue;
         }
-        let key = (mapping.device(), mapping.inode(), mapping.path().to_vec());
-        let file = match files.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(status_of_file(&links, task, mapping)),
-        };
+        let file = files.status(mapping, || status_of_file(&links, task, mapping));
         // Only a file that still has a name, or one that cannot be asked, may be named "(deleted)".
         let may_live = file.as_ref().is_none_or(|file| file.stx_nlink > 0);
         if may_live && mapping.is_deleted() && is_live(task, mapping) {
             mapping.undelete();
         }
-        if let Some(file) = file
+        if let Some(file) = &file
             && let Some(left) = left_of_file(mapping, file)
             // Where another file may be mapped than the one that was asked, its end is not known.
             && (is_older_than_mappings(file, pinned) || !is_stacked(&links, task, mapping))
@@ -63,6 +56,37 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
     }
     if !suspects.is_empty() {
         exclude_devices(pinned, space, &suspects);
+    }
+}
+
+/// The path, too: device and inode alone are those of several files where the device is none of a driver's (SysV segments of two
+/// namespaces, subvolumes of btrfs).
+type Key = (Device, u64, Vec<u8>);
+
+/// The files of one address space, each with its status.
+#[derive(Default)]
+struct Files {
+    all: HashMap<Key, Option<Statx>>,
+    /// That of the last mapping: a file mostly has several, one after another.
+    last: Option<(Key, Option<Statx>)>,
+}
+
+impl Files {
+    /// The status of the file of a mapping, which `ask` finds out where it is not known yet.
+    fn status(&mut self, mapping: &Mapping, ask: impl FnOnce() -> Option<Statx>) -> Option<Statx> {
+        if let Some(((device, inode, path), status)) = &self.last
+            && (*device, *inode) == (mapping.device(), mapping.inode())
+            && path == mapping.path()
+        {
+            return *status;
+        }
+        let key = (mapping.device(), mapping.inode(), mapping.path().to_vec());
+        if let Some((former, status)) = self.last.take() {
+            self.all.insert(former, status);
+        }
+        let status = self.all.get(&key).copied().unwrap_or_else(ask);
+        self.last = Some((key, status));
+        status
     }
 }
 

@@ -90,6 +90,11 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
+/// How many descriptors this program may have open.
+fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
 /// What an error of the `procfs` crate says of the process.
 fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
     match error {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +18,7 @@ use super::interrupted::retry;
 use super::kernel::check_pidfd;
 use super::mem::Mem;
 use super::random;
-use super::task::{Task, is_in_exec, statm};
+use super::task::{State, Task, is_in_exec, statm};
 use super::text::read_whole;
 use super::{from_io, from_proc};
 use crate::common::address::Address;
@@ -34,6 +34,7 @@ const NOT_AN_ENTRY: u64 = 1;
 ///
 /// `mem` follows the address space that the process had when it was opened:
 /// once that is gone (exec, exit) it reads 0 bytes, never another program's. So does `pagemap`.
+/// `maps` does, too, but may be opened later.
 /// `stat` and `pidfd` follow the process: once it is reaped they say so, even
 /// where its number has been used again.
 ///
@@ -49,6 +50,7 @@ pub(super) struct Pinned {
     task: RwLock<Arc<Task>>,
     mem: Mem,
     pagemap: Arc<File>,
+    maps: OnceLock<Arc<File>>,
     /// Where the program's random bytes lie, if its layout does not tell it from others.
     random_at: Option<Address>,
     /// As long as it is open, no other process's pidfd has the same inode.
@@ -56,12 +58,46 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
+    /// How many descriptors one of them has.
+    pub(super) const DESCRIPTORS: u64 = 6;
+
     /// Pins the process that has the number `pid` now; only if it is `wanted`, where there is one.
     ///
     /// # Errors
     /// `NoProcess` where there is none, it is a thread's number, or it has no memory; `ProcessDenied`;
     /// `Replaced` where it is another one, or is about to run a new program; `WrongProc`.
     pub(super) fn open(
+        directory: Process,
+        pid: ProcessId,
+        writable: bool,
+        wanted: Option<&ProcessIdentity>,
+    ) -> Result<Self> {
+        let pinned = Self::gather(directory, pid, writable, wanted)?;
+        // The descriptors were opened one after another: only if the first and the last still
+        // agree do they belong together.
+        pinned.confirm()?;
+        Ok(pinned)
+    }
+
+    /// The same, of whichever process it is, and what `ask` finds out of it and what is shown of it belong to the same program.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and what `ask` says.
+    pub(super) fn open_described(
+        directory: Process,
+        pid: ProcessId,
+        writable: bool,
+        ask: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<(Self, Description)> {
+        let pinned = Self::gather(directory, pid, writable, None)?;
+        ask(&pinned)?;
+        // It ends with what confirms all of it.
+        let description = pinned.describe_by(&pinned.mem).map_err(not_there)?;
+        Ok((pinned, description))
+    }
+
+    /// Opens all descriptors, which belong together only if they are confirmed.
+    fn gather(
         directory: Process,
         pid: ProcessId,
         writable: bool,
@@ -92,7 +128,7 @@ impl Pinned {
             false => random::address(task.directory()),
         };
         let random = random_at.and_then(|at| random::value(&mem, at));
-        let pinned = Self {
+        Ok(Self {
             identity: ProcessIdentity {
                 pid,
                 start_time: state.start_time,
@@ -103,13 +139,36 @@ impl Pinned {
             task: RwLock::new(Arc::new(task)),
             mem,
             pagemap: Arc::new(pagemap),
+            maps: OnceLock::new(),
             random_at: random_at.filter(|_| random.is_some()),
             pidfd,
-        };
-        // The descriptors were opened one after another: only if the first and the last still
-        // agree do they belong together.
-        pinned.confirm()?;
-        Ok(pinned)
+        })
+    }
+
+    /// What is shown of it now, if it may still be read.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`; `NoProcess`, `ProcessDenied` where the kernel does not open its memory any more.
+    pub(super) fn describe(&self) -> Result<Description> {
+        let mem = Mem::open(self.task().directory(), self.identity.pid, false)?;
+        self.describe_by(&mem)
+    }
+
+    /// The same, where its memory was opened just now.
+    fn describe_by(&self, mem: &Mem) -> Result<Description> {
+        let pid = self.identity.pid;
+        let owner = retry(|| std::fs::metadata(format!("/proc/{pid}")))
+            .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
+        let memory_owner = mem
+            .owner()
+            .map_err(|error| from_io(pid, "fstat of mem", &error))?;
+        // The owner was asked for by number: it is the pinned process's only if that still lives.
+        let command = self.check_named_program()?;
+        Ok(Description {
+            command,
+            owner: (owner.uid(), owner.gid()),
+            memory_owner,
+        })
     }
 
     /// Whether the program that was seen as `identity` runs, as far as it can be told without
@@ -191,6 +250,25 @@ impl Pinned {
         read_whole(&mut file).map_err(|error| from_io(pid, name, &error))
     }
 
+    /// `/proc/PID/maps` of the pinned address space, to be asked for single mappings.
+    ///
+    /// # Errors
+    /// As [`open_file`](Self::open_file), and as [`verify`](Self::verify).
+    pub(super) fn maps(&self) -> Result<Arc<File>> {
+        if let Some(maps) = self.maps.get() {
+            return Ok(Arc::clone(maps));
+        }
+        let maps = self.open_file("maps")?;
+        // Were there an exec in between, it would belong to another program.
+        self.verify()?;
+        Ok(self.keep_maps(maps))
+    }
+
+    /// Takes a `maps` that was found to be of the pinned address space, for whoever asks for it next.
+    pub(super) fn keep_maps(&self, maps: File) -> Arc<File> {
+        Arc::clone(self.maps.get_or_init(|| Arc::new(maps)))
+    }
+
     /// Gives each line of a file below `/proc/PID` to `take`, without its end. `maps` and `smaps`
     /// can have many megabytes.
     ///
@@ -199,9 +277,22 @@ impl Pinned {
     pub(super) fn lines(
         &self,
         name: &'static str,
+        take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.lines_of(&self.open_file(name)?, name, take)
+    }
+
+    /// The same, of a file that is open and was not read.
+    ///
+    /// # Errors
+    /// As [`lines`](Self::lines).
+    pub(super) fn lines_of(
+        &self,
+        file: &File,
+        name: &'static str,
         mut take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut file = BufReader::new(self.open_file(name)?);
+        let mut file = BufReader::new(file);
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -235,14 +326,30 @@ impl Pinned {
     /// # Errors
     /// `Ended`, `Replaced`.
     pub(super) fn check_program(&self) -> Result<()> {
+        self.check_state(|task| task.state().map(|state| (state, ())))
+    }
+
+    /// The same, and the name of its command.
+    ///
+    /// # Errors
+    /// As [`check_program`](Self::check_program).
+    fn check_named_program(&self) -> Result<Vec<u8>> {
+        self.check_state(Task::named_state)
+    }
+
+    fn check_state<T>(&self, state_of: impl Fn(&Task) -> Option<(State, T)>) -> Result<T> {
         let pid = self.identity.pid;
         let task = self.task();
-        let is_same = match task.state() {
-            Some(state) => task.is_of(&state, &self.identity),
-            None => self.follow_another_thread()?,
+        let (is_same, more) = match state_of(&task) {
+            Some((state, more)) => (task.is_of(&state, &self.identity), more),
+            None => {
+                let is_same = self.follow_another_thread()?;
+                let (_, more) = state_of(&self.task()).ok_or(Error::Ended(pid))?;
+                (is_same, more)
+            }
         };
         match is_same && self.has_same_random()? {
-            true => Ok(()),
+            true => Ok(more),
             false => Err(Error::Replaced(pid)),
         }
     }
@@ -291,10 +398,7 @@ impl Pinned {
     /// # Errors
     /// `NoProcess`, `Replaced`.
     pub(super) fn confirm(&self) -> Result<()> {
-        self.check_program().map_err(|error| match error {
-            Error::Ended(pid) => Error::NoProcess(pid),
-            error => error,
-        })
+        self.check_program().map_err(not_there)
     }
 
     /// Whether the process lives and runs the program that was pinned.
@@ -302,16 +406,44 @@ impl Pinned {
     /// # Errors
     /// `Ended`, `Replaced`.
     pub(super) fn verify(&self) -> Result<()> {
-        let pid = self.identity.pid;
         // First: where the process waits in an exec, `stat` would, too.
+        self.check_space()?;
+        self.check_program()
+    }
+
+    /// Whether the pinned address space is still there; waits for nobody.
+    ///
+    /// # Errors
+    /// `Ended`, `Replaced`.
+    pub(super) fn check_space(&self) -> Result<()> {
+        let pid = self.identity.pid;
         match retry(|| self.pagemap.read_at(&mut [0; 8], NOT_AN_ENTRY)) {
-            // The address space is gone. If the process has none any more, it is about to end.
+            // If the process has none any more, it is about to end.
             Ok(0) => Err(match statm(self.task().directory()) {
                 Some([size, _]) if size > 0 => Error::Replaced(pid),
                 _ => Error::Ended(pid),
             }),
-            Ok(_) | Err(_) => self.check_program(),
+            Ok(_) | Err(_) => Ok(()),
         }
+    }
+}
+
+/// What is shown of a pinned process, beside who it is.
+#[derive(Debug)]
+pub(super) struct Description {
+    /// The name of its command, in its own bytes.
+    pub(super) command: Vec<u8>,
+    /// Owner and group of `/proc/PID`.
+    pub(super) owner: (u32, u32),
+    /// Owner and group of `/proc/PID/mem`.
+    pub(super) memory_owner: (u32, u32),
+}
+
+/// For a process that was only just found: what has ended is not there.
+fn not_there(error: Error) -> Error {
+    match error {
+        Error::Ended(pid) => Error::NoProcess(pid),
+        error => error,
     }
 }
 

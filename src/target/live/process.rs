@@ -18,10 +18,11 @@ use super::mem::Mem;
 use super::memory::LiveMemory;
 use super::mounts::mounts;
 use super::pagemap::Pagemap;
-use super::pinned::Pinned;
+use super::pinned::{Description, Pinned};
 use super::resolver::Resolver;
 use super::smaps::RecentSmaps;
 use super::stop::stop;
+use super::task::is_in_exec;
 use super::text::field;
 use super::vma::Maps;
 use super::{accessible, errno_of, from_io, from_proc};
@@ -32,7 +33,8 @@ use crate::common::log_limit::LogLimit;
 use crate::common::metrics::Metrics;
 use crate::target::mapping::{AddressSpace, Device, MapsReader};
 use crate::target::{
-    Credentials, DumpFacts, Process, ProcessId, ProcessIdentity, ProcessMemory, Stopped,
+    Credentials, DumpFacts, Process, ProcessId, ProcessIdentity, ProcessInfo, ProcessMemory,
+    Stopped,
 };
 
 /// Mappings of one process that are held, at some 150 bytes each: those that the kernel allows where
@@ -89,6 +91,28 @@ pub(super) struct Shared {
     pub(super) own_device: OnceLock<Device>,
     pub(super) warnings: LogLimit<&'static str>,
     pub(super) leases: Arc<Leases>,
+    /// When the system started, in seconds since the epoch.
+    pub(super) boot_time: u64,
+    pub(super) ticks_per_second: u64,
+}
+
+impl Shared {
+    /// What the tree shows of a process.
+    pub(super) fn info(&self, identity: ProcessIdentity, description: Description) -> ProcessInfo {
+        let Description {
+            command,
+            owner: (uid, gid),
+            memory_owner,
+        } = description;
+        ProcessInfo {
+            identity,
+            command,
+            uid,
+            gid,
+            memory_owner,
+            started: self.boot_time + identity.start_time / self.ticks_per_second,
+        }
+    }
 }
 
 /// A pinned process, and its memory once somebody has asked for it.
@@ -137,7 +161,7 @@ impl LiveProcess {
         let resolver = Resolver {
             pinned: Arc::clone(&self.pinned),
             pagemap: Pagemap::new(Arc::clone(self.pinned.pagemap()), kernel()),
-            maps: Maps::new(self.pinned.open_file("maps")?, kernel()),
+            maps: Maps::new(self.pinned.maps()?, kernel()),
             kernel: kernel(),
             smaps: Arc::clone(&self.smaps),
             files: BackingFiles::new(
@@ -153,8 +177,6 @@ impl LiveProcess {
                 Vec::new()
             },
         };
-        // Were there an exec in between, these would belong to another program.
-        self.pinned.verify()?;
         let metrics = Arc::clone(&self.shared.metrics);
         Ok(LiveMemory::new(
             Arc::clone(&self.pinned),
@@ -182,6 +204,20 @@ impl Process for LiveProcess {
         self.pinned.verify()
     }
 
+    fn check_space(&self) -> Result<()> {
+        self.pinned.check_space()
+    }
+
+    fn describe(&self) -> Result<ProcessInfo> {
+        // First, as in a verification: all that is asked of processes by a listing must not wait for an exec.
+        self.pinned.check_space()?;
+        if is_in_exec(self.pinned.task().directory()) {
+            return Err(Error::Replaced(self.identity().pid));
+        }
+        let description = self.pinned.describe()?;
+        Ok(self.shared.info(*self.identity(), description))
+    }
+
     fn memory(&self) -> Result<Arc<dyn ProcessMemory>> {
         Ok(Arc::clone(self.live_memory()?) as _)
     }
@@ -202,11 +238,12 @@ impl Process for LiveProcess {
     fn address_space(&self) -> Result<AddressSpace> {
         let pid = self.identity().pid;
         let shared = &self.shared;
-        self.ask(|pinned| {
+        let (space, file) = self.ask(|pinned| {
             shared.metrics.maps_reads.increment();
             let mut maps = MapsReader::default();
             let mut lines = Lines::of(pid, MOST_MAPPINGS);
-            pinned.lines("maps", |line| {
+            let file = pinned.open_file("maps")?;
+            pinned.lines_of(&file, "maps", |line| {
                 lines.count()?;
                 maps.line(line).map_err(|error| {
                     if let Some(left_out) = shared.warnings.admit("maps") {
@@ -218,8 +255,11 @@ impl Process for LiveProcess {
             let mut space = maps.finish();
             let own_device = shared.own_device.get().copied();
             accessible::complete(pinned, &mut space, own_device);
-            Ok(space)
-        })
+            Ok((space, file))
+        })?;
+        // It is that of the program, as was verified just now.
+        self.pinned.keep_maps(file);
+        Ok(space)
     }
 
     fn executable(&self) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place, held_file};
 use super::kernel::{Feature, Kernel};
-use super::pagemap::{EntryState, Pagemap, Scan};
+use super::pagemap::{EntryState, Pagemap, Scan, is_of_process};
 use super::pinned::Pinned;
 use super::smaps::RecentSmaps;
 use super::vma::{FileShift, Maps, Vma};
@@ -307,7 +307,13 @@ impl Resolver {
     pub(super) fn memory_usage(&self, ranges: &[AddressRange]) -> Result<Vec<MemoryUsage>, Errno> {
         let pages: Vec<_> = ranges.iter().map(|range| range.to_pages()).collect();
         let mut usage = Vec::with_capacity(ranges.len());
-        for neighbours in pages.chunk_by(|one, next| next.start() <= one.end().plus(NEAR)) {
+        // A scan passes over what is not mapped in one step, which one entry after another does not.
+        let is_scanned = self.kernel.has(Feature::PagemapScan);
+        let are_together = |one: &AddressRange, next: &AddressRange| {
+            let is_near = next.start() <= one.end().plus(NEAR);
+            is_near || is_scanned && is_of_process(*next)
+        };
+        for neighbours in pages.chunk_by(are_together) {
             usage.extend(self.usage_of_neighbours(neighbours)?);
         }
         if !self.kernel.has(Feature::ForcedAccess) {
@@ -348,7 +354,11 @@ impl Resolver {
             if scan.end <= at {
                 break;
             }
-            at = scan.end;
+            // What lies between the ranges is not asked for again.
+            let left = ranges.partition_point(|range| range.end() <= scan.end);
+            at = ranges
+                .get(left)
+                .map_or(last.end(), |range| range.start().max(scan.end));
         }
         Ok(usage)
     }

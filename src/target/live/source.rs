@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use super::pinned::Pinned;
 use super::process::{LiveProcess, Shared, SourceOptions, check_visible};
 use super::task::{Task, activity, resident};
 use super::text::{field, read_whole};
-use super::{check_page_size, errno_of, from_io, from_proc};
+use super::{check_page_size, descriptor_limit, errno_of, from_io, from_proc};
 use crate::common::address::PAGE_SIZE;
 use crate::common::clock::Clock;
 use crate::common::error::{Error, Result};
@@ -30,6 +29,12 @@ use crate::target::{
     Activity, CgroupPath, Credentials, LONGEST_EXEC, Process, ProcessId, ProcessIdentity,
     ProcessInfo, ProcessSource, Program, ReadCounts,
 };
+
+/// Processes that are held for speed alone, where descriptors are not short.
+const MOST_HELD: usize = 1024;
+
+/// What is held for speed alone has one of so many descriptors at most.
+const OF_ALL: u64 = 4;
 
 const EXEC_PAUSE: Duration = Duration::from_millis(2);
 
@@ -77,9 +82,6 @@ impl ExecWait {
 #[derive(Debug)]
 pub struct LiveSource {
     shared: Arc<Shared>,
-    /// When the system started, in seconds since the epoch.
-    boot_time: u64,
-    ticks_per_second: u64,
 }
 
 impl LiveSource {
@@ -104,11 +106,11 @@ impl LiveSource {
                 warnings: LogLimit::new(Arc::clone(&clock)),
                 leases: Arc::new(Leases::new(Arc::clone(&clock))),
                 clock,
+                // `/proc` mounted with `subset=pid` has no `stat`.
+                boot_time: procfs::boot_time_secs()
+                    .unwrap_or_else(|_| boot_time().map_or(0, |time| time.as_secs())),
+                ticks_per_second: procfs::ticks_per_second().max(1),
             }),
-            // `/proc` mounted with `subset=pid` has no `stat`.
-            boot_time: procfs::boot_time_secs()
-                .unwrap_or_else(|_| boot_time().map_or(0, |time| time.as_secs())),
-            ticks_per_second: procfs::ticks_per_second().max(1),
         })
     }
 
@@ -152,29 +154,19 @@ impl LiveSource {
 
     /// # Errors
     /// As [`describe`](ProcessSource::describe); `Replaced` where it begins to run a new program meanwhile.
-    fn describe_once(&self, who: Option<&Credentials>, pid: ProcessId) -> Result<ProcessInfo> {
-        let pinned = self.pin(pid, None)?;
-        if let Some(who) = who {
-            check_visible(&pinned, &self.shared.own, who)?;
-        }
-        let owner = retry(|| std::fs::metadata(format!("/proc/{pid}")))
-            .map_err(|error| from_io(pid, "stat of /proc/PID", &error))?;
-        let memory_owner = pinned
-            .mem()
-            .owner()
-            .map_err(|error| from_io(pid, "fstat of mem", &error))?;
-        let command = pinned.line("comm")?;
-        // The owner was asked for by number: it is the pinned process's only if that still lives.
-        pinned.confirm()?;
-        let identity = *pinned.identity();
-        Ok(ProcessInfo {
-            identity,
-            command,
-            uid: owner.uid(),
-            gid: owner.gid(),
-            memory_owner,
-            started: self.boot_time + identity.start_time / self.ticks_per_second,
-        })
+    fn describe_once(
+        &self,
+        who: Option<&Credentials>,
+        pid: ProcessId,
+    ) -> Result<(ProcessInfo, Arc<dyn Process>)> {
+        let shared = &self.shared;
+        let visible =
+            |pinned: &Pinned| who.map_or(Ok(()), |who| check_visible(pinned, &shared.own, who));
+        let writable = shared.options.writable;
+        let (pinned, description) =
+            Pinned::open_described(self.directory(pid)?, pid, writable, visible)?;
+        let info = shared.info(*pinned.identity(), description);
+        Ok((info, Arc::new(LiveProcess::new(pinned, shared))))
     }
 }
 
@@ -212,12 +204,12 @@ impl ProcessSource for LiveSource {
         Ok(pids)
     }
 
-    fn describe_for(
+    fn describe_pinned(
         &self,
         who: Option<&Credentials>,
         pid: ProcessId,
         timeout: Duration,
-    ) -> Result<ProcessInfo> {
+    ) -> Result<(ProcessInfo, Arc<dyn Process>)> {
         let mut wait = ExecWait::new(self.shared.clock.now(), timeout);
         let mut tries = 1;
         loop {
@@ -241,6 +233,11 @@ impl ProcessSource for LiveSource {
             }
             tries += 1;
         }
+    }
+
+    fn most_held(&self) -> usize {
+        let limit = descriptor_limit() / OF_ALL / Pinned::DESCRIPTORS;
+        usize::try_from(limit).map_or(MOST_HELD, |most| most.min(MOST_HELD))
     }
 
     fn is_current(&self, identity: &ProcessIdentity) -> bool {

@@ -123,6 +123,14 @@ impl Task {
         Stat::read(&self.stat)?.state()
     }
 
+    /// The same, and the name of its command, which is that of `comm` (`proc_task_name` in `fs/proc/array.c` writes both).
+    pub(super) fn named_state(&self) -> Option<(State, Vec<u8>)> {
+        let mut text = [0; MOST_STAT];
+        let text = read_stat(&self.stat, &mut text)?;
+        let state = Stat::parse(text)?.state()?;
+        Some((state, command(text)?.to_vec()))
+    }
+
     /// Whether the state is that of a thread of the process seen as `identity`, and that runs the same program, as far
     /// as the layout tells.
     pub(super) fn is_of(&self, state: &State, identity: &ProcessIdentity) -> bool {
@@ -203,6 +211,21 @@ fn statm_fields(directory: &Process) -> Option<[u64; 4]> {
     Some([field()?, field()?, field()?, field()?])
 }
 
+/// Bytes that `stat` has at most: some fifty numbers.
+const MOST_STAT: usize = 1024;
+
+fn read_stat<'a>(file: &File, text: &'a mut [u8; MOST_STAT]) -> Option<&'a [u8]> {
+    let len = retry(|| file.read_at(text, 0)).ok()?;
+    Some(&text[..len])
+}
+
+/// The command that `stat` names, which may hold anything, parentheses included.
+fn command(stat: &[u8]) -> Option<&[u8]> {
+    let start = stat.iter().position(|byte| *byte == b'(')? + 1;
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(start..end)
+}
+
 /// What `stat` says of a thread, alive or dead (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -217,9 +240,8 @@ pub(crate) struct Stat {
 
 impl Stat {
     fn read(file: &File) -> Option<Self> {
-        let mut text = [0; 1024];
-        let len = retry(|| file.read_at(&mut text, 0)).ok()?;
-        Self::parse(&text[..len])
+        let mut text = [0; MOST_STAT];
+        Self::parse(read_stat(file, &mut text)?)
     }
 
     /// By hand, since each read of a target's memory ends with this: to parse all of the fields
@@ -349,6 +371,8 @@ mod tests {
             };
             assert_eq!(expected.start_time, 4711);
             assert_eq!(state(&text), Some(expected), "{command}");
+            let named = super::command(text.as_bytes());
+            assert_eq!(named, Some(command.as_bytes()));
         }
     }
 
@@ -405,6 +429,9 @@ mod tests {
         assert_eq!(state(&kernel_thread), None);
         for cut in ["", "7 (x", "7 (x)", "7 (x) S 1 7 7 0 -1 0 1"] {
             assert_eq!(state(cut), None, "{cut}");
+        }
+        for cut in ["", "7 x", "7 (x", "7 )x("] {
+            assert_eq!(command(cut.as_bytes()), None, "{cut}");
         }
     }
 

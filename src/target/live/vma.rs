@@ -54,7 +54,7 @@ impl Vma {
 /// A pinned `/proc/PID/maps`.
 #[derive(Debug)]
 pub(super) struct Maps {
-    file: File,
+    file: Arc<File>,
     kernel: Arc<Kernel>,
 }
 
@@ -70,7 +70,7 @@ const SHARED: u64 = flags::PROCMAP_QUERY_VMA_SHARED as u64;
 const COVERING_OR_NEXT: u64 = flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64;
 
 impl Maps {
-    pub(super) fn new(file: File, kernel: Arc<Kernel>) -> Self {
+    pub(super) fn new(file: Arc<File>, kernel: Arc<Kernel>) -> Self {
         Self { file, kernel }
     }
 

@@ -1,6 +1,7 @@
 //! Names of mappings in the tree: `START-END.PERMS.LABEL`.
 
 use super::Mapping;
+use crate::common::address::Address;
 
 /// Length of the longest file name, in bytes (`NAME_MAX`).
 pub const MAX_NAME: usize = 255;
@@ -10,10 +11,18 @@ const DELETED: &str = ".deleted";
 impl Mapping {
     /// The mapping's file name: printable ASCII without `/` and white space, at most [`MAX_NAME`] bytes.
     pub fn file_name(&self) -> String {
-        let mut name = format!("{}.{}.", self.range(), self.protection());
+        // By hand, since a listing makes very many.
         let deleted = if self.is_deleted() { DELETED } else { "" };
-        let label = sanitized(self.label());
-        name.push_str(&label[..label.len().min(MAX_NAME - name.len() - deleted.len())]);
+        let label = self.label();
+        let mut name = String::with_capacity(MAX_START + label.len() + deleted.len());
+        push_address(&mut name, self.range().start());
+        name.push('-');
+        push_address(&mut name, self.range().end());
+        name.push('.');
+        name.extend(self.protection().letters());
+        name.push('.');
+        let room = MAX_NAME - name.len() - deleted.len();
+        push_sanitized(&mut name, &label[..label.len().min(room)]);
         name.push_str(deleted);
         name
     }
@@ -32,21 +41,39 @@ impl Mapping {
     }
 }
 
-/// `bytes` with `_` for each that is not printable ASCII, white space or `/`; never empty, `.` or `..`.
-pub fn sanitized(bytes: &[u8]) -> String {
-    let name: String = bytes
-        .iter()
-        .map(|byte| match byte {
+/// What stands before the label, at most: two addresses of 16 digits, the protection, and what separates them.
+const MAX_START: usize = 2 * 16 + 4 + 3;
+
+/// An address as it is displayed.
+fn push_address(name: &mut String, address: Address) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+    let address = address.get();
+    // Twelve digits, or as many as there are.
+    let digits = (16 - address.leading_zeros() / 4).max(12);
+    for at in (0..digits).rev() {
+        let digit = address >> (4 * at) & 0xf;
+        name.push(char::from(DIGITS[digit as usize]));
+    }
+}
+
+fn push_sanitized(name: &mut String, bytes: &[u8]) {
+    match bytes {
+        b"" | b"." => name.push('_'),
+        b".." => name.push_str("__"),
+        _ => name.extend(bytes.iter().map(|byte| match byte {
             b'/' => '_',
             byte if byte.is_ascii_graphic() => char::from(*byte),
             _ => '_',
-        })
-        .collect();
-    match name.as_str() {
-        "" | "." => "_".to_owned(),
-        ".." => "__".to_owned(),
-        _ => name,
+        })),
     }
+}
+
+/// `bytes` with `_` for each that is not printable ASCII, white space or `/`; never empty, `.` or `..`.
+pub fn sanitized(bytes: &[u8]) -> String {
+    let mut name = String::with_capacity(bytes.len().max(1));
+    push_sanitized(&mut name, bytes);
+    name
 }
 
 #[cfg(test)]
@@ -58,6 +85,24 @@ mod tests {
         let mut line = b"7f0000001000-7f0000002000 rw-p 00000000 fe:00 9 ".to_vec();
         line.extend_from_slice(path);
         AddressSpace::parse(&line).unwrap().mappings()[0].file_name()
+    }
+
+    #[test]
+    fn addresses_are_those_that_are_displayed() {
+        for address in [
+            0,
+            1,
+            0xf,
+            0xfff_ffff_ffff,
+            0x1000_0000_0000,
+            1 << 48,
+            u64::MAX,
+        ] {
+            let address = Address::new(address);
+            let mut name = String::new();
+            push_address(&mut name, address);
+            assert_eq!(name, address.to_string());
+        }
     }
 
     /// SEMANTICS: names of mappings.

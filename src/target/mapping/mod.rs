@@ -31,15 +31,21 @@ pub struct Protection {
 
 impl fmt::Display for Protection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [read, write, execute, sharing] = self.letters();
+        write!(f, "{read}{write}{execute}{sharing}")
+    }
+}
+
+impl Protection {
+    /// As `maps` shows it.
+    fn letters(self) -> [char; 4] {
         let letter = |set, letter| if set { letter } else { '-' };
-        write!(
-            f,
-            "{}{}{}{}",
+        [
             letter(self.read, 'r'),
             letter(self.write, 'w'),
             letter(self.execute, 'x'),
-            if self.shared { 's' } else { 'p' }
-        )
+            if self.shared { 's' } else { 'p' },
+        ]
     }
 }
 

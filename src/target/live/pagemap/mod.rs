@@ -99,6 +99,11 @@ const WRITTEN: u64 = PAGE_IS_WRITTEN as u64;
 /// `MADV_GUARD_INSTALL`: the page is gone and touching it is fatal (reported since Linux 6.15).
 const GUARD: u64 = PAGE_IS_GUARD as u64;
 
+/// Whether `pagemap` says something of a range: the kernel's half of the addresses (`[vsyscall]`) is not in it.
+pub(super) fn is_of_process(range: AddressRange) -> bool {
+    i64::try_from(range.end().get()).is_ok()
+}
+
 /// Runs that one call asks for at most.
 const MOST_RUNS: usize = 1024;
 
@@ -119,8 +124,7 @@ impl Pagemap {
     /// # Errors
     /// The kernel's refusal.
     pub(super) fn scan(&self, range: AddressRange, at_most: usize) -> Result<Scan, Errno> {
-        // The kernel's half of the addresses (`[vsyscall]`) is not in it.
-        if range.end().get() > i64::MAX as u64 {
+        if !is_of_process(range) {
             return Ok(Scan {
                 runs: Vec::new(),
                 end: range.end(),
