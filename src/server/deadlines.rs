@@ -26,6 +26,10 @@ impl Server {
         if let Operation::MakeDirectory { .. } = request.operation {
             return self.make_directory(request, &one_shot);
         }
+        let mut buffers = buffers;
+        if self.give_read_ahead(&request, &mut buffers, &one_shot) {
+            return;
+        }
         match request.operation.waits_for(&self.fs) {
             WaitsFor::Nobody => self.answer(&request, buffers, &one_shot),
             WaitsFor::Everybody => self.survey(request, &one_shot),

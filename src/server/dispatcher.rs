@@ -163,6 +163,32 @@ impl Server {
         }
     }
 
+    /// Answers a read of bytes that were read ahead: nobody is waited for, so it takes no permit. Returns whether it was one.
+    pub(super) fn give_read_ahead<R: Respond>(
+        &self,
+        request: &Request,
+        buffers: &mut Buffers<'_>,
+        one_shot: &OneShot<R>,
+    ) -> bool {
+        let Operation::Read {
+            handle,
+            offset,
+            size,
+            ..
+        } = request.operation
+        else {
+            return false;
+        };
+        let give = |answer: &mut [u8]| {
+            let is_taken = self.fs.take_read_ahead(handle, offset, answer, &self.ahead);
+            is_taken && self.give(request, one_shot, Ok(Reply::Data(answer)))
+        };
+        match buffers.room.get_mut(..size) {
+            Some(answer) if size > 0 => give(answer),
+            _ => ANSWER.with_borrow_mut(|answer| lengthened(answer, size).is_ok_and(give)),
+        }
+    }
+
     /// Answers, unless somebody else has; returns whether it did.
     pub(super) fn give<R: Respond>(
         &self,

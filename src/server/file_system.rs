@@ -346,6 +346,28 @@ impl FileSystem {
         Ok(read)
     }
 
+    /// As [`read`](Self::read), where all of the bytes were read ahead, and nobody is waited for; returns whether they were.
+    pub(super) fn take_read_ahead(
+        &self,
+        handle: u64,
+        offset: u64,
+        buffer: &mut [u8],
+        ahead: &Arc<ReadAhead>,
+    ) -> bool {
+        let Ok(Handle::File(open)) = self.handles.get(handle) else {
+            return false;
+        };
+        let Some(stream) = &open.stream else {
+            return false;
+        };
+        let is_taken = ahead.take_all(stream, &open, offset, buffer);
+        if is_taken {
+            open.file.was_read(&self.context, buffer.len());
+            self.context.metrics().read_bytes.add(buffer.len() as u64);
+        }
+        is_taken
+    }
+
     /// The epoch that what is read of a file from now on belongs to; `None` for what is no memory of a process.
     pub(super) fn epoch(&self, open: &FileHandle) -> Option<Epoch> {
         let process = open.file.process()?;

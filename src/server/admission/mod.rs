@@ -176,6 +176,8 @@ pub(crate) enum Kind {
     Probe,
     /// Any other request.
     Other,
+    /// A probe that nobody has asked for yet: it takes no place from requests.
+    Ahead,
     /// A call that closes what was opened of a process. Nobody waits for it, so it has the time it takes.
     Closing,
     Survey,
@@ -262,6 +264,28 @@ impl Admission {
                 Admitted::Now(self.admit(&mut state, call))
             }
         }
+    }
+
+    /// Asks for a permit for a call that nobody waits for yet, by a thread that serves no requests; `None` where the process
+    /// is known not to answer. [`leave_ahead`](Self::leave_ahead) must follow. `expire` is called as by
+    /// [`enter`](Self::enter).
+    pub(crate) fn enter_ahead(
+        &self,
+        target: Target,
+        expire: impl FnOnce() + Send + 'static,
+    ) -> Option<Permit> {
+        let mut state = self.state.lock();
+        if state.is_doubtful(target) {
+            return None;
+        }
+        let call = self.call(&state, target, Kind::Ahead, Some(Box::new(expire)));
+        Some(self.admit(&mut state, call))
+    }
+
+    /// Gives such a permit back. `answered` is as for [`leave`](Self::leave).
+    pub(crate) fn leave_ahead(&self, permit: Permit, answered: bool) {
+        let mut state = self.state.lock();
+        state.returned(permit, answered, self.clock.now(), &self.limits);
     }
 
     /// Gives a permit back, and works off what waits for one. `answered` says whether the process did:

@@ -49,6 +49,11 @@ impl Call {
     fn asks(&self, target: Target) -> bool {
         self.kind != Kind::Closing && self.is_of(target)
     }
+
+    /// Whether it takes a place that another one could have.
+    fn takes_place(&self) -> bool {
+        !matches!(self.kind, Kind::Closing | Kind::Ahead)
+    }
 }
 
 /// A call that waits for room.
@@ -111,7 +116,7 @@ impl State {
         let Some(call) = self.inside.remove(&number) else {
             return;
         };
-        let (Some(target), Kind::Probe) = (call.target, call.kind) else {
+        let (Some(target), Kind::Probe | Kind::Ahead) = (call.target, call.kind) else {
             return;
         };
         match (call.expire, answered) {
@@ -149,7 +154,7 @@ impl State {
     pub(super) fn has_room_for(&self, user: Option<u32>, limits: &Limits) -> bool {
         let of_user = |user| {
             let calls = self.inside.values();
-            let asking = calls.filter(|call| call.kind != Kind::Closing && !call.is_stuck());
+            let asking = calls.filter(|call| call.takes_place() && !call.is_stuck());
             asking.filter(|call| call.is_for(user)).count()
         };
         user.is_none_or(|user| of_user(user) < limits.per_user)
@@ -157,7 +162,15 @@ impl State {
 
     fn inside_of(&self, target: Target) -> usize {
         let calls = self.inside.values();
-        calls.filter(|call| call.asks(target)).count()
+        let asking = calls.filter(|call| call.asks(target));
+        asking
+            .filter(|call| call.takes_place() || call.is_stuck())
+            .count()
+    }
+
+    /// Whether a process is known not to answer, or may be.
+    pub(super) fn is_doubtful(&self, target: Target) -> bool {
+        self.backoffs.knows(target) || self.stuck(|call| call.asks(target)) > 0
     }
 
     /// Whether something of this process is being closed: one thread at a time does that.

@@ -217,7 +217,7 @@ impl Admission {
         call.target = overdue.target;
         let (kind, reduced) = (call.kind, call.reduced);
         let expire = call.expire.take();
-        if let (Some(target), Kind::Probe | Kind::Other) = (overdue.target, kind) {
+        if let (Some(target), Kind::Probe | Kind::Other | Kind::Ahead) = (overdue.target, kind) {
             state.backoffs.missed(target, reduced, now, &self.limits);
         }
         expire

@@ -11,13 +11,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::admission::{Admission, Admitted, Kind};
+use super::admission::Admission;
 use super::file_system::FileSystem;
 use super::handles::FileHandle;
 use crate::common::contained::contained;
 use crate::common::error::Result;
 use crate::common::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::common::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::common::sync::{Condvar, Mutex, MutexGuard};
 
 pub(super) use stream::Stream;
 
@@ -27,10 +27,10 @@ use stream::Filling;
 const MOST: usize = 8;
 
 /// How long a helper looks for more work before it sleeps: to wake it takes as long as to fill a window.
-const POLL: Duration = Duration::from_micros(100);
+const POLL: Duration = Duration::from_micros(200);
 
 /// How often it looks at most, whatever the clock says.
-const LOOKS: u32 = 2_000;
+const LOOKS: u32 = 20_000;
 
 /// After so long without a read a file makes place for another one.
 const UNUSED: Duration = Duration::from_millis(10);
@@ -111,6 +111,27 @@ impl ReadAhead {
         };
         self.answered(stream, file, offset + read as u64, is_whole);
         Ok(read)
+    }
+
+    /// Takes bytes of a file, if all of them were read ahead, and has read what follows; returns whether that was so. Waits for
+    /// nobody.
+    pub(super) fn take_all(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        file: &FileHandle,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> bool {
+        let context = self.fs.context();
+        let is_fresh = |epoch| context.freshness().is_valid(epoch);
+        if !stream.holds(offset, buffer.len(), is_fresh)
+            || stream.take(offset, buffer, is_fresh) < buffer.len()
+        {
+            return false;
+        }
+        context.metrics().ahead_bytes.add(buffer.len() as u64);
+        self.answered(stream, file, offset + buffer.len() as u64, true);
+        true
     }
 
     /// Takes note that the bytes of a file up to `end` were answered, all that were asked for, or fewer; has read what
@@ -204,8 +225,9 @@ impl ReadAhead {
             if self.waiting.load(Ordering::Acquire) > 0 || clock.now() >= begun + POLL {
                 break;
             }
-            // Whoever wants the processor has it.
-            thread::yield_now();
+            for _ in 0..50 {
+                std::hint::spin_loop();
+            }
         }
         let mut state = self.state.lock();
         loop {
@@ -230,8 +252,7 @@ impl ReadAhead {
             move || ahead.replace_stuck(&is_late)
         };
         let target = job.stream.target();
-        let Admitted::Now(permit) = self.admission.enter(target, Kind::Probe, expire) else {
-            // Others wait for it: so may the reader.
+        let Some(permit) = self.admission.enter_ahead(target, expire) else {
             job.stream.end(filling, None);
             return false;
         };
@@ -244,7 +265,7 @@ impl ReadAhead {
             let read = job.file.file.read_at(context, filling.offset, bytes);
             filled = read.ok().map(|read| (read, epoch));
         });
-        self.admission.leave(permit, filled.is_some());
+        self.admission.leave_ahead(permit, filled.is_some());
         job.stream.end(filling, filled);
         is_late.load(Ordering::Acquire)
     }

@@ -41,6 +41,9 @@ struct State {
     next: u64,
     /// Reads in a row.
     run: u32,
+    /// How much the reader reads by itself before the next window, in bytes: what it has just read by itself, since
+    /// a helper comes too late for what follows at once.
+    lead: u64,
     /// Neighbours, the first of which holds `next` or begins there.
     windows: VecDeque<Window>,
     /// The number of the last window that there was.
@@ -90,6 +93,29 @@ impl Stream {
         self.target
     }
 
+    /// Whether all of these bytes were read ahead, and are still `valid`.
+    pub(in crate::server) fn holds(
+        &self,
+        offset: u64,
+        len: usize,
+        valid: impl Fn(Epoch) -> bool,
+    ) -> bool {
+        let Some(end) = offset.checked_add(len as u64) else {
+            return false;
+        };
+        let state = self.state.lock();
+        let mut at = offset;
+        for window in &state.windows {
+            match &window.content {
+                Content::Filled(_, len, epoch) if window.offset <= at && valid(*epoch) => {
+                    at = at.max(window.offset + *len as u64);
+                }
+                _ => break,
+            }
+        }
+        offset == state.next && at >= end
+    }
+
     /// Takes what was read ahead from `offset` on, and returns how many bytes that is. What is not `valid` any more is dropped.
     pub(super) fn take(
         &self,
@@ -105,38 +131,55 @@ impl Stream {
         let mut taken = 0;
         while taken < buffer.len() {
             let at = offset + taken as u64;
-            let Some(first) = state.windows.front() else {
+            let Some(first) = state.windows.pop_front() else {
                 break;
             };
-            match &first.content {
-                // Nobody has come to it: it is read here.
-                Content::Wanted => {
-                    state.windows.clear();
-                    break;
-                }
+            if first.offset > at {
+                // The reader comes to it later.
+                state.windows.push_front(first);
+                break;
+            }
+            if at - first.offset >= WINDOW as u64 {
+                // The reader has passed it.
+                state.give_up(first);
+                continue;
+            }
+            match first.content {
                 Content::Filling => {
                     let number = first.number;
-                    if !self.wait(&mut state, number) {
-                        state.windows.clear();
-                        break;
+                    state.windows.push_front(first);
+                    if self.wait(&mut state, number) {
+                        continue;
                     }
                 }
                 Content::Filled(bytes, len, epoch) => {
+                    // Copied outside the lock: a helper that had to wait for it would sleep.
                     let skipped = (at - first.offset) as usize;
-                    let left = bytes[..*len].get(skipped..).unwrap_or_default();
-                    if left.is_empty() || !valid(*epoch) {
-                        // It ended early, or is too old: what follows it is of no use, either.
-                        state.windows.clear();
-                        break;
-                    }
+                    let left = bytes[..len].get(skipped..);
+                    let left = left.filter(|_| valid(epoch)).unwrap_or_default();
                     let count = left.len().min(buffer.len() - taken);
-                    buffer[taken..taken + count].copy_from_slice(&left[..count]);
+                    MutexGuard::unlocked(&mut state, || {
+                        buffer[taken..taken + count].copy_from_slice(&left[..count]);
+                    });
                     taken += count;
                     if skipped + count == WINDOW {
-                        state.retire_first();
+                        state.keep(bytes);
+                        continue;
                     }
+                    // The rest is for the next read.
+                    if count > 0 && state.next == offset {
+                        let content = Content::Filled(bytes, len, epoch);
+                        state.windows.push_front(Window { content, ..first });
+                        continue;
+                    }
+                    state.keep(bytes);
                 }
+                // Nobody has come to it: it is read here.
+                Content::Wanted => state.lead = (buffer.len() - taken) as u64,
             }
+            // It was not begun with, took too long, ended early, or is too old: what follows it is of no use, either.
+            state.drop_windows();
+            break;
         }
         taken
     }
@@ -168,7 +211,7 @@ impl Stream {
             0
         };
         if !is_whole {
-            state.windows.clear();
+            state.drop_windows();
         }
         if state.run < IN_A_ROW {
             return 0;
@@ -178,8 +221,11 @@ impl Stream {
         let mut wanted = 0;
         while state.windows.len() < most {
             let last = state.windows.back();
-            let offset = last.map_or(Some(end), |last| last.offset.checked_add(WINDOW as u64));
-            let Some(offset) = offset else { break };
+            let (from, by) = last.map_or((end, state.lead), |last| (last.offset, WINDOW as u64));
+            let Some(offset) = from.checked_add(by) else {
+                break;
+            };
+            state.lead = 0;
             state.numbered += 1;
             let number = state.numbered;
             state.windows.push_back(Window {
@@ -217,7 +263,10 @@ impl Stream {
             (Some(window), Some((len, epoch))) => {
                 window.content = Content::Filled(bytes, len, epoch);
             }
-            (Some(_), None) => state.windows.clear(),
+            (Some(_), None) => {
+                state.keep(bytes);
+                state.drop_windows();
+            }
             // There was a jump meanwhile.
             (None, _) => state.keep(bytes),
         }
@@ -237,18 +286,18 @@ impl State {
     fn jump(&mut self, offset: u64) {
         self.next = offset;
         self.run = 0;
-        while !self.windows.is_empty() {
-            self.retire_first();
+        self.lead = 0;
+        self.drop_windows();
+    }
+
+    fn drop_windows(&mut self) {
+        for window in std::mem::take(&mut self.windows) {
+            self.give_up(window);
         }
     }
 
-    fn retire_first(&mut self) {
-        let first = self.windows.pop_front();
-        if let Some(Window {
-            content: Content::Filled(bytes, ..),
-            ..
-        }) = first
-        {
+    fn give_up(&mut self, window: Window) {
+        if let Content::Filled(bytes, ..) = window.content {
             self.keep(bytes);
         }
     }
