@@ -128,6 +128,7 @@ impl Alias {
     }
 
     /// The end of that; the entry, where it was left for this thread.
+    #[must_use]
     pub(super) fn release(&self) -> Option<Box<Entry>> {
         match std::mem::take(&mut *self.user.lock()) {
             User::Answered(entry) => Some(entry),
@@ -136,6 +137,7 @@ impl Alias {
     }
 
     /// Leaves the entry to the thread that serves the request in it; gives it back where there is none.
+    #[must_use]
     pub(super) fn leave(&self, entry: Box<Entry>) -> Option<Box<Entry>> {
         let mut user = self.user.lock();
         match &*user {

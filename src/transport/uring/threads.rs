@@ -237,9 +237,12 @@ impl Threads {
                 EntryReply::new(entry, Arc::clone(self), 0).respond(Err(errno));
             }
         }
-        alias.release();
-        match HERE.take() {
+        let here = HERE.take();
+        // Last: until then whoever answers leaves the entry here.
+        let left = alias.release();
+        match here {
             Here::Answered(entry) => Some(entry),
+            Here::Waiting | Here::Serving(_) if left.is_some() => left,
             Here::Waiting | Here::Serving(_) => {
                 self.queue(number).lent.fetch_add(1, Ordering::Relaxed);
                 None
