@@ -51,6 +51,9 @@ const FAULTS: &[Faults] = &[
     // Of `/dev/fuse`, too: any other error ends a thread that serves, as `fuser` has it.
     (&["read"], 1, 5, &["EINTR"]),
     (&["futex"], 1, 3, &["EINTR"]),
+    // Requests and answers over io_uring: any other error ends the mount, as of `/dev/fuse`.
+    (&["io_uring_enter"], 1, 5, &["EINTR"]),
+    (&["sched_setaffinity"], 1, 2, &["EPERM", "EINVAL"]),
     (&["clone3"], 1, 2, &["EAGAIN", "ENOMEM"]),
     // The second one of a new thread is for its stack of signals. Rust ends the program where it fails.
     (&["mmap", "mprotect"], 3, 2, &["ENOMEM"]),
@@ -189,11 +192,9 @@ fn allowed(outcome: &str) -> Vec<i32> {
 
 /// Descriptors and threads of a daemon, once it is idle.
 fn held(mount: &Mount) -> (usize, usize) {
-    let count = |what: &str| {
-        let dir = format!("/proc/{}/{what}", mount.daemon());
-        std::fs::read_dir(dir).unwrap().count()
-    };
-    (count("fd"), count("task"))
+    let descriptors = format!("/proc/{}/fd", mount.daemon());
+    let descriptors = std::fs::read_dir(descriptors).unwrap().count();
+    (descriptors, mount.threads())
 }
 
 /// All is well again: each operation succeeds. What a process did not answer is not held against it for long.

@@ -167,11 +167,6 @@ fn fails_in_time(what: &str, command: &mut Command, errors: &[&str]) {
     assert!(said, "{what}: {}", output.stderr);
 }
 
-fn threads(mount: &Mount) -> usize {
-    let path = format!("/proc/{}/task", mount.daemon());
-    std::fs::read_dir(path).unwrap().count()
-}
-
 /// Every listing waited for each of them, and took a thread each time.
 fn targets_that_hang_in_exec_hold_up_nobody() {
     let other = Target::of_generation(2);
@@ -181,7 +176,7 @@ fn targets_that_hang_in_exec_hold_up_nobody() {
         .map(Mount::new)
         .collect();
     for mount in &mounts {
-        let before = threads(mount);
+        let before = mount.threads();
         for round in ["first", "second"] {
             everybody_else_is_served(round, mount, &other);
             for target in &stuck.targets[..1] {
@@ -204,7 +199,7 @@ fn targets_that_hang_in_exec_hold_up_nobody() {
         for child in &mut all {
             eventually("each is answered", || child.try_wait().unwrap());
         }
-        let now = threads(mount);
+        let now = mount.threads();
         assert!(now <= before + 70, "{before} threads, then {now}");
     }
     stuck.fs.abort();
@@ -496,11 +491,6 @@ fn snapshots_of_targets_that_hang_are_given_up() {
         in_time("ls snap", &mut ls(&mount.path("snap")));
         other.read(other.region("private").start, 8);
     }
-    let threads = || {
-        std::fs::read_dir(format!("/proc/{}/task", mount.daemon()))
-            .unwrap()
-            .count()
-    };
-    assert!(threads() < 40, "{}", threads());
+    assert!(mount.threads() < 40, "{}", mount.threads());
     drop(stuck);
 }

@@ -19,7 +19,8 @@ fn of_targets(mount: &Mount) -> Vec<PathBuf> {
     links.retain(|link| {
         let link = link.to_string_lossy();
         let is_pidfd = link.contains("pidfd");
-        is_pidfd || link.starts_with("/proc/") || link.contains(".bin") || link.contains("memfd")
+        let is_memfd = link.contains("memfd") && !link.contains("procmemfs-ring");
+        is_pidfd || link.starts_with("/proc/") || link.contains(".bin") || is_memfd
     });
     links
 }

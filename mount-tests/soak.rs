@@ -36,7 +36,7 @@ fn held(mount: &Mount) -> Held {
     };
     Held {
         descriptors: count("fd"),
-        threads: count("task"),
+        threads: mount.threads(),
         inodes: Stats::of(mount).get("inodes"),
     }
 }

@@ -227,12 +227,6 @@ fn in_call(mount: &Mount, number: i64) -> bool {
         .any(|call| call.split(' ').next() == Some(&number.to_string()))
 }
 
-/// Threads of the daemon.
-fn threads(mount: &Mount) -> usize {
-    let path = format!("/proc/{}/task", mount.daemon());
-    std::fs::read_dir(path).unwrap().count()
-}
-
 /// However many readers come, only so many calls are stuck; when the target
 /// dies they end, and nothing is left of them.
 fn stuck_calls_are_bounded_and_end_with_their_target() {
@@ -240,12 +234,12 @@ fn stuck_calls_are_bounded_and_end_with_their_target() {
         let mut target = Target::new();
         let mount = Mount::new(options);
         let path = waiting(&mut target, &mount);
-        let before = threads(&mount);
+        let before = mount.threads();
         let mut readers = Readers::of(&path, 40);
         let mut most = 0;
         let started = Instant::now();
         while readers.still_there() > 0 {
-            most = most.max(threads(&mount));
+            most = most.max(mount.threads());
             assert!(started.elapsed() < LIMIT, "the readers wait for ever");
         }
         measured(
@@ -256,7 +250,7 @@ fn stuck_calls_are_bounded_and_end_with_their_target() {
         assert!(most <= before + 4, "{before} threads, then {most}");
         target.kill();
         eventually("the stuck threads end", || {
-            (threads(&mount) <= before).then_some(())
+            (mount.threads() <= before).then_some(())
         });
         let other = Target::of_generation(2);
         let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
@@ -271,7 +265,7 @@ fn many_stuck_targets_are_bounded() {
     let other = Target::of_generation(2);
     let expected = other.bytes("private");
     let path_of_other = mount.file(&other, "private");
-    let before = threads(&mount);
+    let before = mount.threads();
     let mut targets: Vec<(Target, PathBuf)> = Vec::new();
     for count in [6, 48] {
         while targets.len() < count {
@@ -286,7 +280,7 @@ fn many_stuck_targets_are_bounded() {
         let (mut most, mut served, mut refused) = (0, 0, 0);
         let started = Instant::now();
         while readers.iter_mut().any(|readers| readers.still_there() > 0) {
-            most = most.max(threads(&mount));
+            most = most.max(mount.threads());
             let mut cat = Command::new("cat");
             let output = run_within(LIMIT, cat.arg(&path_of_other));
             match output.status.success() {
@@ -304,7 +298,7 @@ fn many_stuck_targets_are_bounded() {
     }
     drop(targets);
     eventually("the stuck threads end", || {
-        (threads(&mount) <= before).then_some(())
+        (mount.threads() <= before).then_some(())
     });
     let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
     assert_bytes("another", &bytes, &expected);

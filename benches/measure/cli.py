@@ -4,6 +4,7 @@
     benches/throughput cold yara       these groups only
     benches/throughput --rounds 9      more of each, for a noisy machine
     benches/throughput --size 256      a target of 256 MiB, for a small one
+    benches/throughput --io-uring      with mounts that are served over io_uring
     benches/throughput --awake         with CPUs that do not sleep while they are idle
 
 Builds what it needs, starts targets with resident memory that holds noise,
@@ -27,6 +28,7 @@ from .awake import awake
 from .bench import Bench
 from .failure import Failure, Skipped
 from .groups import GROUPS
+from .uring import over_io_uring
 
 DESCRIPTION = __doc__
 TMPFS = "/dev/shm"
@@ -77,6 +79,12 @@ def parse():
         help="keep idle CPUs from sleeping (/dev/cpu_dma_latency), as on a machine tuned for"
         " latency: waking one takes long on some machines, virtual ones above all",
     )
+    parser.add_argument(
+        "--io-uring",
+        action="store_true",
+        help="serve over io_uring (Linux 6.14); allows it for the machine meanwhile."
+        " The empty FUSE server stays on /dev/fuse",
+    )
     options = parser.parse_args()
     for name in options.groups:
         if name not in GROUPS:
@@ -111,7 +119,10 @@ def measure(options):
     mounts = tempfile.mkdtemp(prefix="procmemfs-throughput-")
     files = tempfile.mkdtemp(prefix="procmemfs-throughput-", dir=TMPFS)
     try:
-        with awake() if options.awake else nullcontext():
+        with (
+            awake() if options.awake else nullcontext(),
+            over_io_uring() if options.io_uring else nullcontext(),
+        ):
             run_groups(options, Bench(options, procmemfs, probe, mounts, files))
     finally:
         shutil.rmtree(files)
@@ -126,6 +137,7 @@ def run_groups(options, bench):
     print(
         f"{os.cpu_count()} CPUs, Linux {platform.release()}, {options.size} MiB resident,"
         f" median of {bench.rounds}{few}, by turns{', CPUs kept awake' if options.awake else ''}"
+        f"{', over io_uring' if options.io_uring else ''}"
     )
     used = {}
     for name in options.groups or GROUPS:

@@ -299,6 +299,15 @@ impl Mount {
         self.daemon.id()
     }
 
+    /// How many threads the daemon has, but for those of its rings: what the kernel was given for requests over io_uring it
+    /// never gives back, and each needs its thread.
+    #[track_caller]
+    pub(crate) fn threads(&self) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.daemon())).unwrap();
+        let names = tasks.filter_map(|task| std::fs::read(task.unwrap().path().join("comm")).ok());
+        names.filter(|name| !name.starts_with(b"ring-")).count()
+    }
+
     /// Kills the process that would take away the mount of a killed daemon.
     #[track_caller]
     pub(crate) fn kill_supervisor(&self) {

@@ -151,6 +151,7 @@ const SECTIONS: &[(&str, &str)] = &[
         "ENVIRONMENT",
         "NOTIFY_SOCKET: the socket of the service manager, see above.\n\n\
          RUST_LOG: what is logged with -f or -d, as error, warn, info or debug.\n\n\
+         PROCMEMFS_OPTIONS: mount options for every mount, which those of the command override. \
          PROCMEMFS_SECCOMP: what becomes of system calls that the program has no use for. They are refused; kill ends the program, \
          and off installs no filter.",
     ),

@@ -32,6 +32,9 @@ const POLL: Duration = Duration::from_micros(200);
 /// How often it looks at most, whatever the clock says.
 const LOOKS: u32 = 20_000;
 
+/// After so long without work a helper ends.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// After so long without a read a file makes place for another one.
 const UNUSED: Duration = Duration::from_millis(10);
 
@@ -217,7 +220,7 @@ impl ReadAhead {
         self.state.lock().helpers -= 1;
     }
 
-    /// The next job, as soon as there is one; `None` at the end.
+    /// The next job, as soon as there is one; `None` where there is none for long, or at the end.
     fn next_job(&self) -> Option<Job> {
         let clock = self.fs.context().clock();
         let begun = clock.now();
@@ -239,8 +242,11 @@ impl ReadAhead {
                 return Some(job);
             }
             state.asleep += 1;
-            self.work.wait(&mut state);
+            let timed_out = self.work.wait_for(&mut state, LINGER).timed_out();
             state.asleep -= 1;
+            if timed_out && state.jobs.is_empty() {
+                return None;
+            }
         }
     }
 

@@ -184,7 +184,7 @@ impl Alias {
 
 /// Which entry it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EntryNumber(u64);
+pub(super) struct EntryNumber(pub(super) u64);
 
 /// An entry of a ring.
 #[derive(Debug)]

@@ -37,7 +37,19 @@ pub(super) enum Asked {
     Refused(Errno),
 }
 
+/// The least read that takes longer than to wake another processor, in bytes.
+const LARGE: u32 = 64 << 10;
+
 impl Incoming<'_> {
+    /// Whether it is a read that takes long.
+    pub(super) fn is_large(&self) -> bool {
+        let is_read = self.header.opcode == opcode::READ;
+        is_read
+            && self
+                .argument()
+                .is_some_and(|read: ReadIn| read.size >= LARGE)
+    }
+
     /// The request; a malformed one is an error to the caller, as in the kernel's own parsers.
     pub(super) fn asked(&self) -> Asked {
         self.parse().unwrap_or(Asked::Refused(Errno::EIO))

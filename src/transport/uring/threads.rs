@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -29,6 +30,9 @@ const WAITING: usize = 2;
 
 /// How long a thread that serves a request is given to return, before its payload is taken from it, which takes longer.
 const LOOKS: u32 = 10_000;
+
+/// How often a thread without an entry looks for one that somebody else has answered.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What this thread does.
 #[derive(Debug, Default)]
@@ -51,12 +55,16 @@ type Next = (Box<Entry>, Command);
 /// The requests of one processor.
 #[derive(Debug, Default)]
 struct Queue {
+    /// How many processors there are.
+    processors: usize,
     /// Threads that wait for one.
     waiting: AtomicUsize,
     /// Entries for them.
     entries: AtomicUsize,
     /// Those of them whose requests somebody else is to answer.
     lent: AtomicUsize,
+    /// The entry that has served a small request last.
+    nearest: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -100,7 +108,12 @@ impl Threads {
             server,
             device: Arc::new(device),
             memory,
-            queues: (0..queues).map(|_| Queue::default()).collect(),
+            queues: (0..queues)
+                .map(|_| Queue {
+                    processors: queues,
+                    ..Queue::default()
+                })
+                .collect(),
             // One besides those that wait.
             most: most.max(WAITING + 1),
             has_ended: AtomicBool::new(false),
@@ -182,13 +195,10 @@ impl Threads {
 
     /// What a thread does: it waits for a request in its entry, and serves it.
     fn run(self: &Arc<Self>, mut ring: Ring, first: Next) {
-        let mut processor = None;
+        let mut place = Place::default();
         let mut next = Some(first);
         while let Some((mut entry, command)) = next.take() {
             let number = entry.queue();
-            if processor.replace(number) != Some(number) {
-                pin_to(number);
-            }
             let queue = self.queue(number);
             queue.waiting.fetch_add(1, Ordering::AcqRel);
             let received = ring.exchange(self.device.as_fd(), &mut entry, command);
@@ -205,6 +215,7 @@ impl Threads {
             if others < WAITING {
                 self.lack(number);
             }
+            place.choose(queue, number, entry.number(), entry.receive().is_large());
             let answered = self.serve(entry);
             next = match answered {
                 Some(entry) => Some((entry, Command::Commit)),
@@ -308,7 +319,13 @@ impl Threads {
                 return Some(next);
             }
             state.idle += 1;
-            self.changed.wait(&mut state);
+            // Looks by itself while something is to come, should nobody have been able to call it.
+            let is_awaited = |queue: &Queue| queue.lent.load(Ordering::Relaxed) > 0;
+            if !self.queues.iter().any(is_awaited) {
+                self.changed.wait(&mut state);
+            } else if self.changed.wait_for(&mut state, LOOK).timed_out() {
+                state.idle -= 1;
+            }
         }
     }
 
@@ -395,13 +412,49 @@ fn buffers<'a>(alias: &'a Alias, operation: &Operation, len: usize) -> Buffers<'
     }
 }
 
-/// Has this thread run on that processor alone. Elsewhere it serves as well, and more slowly.
-fn pin_to(processor: u16) {
-    let mut set = CpuSet::new();
-    if usize::from(processor) < CpuSet::MAX_CPU {
-        set.set(processor.into());
-    }
-    if let Err(errno) = sched_setaffinity(None, &set) {
-        log::debug!("a thread is not bound to processor {processor}: {errno}");
+/// Where a thread runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Anywhere.
+    #[default]
+    Anywhere,
+    /// On the processor whose requests it serves: no other one is woken for it.
+    Near(u16),
+    /// On any but that: whoever asks goes on there meanwhile, where the kernel reads ahead.
+    Far(u16),
+}
+
+impl Place {
+    /// Has this thread run where it serves best what it has received: near, if it is small, since whoever asks has nothing else to
+    /// do; else near for the one thread that the kernel asks first, and far for all others.
+    fn choose(
+        &mut self,
+        queue: &Queue,
+        processor: u16,
+        EntryNumber(entry): EntryNumber,
+        is_large: bool,
+    ) {
+        if !is_large {
+            queue.nearest.store(entry, Ordering::Relaxed);
+        }
+        let wanted = match queue.nearest.load(Ordering::Relaxed) == entry {
+            true => Self::Near(processor),
+            false => Self::Far(processor),
+        };
+        if *self == wanted {
+            return;
+        }
+        *self = wanted;
+        let mut set = CpuSet::new();
+        let processors = CpuSet::MAX_CPU.min(queue.processors);
+        for each in 0..processors {
+            if (each == usize::from(processor)) == (wanted == Self::Near(processor)) {
+                set.set(each);
+            }
+        }
+        // There may be none, or none that this program may use. Elsewhere it serves as well, and more slowly.
+        if let Err(errno) = sched_setaffinity(None, &set) {
+            log::debug!("a thread is not bound to processor {processor}: {errno}");
+        }
     }
 }
