@@ -126,10 +126,12 @@ impl Prepared {
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
         };
+        let rings = transport::rings(config)?;
+        let threads = transport::threads(config, rings.as_ref());
         let admission = Admission::new(
             Arc::clone(&clock),
             Arc::new(LiveTasks),
-            Limits::for_threads(config.threads),
+            Limits::for_threads(threads),
         );
         let admission = Arc::new(admission);
         let fs = FileSystem::new(Context::new(services, options));
@@ -147,7 +149,7 @@ impl Prepared {
             admission,
             server,
             invalidations: queue,
-            rings: transport::rings(config)?,
+            rings,
         })
     }
 

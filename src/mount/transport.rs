@@ -46,6 +46,18 @@ pub(super) fn rings(config: &MountConfig) -> Result<Option<Rings>, MountError> {
     }
 }
 
+/// Threads of one processor where requests come over io_uring: those that the kernel sends at a time where it reads ahead, and as many
+/// again. They are started as they are needed.
+const OF_A_PROCESSOR: usize = 16;
+
+/// Threads that serve requests, at most: those of one processor where they come over io_uring.
+pub(super) fn threads(config: &MountConfig, rings: Option<&Rings>) -> usize {
+    match rings {
+        Some(_) => config.threads.max(OF_A_PROCESSOR),
+        None => config.threads,
+    }
+}
+
 /// A connection to the kernel that the two sides have agreed on.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -82,7 +94,8 @@ impl Transport {
             .try_clone()
             .map_err(|error| failed("a second descriptor of the connection", error))?;
         let mut session_config = Config::default();
-        session_config.n_threads = Some(config.threads);
+        let threads = threads(config, rings.as_ref());
+        session_config.n_threads = Some(threads);
         session_config.clone_fd = true;
         let acl = match config.allow_other {
             true => SessionACL::All,
@@ -114,7 +127,7 @@ impl Transport {
             session,
             server,
             rings,
-            threads: config.threads,
+            threads,
         })
     }
 
