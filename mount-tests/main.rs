@@ -66,6 +66,7 @@ mod stress;
 mod stuck;
 mod support;
 mod tools;
+mod transports;
 mod tree;
 mod unreadable;
 mod users;
@@ -133,6 +134,7 @@ fn main() {
         read::tests(),
         recipes::tests(),
         restore::tests(),
+        transports::tests(),
         unreadable::tests(),
         users::tests(),
         write::tests(),

@@ -33,6 +33,8 @@ pub(crate) enum Need {
     PlainUser,
     /// The file system exerciser.
     Fsx,
+    /// Mounts may be served over io_uring.
+    Rings,
     /// Others may be let in, and the kernel judges them as it would by themselves.
     Judging,
     /// Cores go into files of the directory in which a process runs.
@@ -88,6 +90,13 @@ impl Need {
                 let is_name = pattern.is_ok_and(|pattern| !pattern.starts_with(['|', '/', '@']));
                 let text = "a core_pattern that is a plain name (sysctl kernel.core_pattern=core)";
                 (!is_name).then(|| text.into())
+            }
+            Self::Rings => {
+                let path = "/sys/module/fuse/parameters/enable_uring";
+                let setting = std::fs::read_to_string(path);
+                let is_allowed = setting.is_ok_and(|setting| setting.trim() == "Y");
+                let text = format!("FUSE over io_uring (Linux 6.14; echo Y > {path})");
+                (!is_allowed).then_some(text)
             }
             Self::Fsx => fsx()
                 .is_none()
