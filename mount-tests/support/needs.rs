@@ -105,6 +105,14 @@ impl Need {
     }
 }
 
+/// What a mount says whose daemon is gone: the last one over io_uring, of a request that was on its way to a thread.
+pub(crate) const GONE: [i32; 4] = [
+    libc::ENOTCONN,
+    libc::ECONNABORTED,
+    libc::EIO,
+    libc::ECANCELED,
+];
+
 /// Whether the tests run as root.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

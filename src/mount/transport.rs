@@ -34,7 +34,7 @@ pub(super) fn rings(config: &MountConfig) -> Result<Option<Rings>, MountError> {
         Choice::Off => return Ok(None),
         _ => is_enabled()
             .map_err(MountError::NoRings)
-            .and_then(|()| Rings::new().map_err(MountError::NoRingsHere)),
+            .and_then(|()| Rings::new(of_a_processor(config)).map_err(MountError::NoRingsHere)),
     };
     match (rings, config.io_uring) {
         (Err(error), Choice::On) => Err(error),
@@ -53,9 +53,13 @@ const OF_A_PROCESSOR: usize = 16;
 /// Threads that serve requests, at most: those of one processor where they come over io_uring.
 pub(super) fn threads(config: &MountConfig, rings: Option<&Rings>) -> usize {
     match rings {
-        Some(_) => config.threads.max(OF_A_PROCESSOR),
+        Some(_) => of_a_processor(config),
         None => config.threads,
     }
+}
+
+fn of_a_processor(config: &MountConfig) -> usize {
+    config.threads.max(OF_A_PROCESSOR)
 }
 
 /// A connection to the kernel that the two sides have agreed on.
@@ -64,7 +68,6 @@ pub(super) struct Transport {
     session: Session<Adapter>,
     server: Arc<Server>,
     rings: Option<(Rings, OwnedFd)>,
-    threads: usize,
 }
 
 impl Transport {
@@ -127,7 +130,6 @@ impl Transport {
             session,
             server,
             rings,
-            threads,
         })
     }
 
@@ -147,7 +149,7 @@ impl Transport {
     /// Where the system has no thread left.
     pub(super) fn start(&mut self) -> io::Result<()> {
         match self.rings.take() {
-            Some((rings, device)) => rings.serve(Arc::clone(&self.server), device, self.threads),
+            Some((rings, device)) => rings.serve(Arc::clone(&self.server), device),
             None => Ok(()),
         }
     }

@@ -30,31 +30,38 @@ const SPARE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Rings {
     queues: usize,
+    most: usize,
     rings: Vec<Ring>,
     memory: EntryMemory,
 }
 
 impl Rings {
-    /// Prepares to serve: nothing can be missing later but threads.
+    /// Prepares to serve, with at most so many threads for the requests of one processor: nothing can be missing later but
+    /// threads.
     ///
     /// # Errors
     /// Where the system allows no rings to this program, or has no memory for them.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(most: usize) -> io::Result<Self> {
         let queues = possible_processors()?;
         let count = 2 * queues + SPARE;
         Ok(Self {
             queues,
-            rings: (0..count).map(|_| Ring::new()).collect::<io::Result<_>>()?,
+            most,
+            // A thread that a target holds up keeps its ring, while its entry goes to another one.
+            rings: (0..count + most)
+                .map(|_| Ring::new())
+                .collect::<io::Result<_>>()?,
             memory: EntryMemory::new(count, MAX_READ as usize)?,
         })
     }
 
-    /// Starts threads that serve the connection, at most so many for the requests of one processor.
+    /// Starts threads that serve the connection.
     ///
     /// # Errors
     /// Where the system has no thread left.
-    pub(crate) fn serve(self, server: Arc<Server>, device: OwnedFd, most: usize) -> io::Result<()> {
-        let threads = Threads::new(server, device, self.memory, self.rings, self.queues, most);
+    pub(crate) fn serve(self, server: Arc<Server>, device: OwnedFd) -> io::Result<()> {
+        let (queues, most) = (self.queues, self.most);
+        let threads = Threads::new(server, device, self.memory, self.rings, queues, most);
         Arc::new(threads).start()
     }
 }

@@ -90,7 +90,8 @@ pub(super) struct Threads {
     most: usize,
     /// Whether the mount is gone.
     has_ended: AtomicBool,
-    /// There are as many rings as entries, so that whatever entry comes back finds a thread. Nothing is locked inside it.
+    /// There are as many rings as entries and as threads that targets may hold up, so that whatever entry comes back finds a thread. Nothing is
+    /// locked inside it.
     state: Mutex<State>,
     changed: Condvar,
 }
