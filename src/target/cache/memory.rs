@@ -13,7 +13,7 @@ use crate::target::{ProcessIdentity, ProcessMemory, ReadSegment, WriteMode, requ
 
 /// The largest request, in bytes, whose pages are kept. A larger one is a pass
 /// over a file: a copy into the cache would cost as much as reading it again.
-const LARGEST_KEPT: usize = 32 * 1024;
+const LARGEST_KEPT: usize = 64 * 1024;
 
 /// Decorates a [`ProcessMemory`] with a [`PageCache`].
 ///
@@ -417,8 +417,8 @@ mod tests {
         let memory = bench.memory();
         read(&memory, 0, 64 * PAGE).unwrap();
         assert_eq!(bench.metrics.cache_bytes.get(), 0);
-        read(&memory, 0, 8 * PAGE).unwrap();
-        assert_eq!(bench.metrics.cache_bytes.get(), 8 * PAGE_SIZE);
+        read(&memory, 0, 16 * PAGE).unwrap();
+        assert_eq!(bench.metrics.cache_bytes.get(), 16 * PAGE_SIZE);
     }
 
     /// SEMANTICS: a write is seen at once.
