@@ -15,9 +15,9 @@ use crate::common::sync::Mutex;
 use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::target::{ProcessSource, Program, ReadCounts};
 
-/// The least file that is opened past the page cache, in bytes. A smaller one is read before the freshness bound of 100 ms has passed, and may
-/// well be read again by then.
-const LEAST_FILE: u64 = 32 << 20;
+/// The least file that is opened past the page cache, in bytes for each millisecond of the freshness bound: 32 MiB where that is 100 ms. A
+/// smaller one is read long before the bound has passed, and may well be read again by then.
+const LEAST_FILE: u64 = (32 << 20) / 100;
 
 /// Programs that are known.
 const PROGRAMS: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
@@ -104,7 +104,9 @@ impl Context {
             Choice::Auto => self.direct.get(),
         };
         let source = &*self.services.source;
-        let Some(direct) = direct.filter(|it| it.can_be_mapped && size >= LEAST_FILE) else {
+        let bound = self.services.freshness.bound().as_millis();
+        let is_large = u128::from(size) >= u128::from(LEAST_FILE) * bound;
+        let Some(direct) = direct.filter(|it| it.can_be_mapped && is_large) else {
             return (false, None);
         };
         let Some(program) = source.program_of_thread(thread) else {

@@ -193,6 +193,7 @@ impl File for Mapping {
             context,
             self.mapping.size(),
             &subject.caller,
+            access,
         );
         let file = MappingFile::new(
             Arc::clone(&memory.memory),

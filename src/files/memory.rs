@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::block_sizes::Reader;
-use super::{Caller, Context, OpenProcess, Subject};
+use super::{Access, Caller, Context, OpenProcess, Subject};
 use crate::common::error::{Error, Result};
 use crate::files::view::Short;
 use crate::target::{ProcessInfo, ProcessMemory, WriteMode};
@@ -62,8 +62,14 @@ impl OpenMemory {
     }
 
     /// The same for a file of so many bytes, which this caller has opened: past the kernel's page cache, where that pays.
-    pub(super) fn with_size(self, context: &Context, size: u64, caller: &Caller) -> Self {
-        if self.is_direct() {
+    pub(super) fn with_size(
+        self,
+        context: &Context,
+        size: u64,
+        caller: &Caller,
+        access: Access,
+    ) -> Self {
+        if self.is_direct() || access.is_direct {
             return self;
         }
         let (is_direct, reader) = context.opens_directly(size, caller.pid);

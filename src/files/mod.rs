@@ -176,6 +176,8 @@ pub(crate) struct Access {
     pub(crate) write: bool,
     /// Executing or entering.
     pub(crate) execute: bool,
+    /// Past the kernel's page cache (`O_DIRECT`): the kernel does that by itself, and asks for several parts at a time.
+    pub(crate) is_direct: bool,
 }
 
 impl Access {
@@ -186,6 +188,7 @@ impl Access {
             read: has(4),
             write: has(2),
             execute: has(1),
+            is_direct: false,
         }
     }
 }

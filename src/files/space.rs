@@ -117,6 +117,7 @@ impl File for Space {
             context,
             SPACE_SIZE,
             &subject.caller,
+            access,
         );
         Ok(Open {
             direct: memory.is_direct(),

@@ -221,6 +221,7 @@ impl Kernel {
             read: from.arbitrary()?,
             write: from.arbitrary()?,
             execute: from.ratio(1, 8)?,
+            is_direct: from.arbitrary()?,
         };
         let handle = self.handle(from)?;
         let position = u64::from(from.int_in_range(0_u8..=6)?);

@@ -143,6 +143,7 @@ fn a_request_is_answered_once_whoever_comes_first() {
             read: true,
             write: false,
             execute: false,
+            is_direct: false,
         };
         let open = || Operation::Open {
             inode: model.heap,

@@ -108,7 +108,12 @@ impl File for Core {
         let info = self.info();
         let memory = OpenMemory::new(context, info, subject, None)?;
         let file = context.core_file(info, &memory.process, Arc::clone(&memory.memory), true)?;
-        let memory = memory.with_size(context, Shape::of(file.image()).size, &subject.caller);
+        let memory = memory.with_size(
+            context,
+            Shape::of(file.image()).size,
+            &subject.caller,
+            access,
+        );
         let open = Arc::new(OpenCore { file, memory });
         let is_first = context.cores.add(&open);
         Ok(Open {

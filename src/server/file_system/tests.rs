@@ -100,11 +100,13 @@ const READ: Access = Access {
     read: true,
     write: false,
     execute: false,
+    is_direct: false,
 };
 const READ_WRITE: Access = Access {
     read: true,
     write: true,
     execute: false,
+    is_direct: false,
 };
 
 impl Bench {

@@ -1,6 +1,7 @@
 //! Between the file system's types and FUSE's.
 
 use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
+use nix::libc;
 
 use crate::common::address::PAGE_SIZE;
 use crate::files::{Access, Caller, Kind};
@@ -57,5 +58,6 @@ pub(super) fn open_access(flags: OpenFlags) -> Access {
         read: mode != OpenAccMode::O_WRONLY,
         write: mode != OpenAccMode::O_RDONLY,
         execute: false,
+        is_direct: flags.0 & libc::O_DIRECT != 0,
     }
 }

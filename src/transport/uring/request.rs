@@ -231,5 +231,6 @@ fn open_access(flags: i32) -> Access {
         read: mode != libc::O_WRONLY,
         write: mode != libc::O_RDONLY,
         execute: false,
+        is_direct: flags & libc::O_DIRECT != 0,
     }
 }

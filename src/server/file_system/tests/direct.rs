@@ -121,3 +121,25 @@ fn without_what_it_takes_the_kernel_keeps_all_pages() {
         "it is known to read in large blocks"
     );
 }
+
+/// Whoever asks for that by `O_DIRECT` has the kernel ask for several parts at a time.
+#[test]
+fn what_the_kernel_does_by_itself_is_left_to_it() {
+    let bench = bench_of(Choice::On, Some(DIRECT));
+    let access = Access {
+        is_direct: true,
+        ..READ
+    };
+    assert!(!bench.open(LARGE, access).unwrap().direct);
+}
+
+/// What is fresh for long may be read again from the kernel's cache.
+#[test]
+fn a_long_bound_keeps_files_in_the_cache() {
+    let bench = bench_with(FileOptions::default(), Duration::from_secs(600));
+    let mut maps = MAPS.to_vec();
+    maps.extend_from_slice(b"10000000-14000000 rw-p 00000000 00:00 0\n");
+    bench.process.set_maps(&maps);
+    bench.fs.context().set_direct_reads(DIRECT);
+    assert!(!bench.is_direct(LARGE));
+}
