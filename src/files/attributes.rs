@@ -50,6 +50,17 @@ pub(crate) struct Change {
     pub(crate) size: Option<u64>,
 }
 
+impl Change {
+    /// What is asked for by these attributes: a mode or an owner, times, and a size.
+    pub(crate) fn new(has_owner_or_mode: bool, has_times: bool, size: Option<u64>) -> Self {
+        Self {
+            // A truncation brings times along, which are not what was asked for.
+            metadata: has_owner_or_mode || (size.is_none() && has_times),
+            size,
+        }
+    }
+}
+
 /// The size of a block as `st_blocks` counts them (stat(2)).
 pub(super) const BLOCK: u64 = 512;
 

@@ -5,7 +5,6 @@
 //! files in blocks of one size.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use lru::LruCache;
 
@@ -97,7 +96,7 @@ pub(super) struct Reader {
 impl Context {
     /// Whether a file of so many bytes is opened past the kernel's page cache for a thread, and who that is, where it is worth
     /// knowing.
-    pub(super) fn opens_directly(&self, size: u64, thread: u32) -> (bool, Option<Arc<Reader>>) {
+    pub(super) fn opens_directly(&self, size: u64, thread: u32) -> (bool, Option<Reader>) {
         let direct = match self.options.direct {
             Choice::On => return (true, None),
             Choice::Off => return (false, None),
@@ -124,7 +123,7 @@ impl Context {
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         };
-        (is_direct, Some(Arc::new(reader)))
+        (is_direct, Some(reader))
     }
 
     /// Takes note of a request for so many bytes of a file that this reader has opened.

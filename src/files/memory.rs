@@ -23,7 +23,7 @@ pub(super) struct OpenMemory {
     /// Whether it is to be read ahead here, in the kernel's place.
     pub(super) reads_ahead: bool,
     /// Who has opened it, where that decides how the next file is opened.
-    reader: Option<Arc<Reader>>,
+    reader: Option<Reader>,
 }
 
 impl OpenMemory {

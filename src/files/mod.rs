@@ -33,6 +33,8 @@ use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use nix::libc;
+
 use crate::common::address::AddressRange;
 use crate::common::error::{Error, Result};
 use crate::files::view::Seek;
@@ -181,6 +183,17 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// Those of the flags of open(2).
+    pub(crate) fn of_open(flags: i32) -> Self {
+        let mode = flags & libc::O_ACCMODE;
+        Self {
+            read: mode != libc::O_WRONLY,
+            write: mode != libc::O_RDONLY,
+            execute: false,
+            is_direct: flags & libc::O_DIRECT != 0,
+        }
+    }
+
     /// Those of a mask of access(2): `R_OK`, `W_OK`, `X_OK`.
     pub(crate) fn of_mask(mask: u32) -> Self {
         let has = |bit| mask & bit != 0;

@@ -1,6 +1,5 @@
 //! What brings requests: `/dev/fuse` by itself, or io_uring beside it.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,54 +11,40 @@ use super::{Mode, MountConfig, MountError};
 use crate::common::choice::Choice;
 use crate::files::{Context, DirectReads};
 use crate::server::Server;
+use crate::target::live::allows_fuse_over_uring;
 use crate::transport::fuser::{Adapter, Features};
 use crate::transport::uring::Rings;
 
-/// Whether new mounts may be served over io_uring.
-const ENABLED: &str = "/sys/module/fuse/parameters/enable_uring";
+/// Threads of one processor where requests come over io_uring: those that the kernel sends at a time where it reads ahead, and as many
+/// again. They are started as they are needed.
+const OF_A_PROCESSOR: usize = 16;
 
 /// Rings, where the mount is to be served over them, made while the program may still make them.
 ///
 /// # Errors
 /// `NoRings`, `NoRingsHere` where there must be some.
 pub(super) fn rings(config: &MountConfig) -> Result<Option<Rings>, MountError> {
-    let is_enabled = || {
-        let setting = fs::read_to_string(ENABLED)?;
-        match setting.trim() {
-            "Y" => Ok(()),
-            other => Err(io::Error::other(format!("it is {other}"))),
-        }
+    if config.io_uring == Choice::Off {
+        return Ok(None);
+    }
+    let threads = config.threads.max(OF_A_PROCESSOR);
+    let rings = match allows_fuse_over_uring() {
+        Ok(true) => Rings::new(threads).map_err(MountError::NoRingsHere),
+        Ok(false) => Err(MountError::NoRings(io::Error::other("it is N"))),
+        Err(error) => Err(MountError::NoRings(error)),
     };
-    let rings = match config.io_uring {
-        Choice::Off => return Ok(None),
-        _ => is_enabled()
-            .map_err(MountError::NoRings)
-            .and_then(|()| Rings::new(of_a_processor(config)).map_err(MountError::NoRingsHere)),
-    };
-    match (rings, config.io_uring) {
-        (Err(error), Choice::On) => Err(error),
-        (Err(error), _) => {
+    match rings {
+        Err(error) if config.io_uring == Choice::Auto => {
             log::debug!("served through /dev/fuse: {error}");
             Ok(None)
         }
-        (rings, _) => rings.map(Some),
+        rings => rings.map(Some),
     }
 }
-
-/// Threads of one processor where requests come over io_uring: those that the kernel sends at a time where it reads ahead, and as many
-/// again. They are started as they are needed.
-const OF_A_PROCESSOR: usize = 16;
 
 /// Threads that serve requests, at most: those of one processor where they come over io_uring.
 pub(super) fn threads(config: &MountConfig, rings: Option<&Rings>) -> usize {
-    match rings {
-        Some(_) => of_a_processor(config),
-        None => config.threads,
-    }
-}
-
-fn of_a_processor(config: &MountConfig) -> usize {
-    config.threads.max(OF_A_PROCESSOR)
+    rings.map_or(config.threads, Rings::threads)
 }
 
 /// A connection to the kernel that the two sides have agreed on.

@@ -78,18 +78,14 @@ impl Server {
                 size,
                 ..
             } => {
-                let read = |answer: Result<&mut [u8]>| {
+                with_place(room, *size, |answer| {
                     let read = answer.and_then(|answer| {
                         let read = fs.read(*handle, *offset, answer, Some(&self.ahead))?;
                         Ok(&answer[..read])
                     });
                     let read = read.as_ref().map(|bytes| Reply::Data(bytes));
                     self.give(request, one_shot, read);
-                };
-                match room.get_mut(..*size) {
-                    Some(answer) if *size > 0 => read(Ok(answer)),
-                    _ => ANSWER.with_borrow_mut(|answer| read(lengthened(answer, *size))),
-                }
+                });
             }
             Operation::Write {
                 handle,
@@ -179,14 +175,16 @@ impl Server {
         else {
             return false;
         };
-        let give = |answer: &mut [u8]| {
-            let is_taken = self.fs.take_read_ahead(handle, offset, answer, &self.ahead);
-            is_taken && self.give(request, one_shot, Ok(Reply::Data(answer)))
+        let Some(file) = self.fs.read_ahead_file(handle) else {
+            return false;
         };
-        match buffers.room.get_mut(..size) {
-            Some(answer) if size > 0 => give(answer),
-            _ => ANSWER.with_borrow_mut(|answer| lengthened(answer, size).is_ok_and(give)),
-        }
+        with_place(buffers.room, size, |answer| {
+            let Ok(answer) = answer else {
+                return false;
+            };
+            self.fs.take_read_ahead(&file, offset, answer, &self.ahead)
+                && self.give(request, one_shot, Ok(Reply::Data(answer)))
+        })
     }
 
     /// Answers, unless somebody else has; returns whether it did.
@@ -309,6 +307,14 @@ impl Server {
                 fs.forget(entry.inode, 1);
             }
         }
+    }
+}
+
+/// Has `read` use the place for an answer of so many bytes: `room`, where that is large enough, or else memory of this thread's own.
+fn with_place<T>(room: &mut [u8], size: usize, read: impl FnOnce(Result<&mut [u8]>) -> T) -> T {
+    match room.get_mut(..size) {
+        Some(answer) if size > 0 => read(Ok(answer)),
+        _ => ANSWER.with_borrow_mut(|answer| read(lengthened(answer, size))),
     }
 }
 

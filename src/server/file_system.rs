@@ -1,5 +1,6 @@
 //! Every operation of the file system as a plain function.
 
+mod ahead;
 mod opened;
 mod snapshots;
 
@@ -19,7 +20,6 @@ use crate::files::{
     Access, Attributes, Change, Context, CountedUsage, Kind, Listing, Node, Open, Pass, Subject,
     WaitsFor, xattr_list,
 };
-use crate::target::cache::Epoch;
 use crate::target::live::trim_heap;
 
 pub(crate) use opened::Opened;
@@ -339,39 +339,11 @@ impl FileSystem {
         };
         open.file.was_read(&self.context, buffer.len());
         let read = match (&open.stream, ahead) {
-            (Some(stream), Some(ahead)) => ahead.read(stream, &open, offset, buffer)?,
+            (Some(stream), Some(ahead)) => ahead.read(stream, &open.file, offset, buffer)?,
             _ => open.file.read_at(&self.context, offset, buffer)?,
         };
         self.context.metrics().read_bytes.add(read as u64);
         Ok(read)
-    }
-
-    /// As [`read`](Self::read), where all of the bytes were read ahead, and nobody is waited for; returns whether they were.
-    pub(super) fn take_read_ahead(
-        &self,
-        handle: u64,
-        offset: u64,
-        buffer: &mut [u8],
-        ahead: &Arc<ReadAhead>,
-    ) -> bool {
-        let Ok(Handle::File(open)) = self.handles.get(handle) else {
-            return false;
-        };
-        let Some(stream) = &open.stream else {
-            return false;
-        };
-        let is_taken = ahead.take_all(stream, &open, offset, buffer);
-        if is_taken {
-            open.file.was_read(&self.context, buffer.len());
-            self.context.metrics().read_bytes.add(buffer.len() as u64);
-        }
-        is_taken
-    }
-
-    /// The epoch that what is read of a file from now on belongs to; `None` for what is no memory of a process.
-    pub(super) fn epoch(&self, open: &FileHandle) -> Option<Epoch> {
-        let process = open.file.process()?;
-        Some(process.current_epoch(self.context.freshness()))
     }
 
     /// Writes `data` at `offset`.

@@ -142,6 +142,13 @@ impl HandleTable {
         Ok(entry.handle.clone())
     }
 
+    /// The file of this handle, where it is read ahead; most are not, and cost little to find out.
+    pub(super) fn read_ahead(&self, number: u64) -> Option<FileHandle> {
+        let open = self.open.read();
+        let file = open.handles.get(&number)?.handle.file()?;
+        file.stream.is_some().then(|| file.clone())
+    }
+
     /// Closes it, and returns what it was: to be dropped outside the lock, since the last user
     /// of a process closes descriptors and empties its cache.
     pub(super) fn close(&self, number: u64) -> Option<Handle> {

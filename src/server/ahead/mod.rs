@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use super::admission::Admission;
 use super::file_system::FileSystem;
-use super::handles::FileHandle;
 use crate::common::contained::contained;
 use crate::common::error::Result;
 use crate::common::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::common::sync::{Condvar, Mutex, MutexGuard};
+use crate::files::OpenFile;
 
 pub(super) use stream::Stream;
 
@@ -42,7 +42,7 @@ const UNUSED: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 struct Job {
     stream: Arc<Stream>,
-    file: FileHandle,
+    file: Arc<dyn OpenFile>,
 }
 
 #[derive(Debug, Default)]
@@ -89,11 +89,11 @@ impl ReadAhead {
     /// Reads a file from `offset` on: what was read ahead, and the rest now. Has read what follows.
     ///
     /// # Errors
-    /// As [`OpenFile::read_at`](crate::files::OpenFile::read_at), where not one byte was there.
+    /// As [`OpenFile::read_at`], where not one byte was there.
     pub(super) fn read(
         self: &Arc<Self>,
         stream: &Arc<Stream>,
-        file: &FileHandle,
+        file: &Arc<dyn OpenFile>,
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<usize> {
@@ -105,7 +105,7 @@ impl ReadAhead {
         let wanted = rest.len();
         let more = match wanted {
             0 => Ok(0),
-            _ => file.file.read_at(context, offset + taken as u64, rest),
+            _ => file.read_at(context, offset + taken as u64, rest),
         };
         let (read, is_whole) = match more {
             Ok(more) => (taken + more, more == wanted),
@@ -121,7 +121,7 @@ impl ReadAhead {
     pub(super) fn take_all(
         self: &Arc<Self>,
         stream: &Arc<Stream>,
-        file: &FileHandle,
+        file: &Arc<dyn OpenFile>,
         offset: u64,
         buffer: &mut [u8],
     ) -> bool {
@@ -142,7 +142,7 @@ impl ReadAhead {
     fn answered(
         self: &Arc<Self>,
         stream: &Arc<Stream>,
-        file: &FileHandle,
+        file: &Arc<dyn OpenFile>,
         end: u64,
         is_whole: bool,
     ) {
@@ -153,7 +153,7 @@ impl ReadAhead {
         }
         let mut state = self.state.lock();
         for _ in 0..wanted {
-            let (stream, file) = (Arc::clone(stream), file.clone());
+            let (stream, file) = (Arc::clone(stream), Arc::clone(file));
             state.jobs.push_back(Job { stream, file });
         }
         self.waiting.store(state.jobs.len(), Ordering::Release);
@@ -264,11 +264,11 @@ impl ReadAhead {
         };
         let mut filled = None;
         contained(|| {
-            let Some(epoch) = self.fs.epoch(&job.file) else {
+            let Some(epoch) = self.fs.epoch(&*job.file) else {
                 return;
             };
             let (context, bytes) = (self.fs.context(), &mut filling.bytes);
-            let read = job.file.file.read_at(context, filling.offset, bytes);
+            let read = job.file.read_at(context, filling.offset, bytes);
             filled = read.ok().map(|read| (read, epoch));
         });
         self.admission.leave_ahead(permit, filled.is_some());

@@ -47,7 +47,7 @@ pub(crate) mod parsers {
 pub(crate) use heap::trim_heap;
 #[cfg(test)]
 pub(crate) use host::ProcOptions;
-pub(crate) use host::{About, Call, Host, is_filtered, release};
+pub(crate) use host::{About, Call, Host, allows_fuse_over_uring, is_filtered, release};
 pub use kernel::{Feature, Kernel, ProcFault};
 pub(crate) use mounts::{SUBTYPE, device_at, mount_of, mounts, unique_id};
 pub(crate) use pinned::instance;

@@ -1,10 +1,9 @@
 //! Between the file system's types and FUSE's.
 
-use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags};
-use nix::libc;
+use fuser::{FileAttr, FileType, INodeNo};
 
 use crate::common::address::PAGE_SIZE;
-use crate::files::{Access, Caller, Kind};
+use crate::files::{Caller, Kind};
 use crate::server::{Entry, Generation, Operation, Request};
 
 pub(super) fn request(request: &fuser::Request, operation: Operation) -> Request {
@@ -49,15 +48,5 @@ pub(super) fn kind(kind: Kind) -> FileType {
         Kind::Directory => FileType::Directory,
         Kind::File => FileType::RegularFile,
         Kind::Link => FileType::Symlink,
-    }
-}
-
-pub(super) fn open_access(flags: OpenFlags) -> Access {
-    let mode = flags.acc_mode();
-    Access {
-        read: mode != OpenAccMode::O_WRONLY,
-        write: mode != OpenAccMode::O_RDONLY,
-        execute: false,
-        is_direct: flags.0 & libc::O_DIRECT != 0,
     }
 }

@@ -118,14 +118,9 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let change = Change {
-            // A truncation brings times along, which are not what was asked for.
-            metadata: mode.is_some()
-                || uid.is_some()
-                || gid.is_some()
-                || (size.is_none() && (atime.is_some() || mtime.is_some())),
-            size,
-        };
+        let has_owner_or_mode = mode.is_some() || uid.is_some() || gid.is_some();
+        let has_times = atime.is_some() || mtime.is_some();
+        let change = Change::new(has_owner_or_mode, has_times, size);
         let operation = Operation::SetAttributes {
             inode: Inode(inode.0),
             handle: handle.map(|handle| handle.0),
@@ -140,7 +135,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &fuser::Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (inode, access) = (Inode(inode.0), convert::open_access(flags));
+        let (inode, access) = (Inode(inode.0), Access::of_open(flags.0));
         self.serve(request, Operation::Open { inode, access }, reply);
     }
 

@@ -55,6 +55,11 @@ impl Rings {
         })
     }
 
+    /// Threads for the requests of one processor, at most.
+    pub(crate) fn threads(&self) -> usize {
+        self.most
+    }
+
     /// Starts threads that serve the connection.
     ///
     /// # Errors

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::libc;
 use zerocopy::FromBytes;
 
 use super::protocol::{
@@ -74,7 +73,7 @@ impl Incoming<'_> {
             opcode::READLINK => Operation::ReadLink { inode },
             opcode::OPEN => {
                 let OpenIn { flags, .. } = self.argument()?;
-                let access = open_access(flags.cast_signed());
+                let access = Access::of_open(flags.cast_signed());
                 Operation::Open { inode, access }
             }
             opcode::READ => {
@@ -216,21 +215,10 @@ fn set_attributes(inode: Inode, wanted: &SetattrIn) -> Operation {
     Operation::SetAttributes {
         inode,
         handle: has(fattr::FH).then_some(wanted.fh),
-        change: Change {
-            // A truncation brings times along, which are not what was asked for.
-            metadata: has(fattr::MODE | fattr::UID | fattr::GID)
-                || (size.is_none() && has(fattr::ATIME | fattr::MTIME)),
+        change: Change::new(
+            has(fattr::MODE | fattr::UID | fattr::GID),
+            has(fattr::ATIME | fattr::MTIME),
             size,
-        },
-    }
-}
-
-fn open_access(flags: i32) -> Access {
-    let mode = flags & libc::O_ACCMODE;
-    Access {
-        read: mode != libc::O_WRONLY,
-        write: mode != libc::O_RDONLY,
-        execute: false,
-        is_direct: flags & libc::O_DIRECT != 0,
+        ),
     }
 }

@@ -55,8 +55,6 @@ type Next = (Box<Entry>, Command);
 /// The requests of one processor.
 #[derive(Debug, Default)]
 struct Queue {
-    /// How many processors there are.
-    processors: usize,
     /// Threads that wait for one.
     waiting: AtomicUsize,
     /// Entries for them.
@@ -65,6 +63,28 @@ struct Queue {
     lent: AtomicUsize,
     /// The entry that has served a small request last.
     nearest: AtomicU64,
+}
+
+impl Queue {
+    /// Whether there are fewer entries than so many, besides those that are lent.
+    fn has_fewer_than(&self, most: usize) -> bool {
+        let lent = self.lent.load(Ordering::Relaxed);
+        self.entries.load(Ordering::Relaxed).saturating_sub(lent) < most
+    }
+
+    /// Whether what is in this entry is best served near whoever asks: if it is small, since they have nothing else to do; else by the one
+    /// thread that the kernel asks first, and far by all others.
+    fn is_near(&self, is_large: bool, EntryNumber(entry): EntryNumber) -> bool {
+        if !is_large {
+            self.nearest.store(entry, Ordering::Relaxed);
+        }
+        self.nearest.load(Ordering::Relaxed) == entry
+    }
+
+    /// Whether too few threads wait for requests.
+    fn is_lacking(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) < WAITING
+    }
 }
 
 #[derive(Debug)]
@@ -109,12 +129,7 @@ impl Threads {
             server,
             device: Arc::new(device),
             memory,
-            queues: (0..queues)
-                .map(|_| Queue {
-                    processors: queues,
-                    ..Queue::default()
-                })
-                .collect(),
+            queues: (0..queues).map(|_| Queue::default()).collect(),
             // One besides those that wait.
             most: most.max(WAITING + 1),
             has_ended: AtomicBool::new(false),
@@ -216,8 +231,7 @@ impl Threads {
             if others < WAITING {
                 self.lack(number);
             }
-            place.choose(queue, number, entry.number(), entry.receive().is_large());
-            let answered = self.serve(entry);
+            let answered = self.serve(entry, &mut place);
             next = match answered {
                 Some(entry) => Some((entry, Command::Commit)),
                 None => self.another(number),
@@ -225,28 +239,33 @@ impl Threads {
         }
     }
 
-    /// Serves the request in an entry; `None` where somebody else has answered it, or is to.
-    fn serve(self: &Arc<Self>, mut entry: Box<Entry>) -> Option<Box<Entry>> {
+    /// Serves the request in an entry, where this thread serves it best; `None` where somebody else has answered it, or is to.
+    fn serve(self: &Arc<Self>, mut entry: Box<Entry>, place: &mut Place) -> Option<Box<Entry>> {
         let number = entry.queue();
         let incoming = entry.receive();
         let (asked, len) = (incoming.asked(), incoming.payload.len());
+        let is_near = self
+            .queue(number)
+            .is_near(incoming.is_large(), entry.number());
+        place.choose(number, is_near, self.queues.len());
         let alias = entry.alias();
         HERE.set(Here::Serving(entry.number()));
+        let reply = |size| EntryReply::new(entry, Arc::clone(self), size);
         match asked {
             Asked::Serve(request, size) => {
-                let reply = EntryReply::new(entry, Arc::clone(self), size);
+                let reply = reply(size);
                 let buffers = buffers(&alias, &request.operation, len);
                 self.server.serve(request, buffers, reply);
             }
             Asked::Release(handle) => {
-                EntryReply::new(entry, Arc::clone(self), 0).respond(Ok(Reply::Done));
+                reply(0).respond(Ok(Reply::Done));
                 self.server.release(handle);
             }
             Asked::Done => {
-                EntryReply::new(entry, Arc::clone(self), 0).respond(Ok(Reply::Done));
+                reply(0).respond(Ok(Reply::Done));
             }
             Asked::Refused(errno) => {
-                EntryReply::new(entry, Arc::clone(self), 0).respond(Err(errno));
+                reply(0).respond(Err(errno));
             }
         }
         let here = HERE.take();
@@ -271,26 +290,27 @@ impl Threads {
             return;
         }
         let alias = entry.alias();
-        let Some(entry) = alias.leave(entry) else {
-            // That thread is about to return, or waits for the target.
-            for _ in 0..LOOKS {
-                std::hint::spin_loop();
-            }
-            let Some(mut entry) = alias.take_back() else {
-                return;
-            };
-            match entry.part(&self.memory) {
-                Ok(()) => self.late(entry),
-                Err(error) => {
-                    log::debug!("an answer waits for its thread: {error}");
-                    if let Some(entry) = alias.leave(entry) {
-                        self.late(entry);
-                    }
-                }
-            }
+        if let Some(entry) = alias.leave(entry) {
+            return self.late(entry);
+        }
+        // The thread that serves it is about to return, or waits for the target.
+        for _ in 0..LOOKS {
+            std::hint::spin_loop();
+        }
+        let Some(mut entry) = alias.take_back() else {
             return;
         };
-        self.late(entry);
+        let parted = entry.part(&self.memory);
+        let late = match parted {
+            Ok(()) => Some(entry),
+            Err(error) => {
+                log::debug!("an answer waits for its thread: {error}");
+                alias.leave(entry)
+            }
+        };
+        if let Some(entry) = late {
+            self.late(entry);
+        }
     }
 
     /// Takes an entry that has its answer and no thread.
@@ -306,17 +326,14 @@ impl Threads {
     /// Another entry for a thread that has lost its own, as soon as there is one that needs a thread; `None` once the mount is gone.
     fn another(self: &Arc<Self>, number: u16) -> Option<Next> {
         let mut state = self.state.lock();
-        if self.queue(number).waiting.load(Ordering::Acquire) < WAITING {
+        if self.queue(number).is_lacking() {
             state.lacking.push_back(number);
         }
         loop {
             if self.has_ended.load(Ordering::Acquire) {
                 return None;
             }
-            if let Some(entry) = state.late.pop_front() {
-                return Some((entry, Command::Commit));
-            }
-            if let Some(next) = self.for_lacking(&mut state) {
+            if let Some(next) = self.next(&mut state) {
                 return Some(next);
             }
             state.idle += 1;
@@ -330,17 +347,15 @@ impl Threads {
         }
     }
 
-    /// A new entry for a queue that lacks a thread.
-    fn for_lacking(&self, state: &mut MutexGuard<'_, State>) -> Option<Next> {
+    /// What a thread is to go on with: an entry that has its answer, or a new one for a queue that lacks a thread.
+    fn next(&self, state: &mut MutexGuard<'_, State>) -> Option<Next> {
+        if let Some(entry) = state.late.pop_front() {
+            return Some((entry, Command::Commit));
+        }
         while let Some(number) = state.lacking.pop_front() {
             let queue = self.queue(number);
-            // Somebody has come back meanwhile.
-            if queue.waiting.load(Ordering::Acquire) >= WAITING {
-                continue;
-            }
-            let lent = queue.lent.load(Ordering::Relaxed);
-            let entries = queue.entries.load(Ordering::Relaxed);
-            if entries.saturating_sub(lent) >= self.most {
+            // Somebody may have come back meanwhile.
+            if !queue.is_lacking() || !queue.has_fewer_than(self.most) {
                 continue;
             }
             match self.fresh(number) {
@@ -354,9 +369,7 @@ impl Threads {
 
     /// Sees to it that a queue has a thread that waits, as its last one is busy now.
     fn lack(self: &Arc<Self>, number: u16) {
-        let queue = self.queue(number);
-        let lent = queue.lent.load(Ordering::Relaxed);
-        if queue.entries.load(Ordering::Relaxed).saturating_sub(lent) < self.most {
+        if self.queue(number).has_fewer_than(self.most) {
             let mut state = self.state.lock();
             state.lacking.push_back(number);
             self.employ(state);
@@ -373,12 +386,9 @@ impl Threads {
             return;
         }
         // Where every ring has a thread, one was called that has not come to it yet, or is about to lose its entry.
-        while !state.rings.is_empty() {
-            let next = match state.late.pop_front() {
-                Some(entry) => Some((entry, Command::Commit)),
-                None => self.for_lacking(&mut state),
-            };
-            let Some(next) = next else { return };
+        while !state.rings.is_empty()
+            && let Some(next) = self.next(&mut state)
+        {
             if let Err(error) = self.start_thread(&mut state, next) {
                 log::error!("no thread for more requests: {error}");
                 return;
@@ -426,19 +436,9 @@ enum Place {
 }
 
 impl Place {
-    /// Has this thread run where it serves best what it has received: near, if it is small, since whoever asks has nothing else to
-    /// do; else near for the one thread that the kernel asks first, and far for all others.
-    fn choose(
-        &mut self,
-        queue: &Queue,
-        processor: u16,
-        EntryNumber(entry): EntryNumber,
-        is_large: bool,
-    ) {
-        if !is_large {
-            queue.nearest.store(entry, Ordering::Relaxed);
-        }
-        let wanted = match queue.nearest.load(Ordering::Relaxed) == entry {
+    /// Has this thread run on this processor, or on the others of so many.
+    fn choose(&mut self, processor: u16, is_near: bool, processors: usize) {
+        let wanted = match is_near {
             true => Self::Near(processor),
             false => Self::Far(processor),
         };
@@ -447,9 +447,8 @@ impl Place {
         }
         *self = wanted;
         let mut set = CpuSet::new();
-        let processors = CpuSet::MAX_CPU.min(queue.processors);
-        for each in 0..processors {
-            if (each == usize::from(processor)) == (wanted == Self::Near(processor)) {
+        for each in 0..processors.min(CpuSet::MAX_CPU) {
+            if (each == usize::from(processor)) == is_near {
                 set.set(each);
             }
         }

@@ -4,6 +4,7 @@ mod about;
 mod proc_options;
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
@@ -105,9 +106,7 @@ impl Host {
             memory: memory_limit::total().zip(memory_limit::available()),
             most_mappings: number("/proc/sys/vm/max_map_count"),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard),
-            fuse_over_uring: fs::read_to_string("/sys/module/fuse/parameters/enable_uring")
-                .ok()
-                .map(|text| text.starts_with('Y')),
+            fuse_over_uring: allows_fuse_over_uring().ok(),
         }
     }
 
@@ -115,6 +114,15 @@ impl Host {
     pub(crate) fn has(&self, feature: Feature) -> bool {
         !self.features.contains(&(feature, false))
     }
+}
+
+/// Whether new mounts may be served over io_uring.
+///
+/// # Errors
+/// Where the kernel does not have that.
+pub(crate) fn allows_fuse_over_uring() -> io::Result<bool> {
+    let setting = fs::read_to_string("/sys/module/fuse/parameters/enable_uring")?;
+    Ok(setting.starts_with('Y'))
 }
 
 /// The kernel's release.
