@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use nix::unistd::Whence;
 use rustix::fs::getxattr;
 use rustix::io::Errno;
 
 use crate::support::{
     Footprint, Mount, Program, Region, Target, assert_bytes, daemon_binary, eventually, measured,
-    run, tests,
+    run, seek, tests,
 };
 
 tests![
@@ -139,7 +140,7 @@ fn is_longer(path: &Path, len: u64) -> bool {
     File::open(path).unwrap().metadata().unwrap().len() > len
 }
 
-/// Where the daemon has no descriptor left that is an error to whoever asks, and a list is whole or an error;
+/// Where the daemon has no descriptor left that is an error to whoever asks, a list is whole or an error, and data is no hole;
 /// once there are some again all is as before.
 fn where_no_descriptor_is_left_that_is_an_error() {
     let targets: Vec<Target> = (0..12).map(Target::of_generation).collect();
@@ -155,6 +156,8 @@ fn where_no_descriptor_is_left_that_is_an_error() {
         }
         Ok(listed)
     };
+    // What its file holds is in no page table, so that it is opened for the answer.
+    let shared = File::open(mount.file(&targets[0], "sparse_shared")).unwrap();
     let mut open = Vec::new();
     let refused = targets.iter().find_map(|target| match stack(target) {
         Ok(file) => {
@@ -169,7 +172,12 @@ fn where_no_descriptor_is_left_that_is_an_error() {
         Ok(listed) => assert_eq!(listed, targets.len()),
         Err(error) => assert!(is_exhausted(&error), "{error}"),
     }
+    match seek(&shared, 0, Whence::SeekData) {
+        Ok(found) => assert_eq!(found, Some(0)),
+        Err(error) => assert!(is_exhausted(&error), "{error}"),
+    }
     drop(open);
+    assert_eq!(seek(&shared, 0, Whence::SeekData).unwrap(), Some(0));
     eventually("all is as before", || {
         let all_open = targets.iter().all(|target| stack(target).is_ok());
         (all_open && listed().is_ok_and(|listed| listed == targets.len())).then_some(())

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::error::Result;
 
 /// A value, when it was found out, and how long that took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +29,10 @@ impl<T> Aged<T> {
     ///
     /// # Errors
     /// What `find` says.
-    pub(crate) fn try_find(clock: &dyn Clock, find: impl FnOnce() -> Result<T>) -> Result<Self> {
+    pub(crate) fn try_find<E>(
+        clock: &dyn Clock,
+        find: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Self, E> {
         let found = Aged::find(clock, find);
         Ok(Self::new(found.value?, found.taken, found.cost))
     }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
+
+use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::thread;
 
 /// Has a thread do `work`, and waits until it is done. `None` where it did not get on for `longest`: `work` adds to the number that it is given
 /// at each step that it has made. So it is where `work` panics.

@@ -1,12 +1,11 @@
 //! Which bytes of a process cannot be read, and why.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::Serialize;
 
 use super::finding::{Finding, Verdict};
 use crate::common::address::{Address, AddressRange};
 use crate::common::error::{Error, Result};
+use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::target::mapping::{AccessibleLength, Mapping};
 use crate::target::page_state::PageState;
 use crate::target::{ProcessMemory, ReadSegment};

@@ -12,7 +12,6 @@ mod process;
 mod reading;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,6 +22,7 @@ pub use process::ProcessDiagnosis;
 
 use crate::common::attended::attended;
 use crate::common::clock::SystemClock;
+use crate::common::sync::atomic::AtomicU64;
 use crate::mount::{Means, MountError};
 use crate::target::ProcessId;
 use crate::target::live::{About, Host, LiveSource, SourceOptions, is_filtered, release};

@@ -1,12 +1,11 @@
 //! Why a process can be read, or not.
 
-use std::sync::atomic::AtomicU64;
-
 use serde::Serialize;
 
 use super::finding::{Finding, Verdict};
 use super::mappings::{UnreadableBytes, look};
 use crate::common::error::Error;
+use crate::common::sync::atomic::AtomicU64;
 use crate::target::live::{About, Feature, Host, Yama};
 use crate::target::mapping::sanitized;
 use crate::target::{ProcessId, ProcessInfo, ProcessSource};

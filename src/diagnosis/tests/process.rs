@@ -1,9 +1,8 @@
-use std::sync::atomic::AtomicU64;
-
 use rustix::thread::CapabilitySet;
 
 use super::{check, host, plain};
 use crate::common::error::Error;
+use crate::common::sync::atomic::AtomicU64;
 use crate::diagnosis::finding::Verdict;
 use crate::diagnosis::process::{self, ProcessDiagnosis};
 use crate::target::ProcessId;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use nix::errno::Errno;
 use rustix::fs::{FileType, Statx};
 
 use super::backing::{
     MapFiles, file_type, is_dev_zero, is_older_than_mappings, is_stacked_at, path_in_root, status,
 };
 use super::pinned::Pinned;
+use super::shortage::found;
 use super::smaps::Smaps;
 use crate::common::address::AddressRange;
 use crate::target::ProcessId;
@@ -16,10 +18,17 @@ use crate::target::mapping::{AccessibleLength, AddressSpace, Barrier, Device, Ma
 /// Completes mappings with what `maps` does not say.
 ///
 /// A file is asked for its size once, however many mappings it has.
-pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Option<Device>) {
+///
+/// # Errors
+/// As [`found`].
+pub(super) fn complete(
+    pinned: &Pinned,
+    space: &mut AddressSpace,
+    own_device: Option<Device>,
+) -> Result<(), Errno> {
     let task = pinned.task().number();
     let mut files = Files::default();
-    let links = MapFiles::of(pinned);
+    let links = MapFiles::of(pinned)?;
     let mut suspects = Vec::new();
     for mapping in space.mappings_mut() {
         // What its name alone tells stays so.
@@ -37,16 +46,16 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
             mapping.set_accessible_length(AccessibleLength::OwnMount);
             continue;
         }
-        let file = files.status(mapping, || status_of_file(&links, task, mapping));
+        let file = files.status(mapping, || status_of_file(&links, task, mapping))?;
         // Only a file that still has a name, or one that cannot be asked, may be named "(deleted)".
         let may_live = file.as_ref().is_none_or(|file| file.stx_nlink > 0);
-        if may_live && mapping.is_deleted() && is_live(task, mapping) {
+        if may_live && mapping.is_deleted() && is_live(task, mapping)? {
             mapping.undelete();
         }
         if let Some(file) = &file
             && let Some(left) = left_of_file(mapping, file)
             // Where another file may be mapped than the one that was asked, its end is not known.
-            && (is_older_than_mappings(file, pinned) || !is_stacked(&links, task, mapping))
+            && (is_older_than_mappings(file, pinned) || !is_stacked(&links, task, mapping)?)
         {
             mapping.set_accessible_length(AccessibleLength::UpTo(left));
         }
@@ -55,8 +64,9 @@ pub(super) fn complete(pinned: &Pinned, space: &mut AddressSpace, own_device: Op
         }
     }
     if !suspects.is_empty() {
-        exclude_devices(pinned, space, &suspects);
+        exclude_devices(pinned, space, &suspects)?;
     }
+    Ok(())
 }
 
 /// The path, too: device and inode alone are those of several files where the device is none of a driver's (SysV segments of two
@@ -73,20 +83,27 @@ struct Files {
 
 impl Files {
     /// The status of the file of a mapping, which `ask` finds out where it is not known yet.
-    fn status(&mut self, mapping: &Mapping, ask: impl FnOnce() -> Option<Statx>) -> Option<Statx> {
+    fn status(
+        &mut self,
+        mapping: &Mapping,
+        ask: impl FnOnce() -> Result<Option<Statx>, Errno>,
+    ) -> Result<Option<Statx>, Errno> {
         if let Some(((device, inode, path), status)) = &self.last
             && (*device, *inode) == (mapping.device(), mapping.inode())
             && path == mapping.path()
         {
-            return *status;
+            return Ok(*status);
         }
         let key = (mapping.device(), mapping.inode(), mapping.path().to_vec());
         if let Some((former, status)) = self.last.take() {
             self.all.insert(former, status);
         }
-        let status = self.all.get(&key).copied().unwrap_or_else(ask);
+        let status = match self.all.get(&key) {
+            Some(status) => *status,
+            None => ask()?,
+        };
         self.last = Some((key, status));
-        status
+        Ok(status)
     }
 }
 
@@ -124,12 +141,16 @@ fn is_suspect(mapping: &Mapping, file: Option<&Statx>) -> bool {
 }
 
 /// Excludes mappings of device memory. Where the kernel does not say what is one, all that may be one is excluded.
-fn exclude_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[AddressRange]) {
-    let smaps = Smaps::read(pinned);
+fn exclude_devices(
+    pinned: &Pinned,
+    space: &mut AddressSpace,
+    suspects: &[AddressRange],
+) -> Result<(), Errno> {
+    let smaps = found(Smaps::read(pinned))?;
     let is_device = |range: AddressRange| match &smaps {
         // What is not there any more has no bytes.
-        Ok(smaps) => smaps.at(range.start()).is_none_or(|vma| vma.is_device),
-        Err(_) => true,
+        Some(smaps) => smaps.at(range.start()).is_none_or(|vma| vma.is_device),
+        None => true,
     };
     let mut suspects = suspects.iter().copied().peekable();
     for mapping in space.mappings_mut() {
@@ -137,28 +158,35 @@ fn exclude_devices(pinned: &Pinned, space: &mut AddressSpace, suspects: &[Addres
             mapping.set_accessible_length(AccessibleLength::Nothing(Barrier::Device));
         }
     }
+    Ok(())
 }
 
 /// The file of a mapping: by its own link, or as a plain user by its path, if that still leads there.
-fn status_of_file(links: &MapFiles, task: ProcessId, mapping: &Mapping) -> Option<Statx> {
-    links.status(mapping.range()).or_else(|| {
-        let by_path = status(&path_in_root(task, mapping.path()))?;
-        (!mapping.is_deleted() && by_path.stx_ino == mapping.inode()).then_some(by_path)
-    })
+fn status_of_file(
+    links: &MapFiles,
+    task: ProcessId,
+    mapping: &Mapping,
+) -> Result<Option<Statx>, Errno> {
+    let by_link = links.status(mapping.range())?;
+    if by_link.is_some() || mapping.is_deleted() {
+        return Ok(by_link);
+    }
+    let by_path = status(&path_in_root(task, mapping.path()))?;
+    Ok(by_path.filter(|file| file.stx_ino == mapping.inode()))
 }
 
 /// Whether the file is one of overlayfs, where another may be mapped than the one that opens under its name.
-fn is_stacked(links: &MapFiles, task: ProcessId, mapping: &Mapping) -> bool {
-    links
-        .is_stacked(mapping.range())
-        .unwrap_or_else(|| is_stacked_at(&path_in_root(task, mapping.path())))
+fn is_stacked(links: &MapFiles, task: ProcessId, mapping: &Mapping) -> Result<bool, Errno> {
+    let by_link = links.is_stacked(mapping.range())?;
+    Ok(by_link.unwrap_or_else(|| is_stacked_at(&path_in_root(task, mapping.path()))))
 }
 
 /// Whether a path that ends in ` (deleted)` is a file that is just named so.
-fn is_live(task: ProcessId, mapping: &Mapping) -> bool {
+fn is_live(task: ProcessId, mapping: &Mapping) -> Result<bool, Errno> {
     let mut path = mapping.path().to_vec();
     path.extend_from_slice(b" (deleted)");
-    status(&path_in_root(task, &path)).is_some_and(|file| file.stx_ino == mapping.inode())
+    let file = status(&path_in_root(task, &path))?;
+    Ok(file.is_some_and(|file| file.stx_ino == mapping.inode()))
 }
 
 #[cfg(test)]
@@ -171,7 +199,7 @@ mod tests {
 
     #[test]
     fn drivers_are_suspects_and_files_are_not() {
-        let status_of = |path: &str| status(std::path::Path::new(path)).unwrap();
+        let status_of = |path: &str| status(std::path::Path::new(path)).unwrap().unwrap();
         let (file, device, zero) = (
             status_of("/proc/self/exe"),
             status_of("/dev/null"),
@@ -192,7 +220,9 @@ mod tests {
 
     #[test]
     fn only_a_file_that_ends_earlier_cuts_its_mapping() {
-        let file = status(std::path::Path::new("/proc/self/exe")).unwrap();
+        let file = status(std::path::Path::new("/proc/self/exe"))
+            .unwrap()
+            .unwrap();
         let mapping = |len: u64| {
             let line = format!("1000-{:x} r--p 00001000 00:05 9 /bin/x", 0x1000 + len);
             self::mapping(line.as_bytes())

@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use super::interrupted::retry;
 use super::{errno_of, from_proc};
 use crate::common::address::Address;
-use crate::common::error::Result;
+use crate::common::error::{Error, Result};
 use crate::target::ProcessId;
 
 /// An open `mem`. It follows the address space that the process had when it was opened: once that is gone it reads
@@ -25,26 +25,32 @@ pub(super) struct Mem {
 }
 
 impl Mem {
-    /// Opens it, for writing too where that is wanted and the kernel agrees.
+    /// Opens it for reading.
     ///
     /// # Errors
     /// `NoProcess`, `ProcessDenied`, `System`.
-    pub(super) fn open(directory: &Process, pid: ProcessId, writable: bool) -> Result<Self> {
-        if writable {
-            let flags = OFlags::RDWR | OFlags::CLOEXEC;
-            match retry(|| directory.open_relative_flags("mem", flags)) {
-                Ok(file) => {
-                    let is_writable = true;
-                    return Ok(Self { file, is_writable });
-                }
-                Err(error) => log::debug!("mem of process {pid} is not open for writing: {error}"),
-            }
-        }
+    pub(super) fn open(directory: &Process, pid: ProcessId) -> Result<Self> {
         let file = retry(|| directory.open_relative("mem"));
-        Ok(Self {
-            file: file.map_err(|error| from_proc(pid, "open of mem", &error))?,
-            is_writable: false,
-        })
+        let file = file.map_err(|error| from_proc(pid, "open of mem", &error))?;
+        Ok(Self::opened(file, false))
+    }
+
+    /// Opens it for writing too.
+    ///
+    /// # Errors
+    /// `Unwritable` where the kernel refuses it to this user, or `/proc` is mounted `ro`; `NoProcess`, `System`.
+    pub(super) fn open_for_writing(directory: &Process, pid: ProcessId) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = retry(|| directory.open_relative_flags("mem", flags));
+        let file = file.map_err(|error| match from_proc(pid, "open of mem", &error) {
+            Error::ProcessDenied(_)
+            | Error::System {
+                errno: Errno::EROFS,
+                ..
+            } => Error::Unwritable(pid),
+            error => error,
+        })?;
+        Ok(Self::opened(file, true))
     }
 
     /// What somebody else has opened, for writing too or for reading alone: whoever has it may use it, whatever the

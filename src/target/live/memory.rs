@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::kernel::Feature;
 use super::mem::Mem;
 use super::pinned::Pinned;
+use super::process::SourceOptions;
 use super::resolver::{PageSource, Resolver, Sources};
 use super::vdso;
 use super::vm::Batch;
@@ -31,6 +32,8 @@ pub(super) struct LiveMemory {
     theirs: Option<Mem>,
     resolver: Resolver,
     metrics: Arc<Metrics>,
+    /// Whether it may be written at all.
+    writable: bool,
     /// Whether reads may fault absent pages in (`-o touch`).
     touch: bool,
     /// Whether the calls are refused for this process alone (`EPERM`).
@@ -107,7 +110,7 @@ impl LiveMemory {
         pinned: Arc<Pinned>,
         theirs: Option<Mem>,
         resolver: Resolver,
-        touch: bool,
+        options: &SourceOptions,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -115,7 +118,8 @@ impl LiveMemory {
             theirs,
             resolver,
             metrics,
-            touch,
+            writable: options.writable,
+            touch: options.touch,
             calls_refused: AtomicBool::new(false),
         }
     }
@@ -127,6 +131,18 @@ impl LiveMemory {
 
     fn mem(&self) -> &Mem {
         self.theirs.as_ref().unwrap_or_else(|| self.pinned.mem())
+    }
+
+    /// The `mem` that is written to.
+    ///
+    /// # Errors
+    /// `Unwritable`, and as [`Pinned::writable_mem`].
+    fn writable_mem(&self) -> Result<&Mem> {
+        match &self.theirs {
+            Some(theirs) if theirs.is_writable() => Ok(theirs),
+            None if self.writable => self.pinned.writable_mem(),
+            _ => Err(Error::Unwritable(self.identity().pid)),
+        }
     }
 
     /// Whether memory can be reached by the number of the process: not once its first thread has ended, since the
@@ -262,7 +278,7 @@ impl LiveMemory {
     /// A mapping that loses its `w` between the check and the write is written to all the same.
     ///
     /// # Errors
-    /// `Unreachable` where not even the first byte can be written; `Unwritable` where `mem` is not open for writing.
+    /// `Unreachable` where not even the first byte can be written.
     fn write_through(
         &self,
         mem: &Mem,
@@ -270,9 +286,6 @@ impl LiveMemory {
         data: &[u8],
         mode: WriteMode,
     ) -> Result<usize> {
-        if !mem.is_writable() {
-            return Err(Error::Unwritable(self.identity().pid));
-        }
         let len = match mode {
             WriteMode::Obey => self.writable_len(address, data.len()),
             // `mem` passes over the protection.
@@ -429,7 +442,7 @@ impl ProcessMemory for LiveMemory {
             true => mode,
             false => WriteMode::Obey,
         };
-        let answer = self.write_through(self.mem(), address, data, mode);
+        let answer = self.write_through(self.writable_mem()?, address, data, mode);
         // The bytes are in the address space that was opened, or nowhere: this tells whether the process still has it.
         self.verify()?;
         answer

@@ -22,6 +22,7 @@ mod process;
 mod random;
 mod resolver;
 mod security_modules;
+mod shortage;
 mod smaps;
 mod source;
 mod stop;

@@ -11,13 +11,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::RwLock;
 use procfs::process::Process;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::interrupted::retry;
 use super::kernel::check_pidfd;
 use super::mem::Mem;
 use super::random;
+use super::shortage::found;
 use super::task::{State, Task, is_in_exec, statm};
 use super::text::read_whole;
 use super::{from_io, from_proc};
@@ -49,6 +50,8 @@ pub(super) struct Pinned {
     /// held to copy or to replace that, and nothing is locked or read inside it.
     task: RwLock<Arc<Task>>,
     mem: Mem,
+    /// The same, open for writing, once somebody has written.
+    writable_mem: OnceLock<Mem>,
     pagemap: Arc<File>,
     maps: OnceLock<Arc<File>>,
     /// Where the program's random bytes lie, if its layout does not tell it from others.
@@ -59,7 +62,7 @@ pub(super) struct Pinned {
 
 impl Pinned {
     /// How many descriptors one of them has.
-    pub(super) const DESCRIPTORS: u64 = 6;
+    pub(super) const DESCRIPTORS: u64 = 7;
 
     /// Pins the process that has the number `pid` now; only if it is `wanted`, where there is one.
     ///
@@ -69,10 +72,9 @@ impl Pinned {
     pub(super) fn open(
         directory: Process,
         pid: ProcessId,
-        writable: bool,
         wanted: Option<&ProcessIdentity>,
     ) -> Result<Self> {
-        let pinned = Self::gather(directory, pid, writable, wanted)?;
+        let pinned = Self::gather(directory, pid, wanted)?;
         // The descriptors were opened one after another: only if the first and the last still
         // agree do they belong together.
         pinned.confirm()?;
@@ -86,10 +88,9 @@ impl Pinned {
     pub(super) fn open_described(
         directory: Process,
         pid: ProcessId,
-        writable: bool,
         ask: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<(Self, Description)> {
-        let pinned = Self::gather(directory, pid, writable, None)?;
+        let pinned = Self::gather(directory, pid, None)?;
         ask(&pinned)?;
         // It ends with what confirms all of it.
         let description = pinned.describe_by(&pinned.mem).map_err(not_there)?;
@@ -100,7 +101,6 @@ impl Pinned {
     fn gather(
         directory: Process,
         pid: ProcessId,
-        writable: bool,
         wanted: Option<&ProcessIdentity>,
     ) -> Result<Self> {
         if is_in_exec(&directory) {
@@ -120,7 +120,7 @@ impl Pinned {
         if state.layout[0] == 0 || wanted.is_some_and(|wanted| !state.is_of(wanted)) {
             return Err(Error::Replaced(pid));
         }
-        let mem = Mem::open(task.directory(), pid, writable)?;
+        let mem = Mem::open(task.directory(), pid)?;
         let pagemap = retry(|| task.directory().open_relative("pagemap"))
             .map_err(|error| from_proc(pid, "open of pagemap", &error))?;
         let random_at = match state.is_layout_random {
@@ -138,6 +138,7 @@ impl Pinned {
             },
             task: RwLock::new(Arc::new(task)),
             mem,
+            writable_mem: OnceLock::new(),
             pagemap: Arc::new(pagemap),
             maps: OnceLock::new(),
             random_at: random_at.filter(|_| random.is_some()),
@@ -150,7 +151,7 @@ impl Pinned {
     /// # Errors
     /// `Ended`, `Replaced`; `NoProcess`, `ProcessDenied` where the kernel does not open its memory any more.
     pub(super) fn describe(&self) -> Result<Description> {
-        let mem = Mem::open(self.task().directory(), self.identity.pid, false)?;
+        let mem = Mem::open(self.task().directory(), self.identity.pid)?;
         self.describe_by(&mem)
     }
 
@@ -198,6 +199,21 @@ impl Pinned {
         &self.mem
     }
 
+    /// The same, open for writing too: from the first write on, so that whoever is refused one is asked again at the next.
+    ///
+    /// # Errors
+    /// As [`Mem::open_for_writing`], and as [`verify`](Self::verify).
+    pub(super) fn writable_mem(&self) -> Result<&Mem> {
+        if let Some(mem) = self.writable_mem.get() {
+            return Ok(mem);
+        }
+        let mem = Mem::open_for_writing(self.task().directory(), self.identity.pid);
+        // Were there an exec in between, it would belong to another program.
+        self.verify()?;
+        let mem = mem?;
+        Ok(self.writable_mem.get_or_init(|| mem))
+    }
+
     /// `/proc/PID/pagemap` of the pinned address space.
     pub(super) fn pagemap(&self) -> &Arc<File> {
         &self.pagemap
@@ -220,6 +236,21 @@ impl Pinned {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = retry(|| self.task().directory().open_relative_flags(name, flags));
         directory.map_err(|error| from_proc(self.identity.pid, name, &error))
+    }
+
+    /// A directory of the process that has its number, to be verified afterwards; none where there is none or it is not for this
+    /// user.
+    ///
+    /// # Errors
+    /// As [`found`]. (By its path, since `procfs` makes no difference between `ESRCH` and `ENOENT`.)
+    pub(super) fn directory_if_there(
+        &self,
+        name: &'static str,
+    ) -> std::result::Result<Option<File>, Errno> {
+        let path = format!("/proc/{}/{name}", self.task().number());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = retry(|| rustix::fs::open(&*path, flags, Mode::empty()));
+        Ok(found(directory)?.map(File::from))
     }
 
     /// The path of its program, in its own bytes; empty where the kernel does not say. No path that it
@@ -360,7 +391,7 @@ impl Pinned {
             return Ok(true);
         };
         let pid = self.identity.pid;
-        let current = match Mem::open(self.task().directory(), pid, false) {
+        let current = match Mem::open(self.task().directory(), pid) {
             Ok(mem) => mem,
             Err(Error::NoProcess(_)) => return Err(Error::Ended(pid)),
             // It may have been read before: it is another program, or cannot be told from one.

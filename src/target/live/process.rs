@@ -182,7 +182,7 @@ impl LiveProcess {
             Arc::clone(&self.pinned),
             theirs,
             resolver,
-            self.shared.options.touch,
+            &self.shared.options,
             metrics,
         ))
     }
@@ -254,7 +254,8 @@ impl Process for LiveProcess {
             })?;
             let mut space = maps.finish();
             let own_device = shared.own_device.get().copied();
-            accessible::complete(pinned, &mut space, own_device);
+            accessible::complete(pinned, &mut space, own_device)
+                .map_err(|errno| Error::system("completing maps", errno))?;
             Ok((space, file))
         })?;
         // It is that of the program, as was verified just now.

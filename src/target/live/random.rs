@@ -67,7 +67,7 @@ mod tests {
         let value_of = |pid: u32| {
             let pid = ProcessId::new(pid).unwrap();
             let directory = Process::new(pid.as_pid_t()).unwrap();
-            let mem = Mem::open(&directory, pid, false).unwrap();
+            let mem = Mem::open(&directory, pid).unwrap();
             value(&mem, address(&directory)?)
         };
         let own = value_of(std::process::id()).unwrap();

@@ -9,6 +9,7 @@ use super::backing::{Backing, BackingFiles, InUse, OpenFile, Place, held_file};
 use super::kernel::{Feature, Kernel};
 use super::pagemap::{EntryState, Pagemap, Scan, is_of_process};
 use super::pinned::Pinned;
+use super::shortage::found;
 use super::smaps::RecentSmaps;
 use super::vma::{FileShift, Maps, Vma};
 use crate::common::address::{Address, AddressRange, PAGE_SIZE};
@@ -125,10 +126,10 @@ impl Resolver {
         });
         drop(in_use);
         match backing {
-            Backing::File(file) => held_file(file),
+            Ok(Backing::File(file)) => held_file(file),
             // Anonymous memory.
-            Backing::Zeros => FileContent::Memory,
-            Backing::Closed(_) => FileContent::Unknown,
+            Ok(Backing::Zeros) => FileContent::Memory,
+            Ok(Backing::Closed(_)) | Err(_) => FileContent::Unknown,
         }
     }
 
@@ -280,14 +281,17 @@ impl Resolver {
 
     /// Whether a `userfaultfd` fills in the absent pages of the mapping: then nobody but its handler knows what
     /// they will hold.
-    fn is_lazy(&self, vma: &Vma) -> bool {
+    ///
+    /// # Errors
+    /// As [`found`].
+    fn is_lazy(&self, vma: &Vma) -> Result<bool, Errno> {
         // Files of disks are never filled in so (`vma_can_userfault` in `include/linux/userfaultfd_k.h`).
-        vma.device.major == 0
-            && match self.smaps.details(&self.pinned, vma.range) {
-                // What is gone since was plain absent memory a moment ago, as far as anybody can tell.
-                Ok(details) => details.is_some_and(|details| details.is_lazy),
-                Err(_) => true,
-            }
+        if vma.device.major != 0 {
+            return Ok(false);
+        }
+        let details = found(self.smaps.details(&self.pinned, vma.range))?;
+        // What is gone since was plain absent memory a moment ago, as far as anybody can tell.
+        Ok(details.is_none_or(|details| details.is_some_and(|details| details.is_lazy)))
     }
 
     /// Whether pages of the mapping may be in swap, where their entries do not tell.
@@ -396,13 +400,13 @@ impl Resolution<'_> {
     fn each(
         &mut self,
         range: AddressRange,
-        source_in: impl Fn(&Self, &Vma) -> PageSource,
+        source_in: impl Fn(&Self, &Vma) -> Result<PageSource, Errno>,
     ) -> Result<(), Errno> {
         let resolver = self.resolver;
         for run in resolver.maps.over(range, self.vma) {
             let Run { range, state: vma } = run?;
             let source = match &vma {
-                Some(vma) => source_in(self, vma),
+                Some(vma) => source_in(self, vma)?,
                 None => PageSource::Unreadable,
             };
             self.vma = vma;
@@ -418,10 +422,10 @@ impl Resolution<'_> {
             return Ok(());
         }
         self.each(range, |resolution, vma| {
-            match resolution.resolver.is_hidden(vma) {
+            Ok(match resolution.resolver.is_hidden(vma) {
                 true => PageSource::Unreadable,
                 false => PageSource::Memory,
-            }
+            })
         })
     }
 
@@ -440,36 +444,36 @@ impl Resolution<'_> {
                 _ => !vma.shared,
             };
             if is_swap && resolution.resolver.is_hidden(vma) {
-                PageSource::Unreadable
+                Ok(PageSource::Unreadable)
             } else if is_swap {
-                PageSource::Swap
+                Ok(PageSource::Swap)
             } else {
                 resolution.absent_in(vma)
             }
         })
     }
 
-    fn absent_in(&self, vma: &Vma) -> PageSource {
+    fn absent_in(&self, vma: &Vma) -> Result<PageSource, Errno> {
         let Self {
             resolver, mapping, ..
         } = self;
         if mapping.is_special() && mapping.range() == vma.range {
-            return match mapping.is_vdso() {
+            return Ok(match mapping.is_vdso() {
                 true => PageSource::Vdso,
                 false => PageSource::Memory,
-            };
+            });
         }
         if resolver.own_device == Some(vma.device) && !vma.is_anonymous() {
-            return PageSource::OwnMount;
+            return Ok(PageSource::OwnMount);
         }
         let some_may_be_lazy = self
             .some_may_be_lazy
             .get_or_init(|| resolver.kernel.may_have_userfaultfd());
-        if *some_may_be_lazy && resolver.is_lazy(vma) {
-            return PageSource::Unknown(Unknown::Lazy);
+        if *some_may_be_lazy && resolver.is_lazy(vma)? {
+            return Ok(PageSource::Unknown(Unknown::Lazy));
         }
         if vma.is_anonymous() {
-            return PageSource::Zeros;
+            return Ok(PageSource::Zeros);
         }
         let backing = resolver.files.backing(Place {
             pinned: &resolver.pinned,
@@ -477,10 +481,10 @@ impl Resolution<'_> {
             vma,
             mapping,
         });
-        match backing {
+        Ok(match backing? {
             Backing::Zeros => PageSource::Zeros,
             Backing::Closed(why) => PageSource::Unknown(why),
             Backing::File(file) => PageSource::File(file, vma.file_shift()),
-        }
+        })
     }
 }

@@ -144,12 +144,7 @@ impl LiveSource {
     }
 
     fn pin(&self, pid: ProcessId, wanted: Option<&ProcessIdentity>) -> Result<Pinned> {
-        Pinned::open(
-            self.directory(pid)?,
-            pid,
-            self.shared.options.writable,
-            wanted,
-        )
+        Pinned::open(self.directory(pid)?, pid, wanted)
     }
 
     /// # Errors
@@ -162,9 +157,7 @@ impl LiveSource {
         let shared = &self.shared;
         let visible =
             |pinned: &Pinned| who.map_or(Ok(()), |who| check_visible(pinned, &shared.own, who));
-        let writable = shared.options.writable;
-        let (pinned, description) =
-            Pinned::open_described(self.directory(pid)?, pid, writable, visible)?;
+        let (pinned, description) = Pinned::open_described(self.directory(pid)?, pid, visible)?;
         let info = shared.info(*pinned.identity(), description);
         Ok((info, Arc::new(LiveProcess::new(pinned, shared))))
     }

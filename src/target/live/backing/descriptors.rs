@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use parking_lot::Mutex;
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
@@ -21,6 +22,7 @@ use crate::target::live::interrupted::retry;
 use crate::target::live::kernel::{Feature, Kernel};
 use crate::target::live::mounts::mounts_in;
 use crate::target::live::pinned::Pinned;
+use crate::target::live::shortage::found;
 use crate::target::mapping::Device;
 
 /// How long a list of descriptors is believed: what was opened since is found by its name meanwhile.
@@ -62,95 +64,130 @@ impl Descriptors {
     /// identifiers as inode numbers, on the same device as memfds (`newseg` in `ipc/shm.c`).
     ///
     /// The copy shares its offset with the process: bytes must be read by `pread`, and nothing may seek.
-    pub(super) fn copy(&self, pinned: &Pinned, wanted: FileId, name: &[u8]) -> Option<File> {
+    ///
+    /// # Errors
+    /// As [`found`].
+    pub(super) fn copy(
+        &self,
+        pinned: &Pinned,
+        wanted: FileId,
+        name: &[u8],
+    ) -> Result<Option<File>, Errno> {
         if !self.kernel.has(Feature::PidfdGetfd) {
-            return None;
+            return Ok(None);
         }
         let mut list = self.list.lock();
-        let list = self.recent_list(&mut list, pinned);
+        let list = self.recent_list(&mut list, pinned)?;
         let numbers = list.numbers.get(&wanted).cloned().unwrap_or_default();
-        numbers.into_iter().find_map(|number| {
+        for number in numbers {
             let copy = || pidfd_getfd(pinned.pidfd(), number, PidfdGetfdFlags::empty());
-            let copy = retry(copy).ok()?;
+            let Some(copy) = found(retry(copy))? else {
+                continue;
+            };
             let file = File::from(copy);
-            let id = match status_of_file(&file) {
-                Some(status) => FileId::of(&status),
-                None => list.id_by_info(pinned, &own_info(&file)?)?,
+            let id = match status_of_file(&file)? {
+                Some(status) => Some(FileId::of(&status)),
+                None => list.id_by_info(pinned, own_info(&file))?,
             };
             // It may be on another file by now.
-            (id == wanted && is_named(&file, name) && is_readable(&file)).then_some(file)
-        })
+            if id == Some(wanted) && is_named(&file, name)? && is_readable(&file) {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
     }
 
     /// The list of a moment ago, or one of now.
-    fn recent_list<'a>(&self, list: &'a mut Option<Aged<List>>, pinned: &Pinned) -> &'a mut List {
+    fn recent_list<'a>(
+        &self,
+        list: &'a mut Option<Aged<List>>,
+        pinned: &Pinned,
+    ) -> Result<&'a mut List, Errno> {
         let now = self.clock.now();
-        let is_old = |list: &Aged<List>| !list.is_within(now, LIFETIME, COST_FACTOR);
-        if list.as_ref().is_some_and(is_old) {
-            *list = None;
-        }
-        let list = list.get_or_insert_with(|| Aged::find(&*self.clock, || List::read(pinned)));
-        list.value_mut()
+        let is_recent = |list: &Aged<List>| list.is_within(now, LIFETIME, COST_FACTOR);
+        let recent = match list.take().filter(is_recent) {
+            Some(recent) => recent,
+            None => Aged::try_find(&*self.clock, || List::read(pinned))?,
+        };
+        Ok(list.insert(recent).value_mut())
     }
 }
 
 impl List {
-    fn read(pinned: &Pinned) -> Self {
+    fn read(pinned: &Pinned) -> Result<Self, Errno> {
         let mut list = Self::default();
-        let Ok(directory) = pinned.open_directory("fd") else {
-            return list;
+        let Some(directory) = pinned.directory_if_there("fd")? else {
+            return Ok(list);
         };
         let task = pinned.task().number();
-        let entries = retry(|| std::fs::read_dir(format!("/proc/{task}/fd")));
-        let entries = entries.into_iter().flatten().map_while(Result::ok);
-        for entry in entries.take(MOST) {
+        let entries = found(retry(|| std::fs::read_dir(format!("/proc/{task}/fd"))))?;
+        for entry in entries.into_iter().flatten().take(MOST) {
+            let Some(entry) = found(entry)? else {
+                break;
+            };
             let name = entry.file_name();
             let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let id = match status_of_descriptor(&directory, number) {
+            let id = match status_of_descriptor(&directory, number)? {
                 Some(status) => Some(FileId::of(&status)),
                 // A FUSE file system of a user lets root see nothing of its files.
-                None => std::fs::read(format!("/proc/{task}/fdinfo/{number}"))
-                    .ok()
-                    .and_then(|info| list.id_by_info(pinned, &info)),
+                None => {
+                    let info = std::fs::read(format!("/proc/{task}/fdinfo/{number}"));
+                    list.id_by_info(pinned, info)?
+                }
             };
             if let Some(id) = id {
                 list.numbers.entry(id).or_default().push(number);
             }
         }
-        list
+        Ok(list)
     }
 
     /// The file of an open descriptor by its `fdinfo`, with the device that `maps` shows (proc_pid_fdinfo(5)).
-    fn id_by_info(&mut self, pinned: &Pinned, info: &[u8]) -> Option<FileId> {
+    fn id_by_info(
+        &mut self,
+        pinned: &Pinned,
+        info: std::io::Result<Vec<u8>>,
+    ) -> Result<Option<FileId>, Errno> {
+        let Some(info) = found(info)? else {
+            return Ok(None);
+        };
         let field = |name: &str| {
             let mut lines = info.split(|byte| *byte == b'\n');
             let value = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
             std::str::from_utf8(value).ok()?.trim().parse::<u64>().ok()
         };
-        let (mount, inode) = (field("mnt_id:")?, field("ino:")?);
-        let read = || {
-            let mountinfo = pinned.open_file("mountinfo").ok();
-            let mounts = mountinfo.and_then(|file| mounts_in(file, |_| true).ok());
-            let mounts = mounts.into_iter().flatten();
-            mounts.map(|mount| (mount.id, mount.device)).collect()
+        let (Some(mount), Some(inode)) = (field("mnt_id:"), field("ino:")) else {
+            return Ok(None);
         };
-        let mounts: &HashMap<_, _> = self.mounts.get_or_insert_with(read);
-        let device = *mounts.get(&mount)?;
-        Some(FileId { device, inode })
+        let mounts = match &self.mounts {
+            Some(mounts) => mounts,
+            None => {
+                let mountinfo = found(pinned.open_file("mountinfo"))?;
+                let mounts = match mountinfo {
+                    Some(file) => found(mounts_in(file, |_| true))?,
+                    None => None,
+                };
+                let mounts = mounts.into_iter().flatten();
+                let devices = mounts.map(|mount| (mount.id, mount.device)).collect();
+                self.mounts.insert(devices)
+            }
+        };
+        let device = mounts.get(&mount).copied();
+        Ok(device.map(|device| FileId { device, inode }))
     }
 }
 
 /// Whether `/proc` shows this name for an open file.
-fn is_named(file: &File, name: &[u8]) -> bool {
+fn is_named(file: &File, name: &[u8]) -> Result<bool, Errno> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link = retry(|| std::fs::read_link(&path));
-    link.is_ok_and(|link| link.as_os_str().as_bytes() == name)
+    let link = found(retry(|| std::fs::read_link(&path)))?;
+    Ok(link.is_some_and(|link| link.as_os_str().as_bytes() == name))
 }
 
-fn own_info(file: &File) -> Option<Vec<u8>> {
-    std::fs::read(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()
+fn own_info(file: &File) -> std::io::Result<Vec<u8>> {
+    std::fs::read(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))
 }
 
 /// Whether `pread` of any offset and length works: not for `O_PATH`, `O_WRONLY`, `O_DIRECT`.
@@ -171,8 +208,8 @@ mod tests {
     fn files_of_one_number_are_told_by_their_names() {
         let file = File::open("/proc/self/exe").unwrap();
         let path = std::env::current_exe().unwrap();
-        assert!(is_named(&file, path.as_os_str().as_bytes()));
-        assert!(!is_named(&file, b"/SYSV00000000 (deleted)"));
+        assert_eq!(is_named(&file, path.as_os_str().as_bytes()), Ok(true));
+        assert_eq!(is_named(&file, b"/SYSV00000000 (deleted)"), Ok(false));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(in crate::target::live) fn held_file(file: Arc<OpenFile>) -> FileContent {
 }
 
 fn version(file: &OpenFile) -> Option<Version> {
-    let status = status_of_file(&file.file)?;
+    let status = status_of_file(&file.file).ok().flatten()?;
     let [written, changed] =
         [status.stx_mtime, status.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
     Some(Version {

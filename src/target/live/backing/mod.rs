@@ -29,6 +29,7 @@ use super::credentials::Rights;
 use super::kernel::{Feature, Kernel};
 use super::pagemap::Pagemap;
 use super::pinned::Pinned;
+use super::shortage::found;
 use super::vma::Vma;
 use crate::common::address::{Address, AddressRange};
 use crate::common::clock::Clock;
@@ -149,7 +150,10 @@ impl BackingFiles {
     }
 
     /// What `place.vma`, which was asked for just now, maps.
-    pub(super) fn backing(&self, place: Place<'_>) -> Backing {
+    ///
+    /// # Errors
+    /// As [`found`]: it may be known a moment later.
+    pub(super) fn backing(&self, place: Place<'_>) -> Result<Backing, Errno> {
         let vma = place.vma;
         let key = (
             vma.range.start().get(),
@@ -163,27 +167,28 @@ impl BackingFiles {
         if let Some((known, opened)) = self.open.lock().get(&key)
             && now.saturating_sub(*opened) < LONGEST
         {
-            return known.clone();
+            return Ok(known.clone());
         }
-        let backing = self.find(place);
+        let backing = self.find(place)?;
         let is_open = !matches!(backing, Backing::Closed(_));
         let evicted = is_open.then(|| self.open.lock().push(key, (backing.clone(), now)));
         // Outside the lock: this may close a file.
         drop(evicted);
-        backing
+        Ok(backing)
     }
 
-    fn find(&self, place: Place<'_>) -> Backing {
+    fn find(&self, place: Place<'_>) -> Result<Backing, Errno> {
         let Place {
             pinned,
             vma,
             mapping,
             ..
         } = place;
-        let links = MapFiles::of(pinned);
-        let link = links.status(vma.range);
+        let links = MapFiles::of(pinned)?;
+        let link = links.status(vma.range)?;
         // As it is now: the mapping was listed a moment ago.
-        let name = links.name(vma.range).unwrap_or_else(|| mapping.link_text());
+        let name = links.name(vma.range)?;
+        let name = name.unwrap_or_else(|| mapping.link_text());
         // Who is not privileged must go by the numbers in `maps`, which are those of `stat` on most file systems.
         let wanted = link.as_ref().map_or(
             FileId {
@@ -195,59 +200,76 @@ impl BackingFiles {
         match link.as_ref().map(|status| (file_type(status), status)) {
             None | Some((FileType::RegularFile, _)) => (),
             Some((FileType::CharacterDevice, status)) if is_dev_zero(status) => {
-                return Backing::Zeros;
+                return Ok(Backing::Zeros);
             }
-            Some(_) => return Backing::Closed(Unknown::NoFile),
+            Some(_) => return Ok(Backing::Closed(Unknown::NoFile)),
         }
-        if let Some(copy) = self.descriptors.copy(pinned, wanted, &name)
-            && let Some(found) = self.checked(copy, wanted, true, place)
+        if let Some(copy) = self.descriptors.copy(pinned, wanted, &name)?
+            && let Some(found) = self.checked(copy, wanted, true, place)?
         {
-            return found;
+            return Ok(found);
         }
         // The link leads past all directories: that is a right of this program alone.
-        let by_link = || {
-            let link = link.filter(|_| self.rights.are_own());
-            link.and_then(|_| links.place(vma.range))
+        let by_link = match link.is_some() && self.rights.are_own() {
+            true => links.place(vma.range)?,
+            false => None,
         };
-        let by_path = || {
-            let known = !mapping.is_deleted() && mapping.inode() == vma.inode;
-            let path = known.then(|| path_in_root(pinned.task().number(), mapping.path()))?;
-            self.rights.open(CWD, &path, OFlags::PATH).ok()
+        let is_named = !mapping.is_deleted() && mapping.inode() == vma.inode;
+        let found = match by_link {
+            None if is_named => {
+                let path = path_in_root(pinned.task().number(), mapping.path());
+                found(self.rights.open(CWD, &path, OFlags::PATH))?
+            }
+            by_link => by_link,
         };
-        by_link()
-            .or_else(by_path)
-            .and_then(|found| self.open_if_same(&found, wanted, place))
-            .unwrap_or(Backing::Closed(Unknown::Closed))
+        let backing = match found {
+            Some(found) => self.open_if_same(&found, wanted, place)?,
+            None => None,
+        };
+        Ok(backing.unwrap_or(Backing::Closed(Unknown::Closed)))
     }
 
     /// Opens what a place leads to, once it is known what that is: opening a device can have effects.
-    fn open_if_same(&self, found: &File, wanted: FileId, place: Place<'_>) -> Option<Backing> {
+    fn open_if_same(
+        &self,
+        found: &File,
+        wanted: FileId,
+        place: Place<'_>,
+    ) -> Result<Option<Backing>, Errno> {
         let status = status_of_file(found)?;
-        if FileId::of(&status) != wanted {
-            return None;
-        }
+        let Some(status) = status.filter(|status| FileId::of(status) == wanted) else {
+            return Ok(None);
+        };
         match file_type(&status) {
             FileType::RegularFile => (),
-            FileType::CharacterDevice if is_dev_zero(&status) => return Some(Backing::Zeros),
-            _ => return Some(Backing::Closed(Unknown::NoFile)),
+            FileType::CharacterDevice if is_dev_zero(&status) => return Ok(Some(Backing::Zeros)),
+            _ => return Ok(Some(Backing::Closed(Unknown::NoFile))),
         }
         let Place { vma, .. } = place;
         if self.leases.would_break(vma.device, vma.inode) {
-            return Some(Backing::Closed(Unknown::Leased));
+            return Ok(Some(Backing::Closed(Unknown::Leased)));
         }
-        let file = reopen(found, &self.rights)?;
-        self.checked(file, wanted, false, place)
+        match reopen(found, &self.rights)? {
+            Some(file) => self.checked(file, wanted, false, place),
+            None => Ok(None),
+        }
     }
 
     /// What an opened file is, if it is the one that is mapped.
-    fn checked(&self, file: File, id: FileId, is_copy: bool, place: Place<'_>) -> Option<Backing> {
+    fn checked(
+        &self,
+        file: File,
+        id: FileId,
+        is_copy: bool,
+        place: Place<'_>,
+    ) -> Result<Option<Backing>, Errno> {
         // Not there where the file system of a user lets root see nothing of its files.
-        let status = status_of_file(&file);
+        let status = status_of_file(&file)?;
         if status
             .as_ref()
             .is_some_and(|status| file_type(status) != FileType::RegularFile)
         {
-            return None;
+            return Ok(None);
         }
         let kind = FileSystemKind::of(&file);
         let frames = || sameness::shares_a_frame(place.vma, &file, place.pagemap, &self.kernel);
@@ -261,9 +283,9 @@ impl BackingFiles {
             FileSystemKind::Served => frames() != Some(false),
         };
         if !is_same {
-            return Some(Backing::Closed(Unknown::OtherFile));
+            return Ok(Some(Backing::Closed(Unknown::OtherFile)));
         }
-        Some(Backing::File(Arc::new(OpenFile {
+        Ok(Some(Backing::File(Arc::new(OpenFile {
             file,
             is_copy,
             leases: Arc::clone(&self.leases),
@@ -275,7 +297,7 @@ impl BackingFiles {
             changed: status.as_ref().map(sameness::last_change),
             kind,
             kernel: Arc::clone(&self.kernel),
-        })))
+        }))))
     }
 }
 
@@ -299,9 +321,11 @@ impl OpenFile {
             }
         }
         // A file that was copied up since it was opened gives the bytes of the copy.
-        let now = || status_of_file(&self.file).map(|status| sameness::last_change(&status));
-        if self.kind == FileSystemKind::Stacked && now() != self.changed {
-            return Err(Errno::ESTALE);
+        if self.kind == FileSystemKind::Stacked {
+            let now = status_of_file(&self.file)?;
+            if now.map(|status| sameness::last_change(&status)) != self.changed {
+                return Err(Errno::ESTALE);
+            }
         }
         Ok(read.done)
     }
@@ -338,21 +362,19 @@ impl OpenFile {
         let FileId { device, inode } = self.id;
         let is_local = self.kind == FileSystemKind::Plain;
         (is_local && !self.leases.would_break(device, inode))
-            .then(|| reopen(&self.file, &self.rights))
+            .then(|| reopen(&self.file, &self.rights).ok().flatten())
             .flatten()
     }
 }
 
 /// A place in the file system, without opening what is there.
-fn place(directory: impl AsFd, path: &Path) -> Option<File> {
-    Rights::Own.open(directory, path, OFlags::PATH).ok()
+fn place(directory: impl AsFd, path: &Path) -> Result<Option<File>, Errno> {
+    found(Rights::Own.open(directory, path, OFlags::PATH))
 }
 
 /// Opens for reading what is held already, without a trace in its access time where these rights allow that.
-fn reopen(place: &File, rights: &Rights) -> Option<File> {
+fn reopen(place: &File, rights: &Rights) -> Result<Option<File>, Errno> {
     let path = format!("/proc/self/fd/{}", place.as_raw_fd());
     let open = |flags: OFlags| rights.open(CWD, Path::new(&path), flags);
-    open(OFlags::NONBLOCK | OFlags::NOATIME)
-        .or_else(|_| open(OFlags::NONBLOCK))
-        .ok()
+    found(open(OFlags::NONBLOCK | OFlags::NOATIME).or_else(|_| open(OFlags::NONBLOCK)))
 }

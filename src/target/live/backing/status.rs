@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use linux_raw_sys::general::{FUSE_SUPER_MAGIC, HUGETLBFS_MAGIC, OVERLAYFS_SUPER_MAGIC};
+use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Statx, StatxFlags, fstatfs, readlinkat, statx};
 
 use crate::common::address::AddressRange;
@@ -14,6 +15,7 @@ use crate::target::ProcessId;
 use crate::target::live::interrupted::retry;
 use crate::target::live::mounts::device_of;
 use crate::target::live::pinned::Pinned;
+use crate::target::live::shortage::found;
 use crate::target::mapping::Device;
 
 /// `/dev/zero`, whose private mappings are plain anonymous memory (`drivers/char/mem.c`).
@@ -65,23 +67,28 @@ impl FileSystemKind {
 }
 
 /// `statx` that asks no server: a network or FUSE file system that hangs must not hold us up.
-pub(in crate::target::live) fn status(path: &Path) -> Option<Statx> {
+///
+/// # Errors
+/// As [`found`], as of all others here.
+pub(in crate::target::live) fn status(path: &Path) -> Result<Option<Statx>, Errno> {
     status_at(CWD, path)
 }
 
-fn status_at(directory: impl AsFd, path: &Path) -> Option<Statx> {
+fn status_at(directory: impl AsFd, path: &Path) -> Result<Option<Statx>, Errno> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    retry(|| statx(&directory, path, flags, StatxFlags::BASIC_STATS)).ok()
+    found(retry(|| {
+        statx(&directory, path, flags, StatxFlags::BASIC_STATS)
+    }))
 }
 
 /// The status of an open file.
-pub(super) fn status_of_file(file: &File) -> Option<Statx> {
+pub(super) fn status_of_file(file: &File) -> Result<Option<Statx>, Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    retry(|| statx(file, "", flags, StatxFlags::BASIC_STATS)).ok()
+    found(retry(|| statx(file, "", flags, StatxFlags::BASIC_STATS)))
 }
 
 /// The status of a file that a process has open, by its directory `fd`.
-pub(super) fn status_of_descriptor(directory: &File, number: i32) -> Option<Statx> {
+pub(super) fn status_of_descriptor(directory: &File, number: i32) -> Result<Option<Statx>, Errno> {
     status_at(directory, Path::new(&number.to_string()))
 }
 
@@ -106,37 +113,57 @@ pub(in crate::target::live) struct MapFiles(Option<File>);
 
 impl MapFiles {
     /// The directory of the pinned process, where there is one.
-    pub(in crate::target::live) fn of(pinned: &Pinned) -> Self {
-        Self(pinned.open_directory("map_files").ok())
+    pub(in crate::target::live) fn of(pinned: &Pinned) -> Result<Self, Errno> {
+        Ok(Self(pinned.directory_if_there("map_files")?))
     }
 
     /// The status of the file of the mapping of just this range.
-    pub(in crate::target::live) fn status(&self, range: AddressRange) -> Option<Statx> {
-        status_at(self.0.as_ref()?, Path::new(&link_name(range)))
+    pub(in crate::target::live) fn status(
+        &self,
+        range: AddressRange,
+    ) -> Result<Option<Statx>, Errno> {
+        self.at(range, |directory, link| status_at(directory, link))
     }
 
     /// The file of the mapping of just this range, without opening it.
-    pub(super) fn place(&self, range: AddressRange) -> Option<File> {
-        super::place(self.0.as_ref()?, Path::new(&link_name(range)))
+    pub(super) fn place(&self, range: AddressRange) -> Result<Option<File>, Errno> {
+        self.at(range, |directory, link| super::place(directory, link))
     }
 
     /// What the link of the mapping of just this range shows.
-    pub(super) fn name(&self, range: AddressRange) -> Option<Vec<u8>> {
-        let directory = self.0.as_ref()?;
-        let name = retry(|| readlinkat(directory, link_name(range), Vec::new()));
-        name.ok().map(std::ffi::CString::into_bytes)
+    pub(super) fn name(&self, range: AddressRange) -> Result<Option<Vec<u8>>, Errno> {
+        let name = self.at(range, |directory, link| {
+            found(retry(|| readlinkat(directory, link, Vec::new())))
+        })?;
+        Ok(name.map(std::ffi::CString::into_bytes))
     }
 
     /// Whether the file of the mapping of just this range is on overlayfs; `None` where it cannot be asked.
-    pub(in crate::target::live) fn is_stacked(&self, range: AddressRange) -> Option<bool> {
-        Some(FileSystemKind::of(self.place(range)?) == FileSystemKind::Stacked)
+    pub(in crate::target::live) fn is_stacked(
+        &self,
+        range: AddressRange,
+    ) -> Result<Option<bool>, Errno> {
+        let place = self.place(range)?;
+        Ok(place.map(|place| FileSystemKind::of(place) == FileSystemKind::Stacked))
+    }
+
+    /// What `ask` finds of the link of just this range; nothing where there are none.
+    fn at<T>(
+        &self,
+        range: AddressRange,
+        ask: impl FnOnce(&File, &Path) -> Result<Option<T>, Errno>,
+    ) -> Result<Option<T>, Errno> {
+        let directory = self.0.as_ref();
+        directory.map_or(Ok(None), |directory| {
+            ask(directory, Path::new(&link_name(range)))
+        })
     }
 }
 
 /// Whether a path leads to a file on overlayfs.
 pub(in crate::target::live) fn is_stacked_at(path: &Path) -> bool {
-    super::place(CWD, path)
-        .is_some_and(|place| FileSystemKind::of(place) == FileSystemKind::Stacked)
+    let place = super::place(CWD, path).ok().flatten();
+    place.is_some_and(|place| FileSystemKind::of(place) == FileSystemKind::Stacked)
 }
 
 /// A path as the process sees it.

@@ -20,7 +20,7 @@ fn child(script: &str) -> (Child, Arc<Pinned>) {
     let pinned = loop {
         let directory = Directory::new(pid.as_pid_t()).unwrap();
         // Until it runs the shell.
-        match Pinned::open(directory, pid, false, None) {
+        match Pinned::open(directory, pid, None) {
             Ok(pinned) if pinned.line("comm").unwrap() == b"sh" => break pinned,
             _ => std::thread::yield_now(),
         }
@@ -110,7 +110,7 @@ fn writes_are_tracked_and_nothing_is_left_of_that() {
         let page = unwritten[0].start();
         let mut byte = [0];
         pinned.mem().read(page, &mut byte).unwrap();
-        let mem = Mem::open(pinned.task().directory(), pinned.identity().pid, true).unwrap();
+        let mem = Mem::open_for_writing(pinned.task().directory(), pinned.identity().pid).unwrap();
         mem.write(page, &byte).unwrap();
         let after = tracker.unwritten(heap).unwrap();
         assert!(after[0].start() > page);
@@ -152,7 +152,7 @@ fn who_is_traced_already_is_left_to_its_tracer() {
 fn this_program_does_not_stop_itself() {
     let pid = ProcessId::new(std::process::id()).unwrap();
     let directory = Directory::new(pid.as_pid_t()).unwrap();
-    let pinned = Arc::new(Pinned::open(directory, pid, false, None).unwrap());
+    let pinned = Arc::new(Pinned::open(directory, pid, None).unwrap());
     let metrics = Arc::new(Metrics::default());
     assert_eq!(stop_it(&pinned, &metrics).unwrap_err(), Error::OwnMemory);
 }
