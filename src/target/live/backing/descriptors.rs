@@ -73,7 +73,8 @@ impl Descriptors {
         wanted: FileId,
         name: &[u8],
     ) -> Result<Option<File>, Errno> {
-        if !self.kernel.has(Feature::PidfdGetfd) {
+        // A first thread that has ended has no descriptors any more, whatever the others have (`__pidfd_fget` in `kernel/pid.c`).
+        if !self.kernel.has(Feature::PidfdGetfd) || !pinned.task().is_first() {
             return Ok(None);
         }
         let mut list = self.list.lock();

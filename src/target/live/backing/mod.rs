@@ -178,6 +178,22 @@ impl BackingFiles {
     }
 
     fn find(&self, place: Place<'_>) -> Result<Backing, Errno> {
+        let asked = place.pinned.task();
+        let has_another = || {
+            let lives = place.pinned.check_program().is_ok();
+            lives && !Arc::ptr_eq(&asked, &place.pinned.task())
+        };
+        match self.find_by_thread(place) {
+            // The thread that was asked has ended meanwhile, and the process has another one.
+            Ok(Backing::Closed(_)) | Err(Errno::ESRCH) if has_another() => {
+                self.find_by_thread(place)
+            }
+            found => found,
+        }
+    }
+
+    /// The same, as the thread tells it that is asked now.
+    fn find_by_thread(&self, place: Place<'_>) -> Result<Backing, Errno> {
         let Place {
             pinned,
             vma,
