@@ -178,6 +178,9 @@ impl Server {
         let Some(file) = self.fs.read_ahead_file(handle) else {
             return false;
         };
+        if let Some(bytes) = self.fs.lend_read_ahead(&file, offset, size, &self.ahead) {
+            return self.give(request, one_shot, Ok(Reply::Data(&bytes)));
+        }
         with_place(buffers.room, size, |answer| {
             let Ok(answer) = answer else {
                 return false;

@@ -19,7 +19,7 @@ use crate::common::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::common::sync::{Condvar, Mutex, MutexGuard};
 use crate::files::OpenFile;
 
-pub(super) use stream::Stream;
+pub(super) use stream::{Lent, Stream};
 
 use stream::Filling;
 
@@ -99,7 +99,22 @@ impl ReadAhead {
     ) -> Result<usize> {
         let context = self.fs.context();
         let freshness = context.freshness();
-        let taken = stream.take(offset, buffer, |epoch| freshness.is_valid(epoch));
+        let mut taken = 0;
+        loop {
+            let (at, rest) = (offset + taken as u64, &mut buffer[taken..]);
+            taken += stream.take(at, rest, |epoch| freshness.is_valid(epoch));
+            let awaited = stream.awaited(offset + taken as u64);
+            let Some(ended) = awaited.filter(|_| taken < buffer.len()) else {
+                break;
+            };
+            // Rather than to wait for a helper, the reader does the work of one.
+            match stream.begin_beside_helpers() {
+                Some(filling) => {
+                    self.fill(stream, file, filling);
+                }
+                None => stream.wait(ended),
+            }
+        }
         context.metrics().ahead_bytes.add(taken as u64);
         let rest = &mut buffer[taken..];
         let wanted = rest.len();
@@ -114,6 +129,21 @@ impl ReadAhead {
         };
         self.answered(stream, file, offset + read as u64, is_whole);
         Ok(read)
+    }
+
+    /// Bytes of a file, if all of them were read ahead in one window; has read what follows. Waits for nobody.
+    pub(super) fn lend(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        file: &Arc<dyn OpenFile>,
+        offset: u64,
+        len: usize,
+    ) -> Option<Lent> {
+        let context = self.fs.context();
+        let lent = stream.lend(offset, len, |epoch| context.freshness().is_valid(epoch))?;
+        context.metrics().ahead_bytes.add(len as u64);
+        self.answered(stream, file, offset + len as u64, true);
+        Some(lent)
     }
 
     /// Takes bytes of a file, if all of them were read ahead, and has read what follows; returns whether that was so. Waits for
@@ -210,7 +240,7 @@ impl ReadAhead {
             let Some(filling) = job.stream.begin() else {
                 continue;
             };
-            let is_stuck = self.fill(&job, filling);
+            let is_stuck = self.fill_attended(&job, filling);
             if is_stuck {
                 // Another one has taken its place.
                 self.state.lock().stuck -= 1;
@@ -250,8 +280,23 @@ impl ReadAhead {
         }
     }
 
-    /// Fills a window, if that may be begun now; returns whether it took too long.
-    fn fill(self: &Arc<Self>, job: &Job, mut filling: Filling) -> bool {
+    /// Fills a window.
+    fn fill(&self, stream: &Stream, file: &Arc<dyn OpenFile>, mut filling: Filling) -> bool {
+        let mut filled = None;
+        contained(|| {
+            let Some(epoch) = self.fs.epoch(&**file) else {
+                return;
+            };
+            let offset = filling.offset;
+            let read = file.read_at(self.fs.context(), offset, filling.bytes());
+            filled = read.ok().map(|read| (read, epoch));
+        });
+        stream.end(filling, filled);
+        filled.is_some()
+    }
+
+    /// The same, if that may be begun now; returns whether it took too long.
+    fn fill_attended(self: &Arc<Self>, job: &Job, filling: Filling) -> bool {
         let is_late = Arc::new(AtomicBool::new(false));
         let expire = {
             let (ahead, is_late) = (Arc::clone(self), Arc::clone(&is_late));
@@ -262,17 +307,8 @@ impl ReadAhead {
             job.stream.end(filling, None);
             return false;
         };
-        let mut filled = None;
-        contained(|| {
-            let Some(epoch) = self.fs.epoch(&*job.file) else {
-                return;
-            };
-            let (context, bytes) = (self.fs.context(), &mut filling.bytes);
-            let read = job.file.read_at(context, filling.offset, bytes);
-            filled = read.ok().map(|read| (read, epoch));
-        });
-        self.admission.leave_ahead(permit, filled.is_some());
-        job.stream.end(filling, filled);
+        let is_filled = self.fill(&job.stream, &job.file, filling);
+        self.admission.leave_ahead(permit, is_filled);
         is_late.load(Ordering::Acquire)
     }
 

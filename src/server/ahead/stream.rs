@@ -1,7 +1,11 @@
 //! One open file that is read from front to back, and what was read of it ahead.
 
 use std::collections::VecDeque;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 use std::time::Duration;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::common::sync::atomic::{AtomicU64, Ordering};
 use crate::common::sync::{Condvar, Mutex, MutexGuard};
@@ -30,8 +34,8 @@ pub(in crate::server) struct Stream {
     target: Target,
     /// Guards what was read. Nothing is locked inside it, and nothing is read.
     state: Mutex<State>,
-    /// The last window that was filled, or given up: for whoever waits for it.
-    done: AtomicU64,
+    /// How many windows were filled, or given up: for whoever waits for one.
+    ended: AtomicU64,
     changed: Condvar,
 }
 
@@ -41,15 +45,12 @@ struct State {
     next: u64,
     /// Reads in a row.
     run: u32,
-    /// How much the reader reads by itself before the next window, in bytes: what it has just read by itself, since
-    /// a helper comes too late for what follows at once.
-    lead: u64,
     /// Neighbours, the first of which holds `next` or begins there.
     windows: VecDeque<Window>,
     /// The number of the last window that there was.
     numbered: u64,
-    /// Memory of windows that were taken.
-    spare: Vec<Box<[u8]>>,
+    /// Memory of windows that were taken, and may be [lent](Lent) still.
+    spare: Vec<Arc<[Page]>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,20 @@ struct Window {
     content: Content,
 }
 
+impl Window {
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(WINDOW as u64)
+    }
+
+    fn is_filled(&self) -> bool {
+        matches!(self.content, Content::Filled(..))
+    }
+
+    fn is_wanted(&self) -> bool {
+        matches!(self.content, Content::Wanted)
+    }
+}
+
 #[derive(Debug)]
 enum Content {
     /// Nobody has begun to fill it.
@@ -66,7 +81,7 @@ enum Content {
     /// Somebody fills it.
     Filling,
     /// So many of its bytes were there, as of an epoch.
-    Filled(Box<[u8]>, usize, Epoch),
+    Filled(Arc<[Page]>, usize, Epoch),
 }
 
 /// A window that is to be filled.
@@ -74,7 +89,41 @@ enum Content {
 pub(super) struct Filling {
     pub(super) number: u64,
     pub(super) offset: u64,
-    pub(super) bytes: Box<[u8]>,
+    /// Nobody else has them.
+    pages: Arc<[Page]>,
+}
+
+impl Filling {
+    /// Where its bytes go.
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        Arc::make_mut(&mut self.pages).as_mut_bytes()
+    }
+}
+
+/// Memory of a window: it is filled faster where pages go to pages.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C, align(4096))]
+struct Page([u8; 4096]);
+
+impl Page {
+    fn of_a_window() -> Arc<[Self]> {
+        vec![Self([0; 4096]); WINDOW / 4096].into()
+    }
+}
+
+/// Bytes of a window, for whoever answers with them: they are not copied. Until it is dropped no other window is filled in their place.
+#[derive(Debug)]
+pub(in crate::server) struct Lent {
+    window: Arc<[Page]>,
+    range: Range<usize>,
+}
+
+impl Deref for Lent {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.window.as_bytes()[self.range.clone()]
+    }
 }
 
 impl Stream {
@@ -83,7 +132,7 @@ impl Stream {
         Self {
             target,
             state: Mutex::default(),
-            done: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             changed: Condvar::new(),
         }
     }
@@ -116,6 +165,35 @@ impl Stream {
         offset == state.next && at >= end
     }
 
+    /// All of these bytes, where they were read ahead in one window, and are still `valid`. They are taken by that.
+    pub(super) fn lend(
+        &self,
+        offset: u64,
+        len: usize,
+        valid: impl Fn(Epoch) -> bool,
+    ) -> Option<Lent> {
+        let mut state = self.state.lock();
+        let first = state.windows.front().filter(|_| offset == state.next)?;
+        let Content::Filled(bytes, filled, epoch) = &first.content else {
+            return None;
+        };
+        let start = usize::try_from(offset.checked_sub(first.offset)?).ok()?;
+        let end = start.checked_add(len).filter(|end| end <= filled)?;
+        if !valid(*epoch) {
+            return None;
+        }
+        let lent = Lent {
+            window: Arc::clone(bytes),
+            range: start..end,
+        };
+        if end == WINDOW
+            && let Some(taken) = state.windows.pop_front()
+        {
+            state.give_up(taken);
+        }
+        Some(lent)
+    }
+
     /// Takes what was read ahead from `offset` on, and returns how many bytes that is. What is not `valid` any more is dropped.
     pub(super) fn take(
         &self,
@@ -131,72 +209,70 @@ impl Stream {
         let mut taken = 0;
         while taken < buffer.len() {
             let at = offset + taken as u64;
-            let Some(first) = state.windows.pop_front() else {
+            // Another request may have read on meanwhile.
+            while let Some(passed) = state.pop_if(|first| first.end() <= at) {
+                state.give_up(passed);
+            }
+            let Some(first) = state.pop_if(|first| first.is_filled() && first.offset <= at) else {
                 break;
             };
-            if first.offset > at {
-                // The reader comes to it later.
-                state.windows.push_front(first);
+            let Content::Filled(bytes, len, epoch) = first.content else {
+                break;
+            };
+            // Copied outside the lock: a helper that had to wait for it would sleep.
+            let skipped = (at - first.offset) as usize;
+            let left = bytes.as_bytes()[..len].get(skipped..);
+            let left = left.filter(|_| valid(epoch)).unwrap_or_default();
+            let count = left.len().min(buffer.len() - taken);
+            MutexGuard::unlocked(&mut state, || {
+                buffer[taken..taken + count].copy_from_slice(&left[..count]);
+            });
+            taken += count;
+            let is_alone = state.next == at;
+            if is_alone {
+                state.next = at + count as u64;
+            }
+            if skipped + count == WINDOW {
+                state.keep(bytes);
+            } else if count > 0 && is_alone {
+                // The rest is for the next read.
+                let content = Content::Filled(bytes, len, epoch);
+                state.windows.push_front(Window { content, ..first });
+            } else {
+                // It ended early, or is too old: what follows it is of no use, either.
+                state.keep(bytes);
+                state.drop_windows();
                 break;
             }
-            if at - first.offset >= WINDOW as u64 {
-                // The reader has passed it.
-                state.give_up(first);
-                continue;
-            }
-            match first.content {
-                Content::Filling => {
-                    let number = first.number;
-                    state.windows.push_front(first);
-                    if self.wait(&mut state, number) {
-                        continue;
-                    }
-                }
-                Content::Filled(bytes, len, epoch) => {
-                    // Copied outside the lock: a helper that had to wait for it would sleep.
-                    let skipped = (at - first.offset) as usize;
-                    let left = bytes[..len].get(skipped..);
-                    let left = left.filter(|_| valid(epoch)).unwrap_or_default();
-                    let count = left.len().min(buffer.len() - taken);
-                    MutexGuard::unlocked(&mut state, || {
-                        buffer[taken..taken + count].copy_from_slice(&left[..count]);
-                    });
-                    taken += count;
-                    if skipped + count == WINDOW {
-                        state.keep(bytes);
-                        continue;
-                    }
-                    // The rest is for the next read.
-                    if count > 0 && state.next == offset {
-                        let content = Content::Filled(bytes, len, epoch);
-                        state.windows.push_front(Window { content, ..first });
-                        continue;
-                    }
-                    state.keep(bytes);
-                }
-                // Nobody has come to it: it is read here.
-                Content::Wanted => state.lead = (buffer.len() - taken) as u64,
-            }
-            // It was not begun with, took too long, ended early, or is too old: what follows it is of no use, either.
-            state.drop_windows();
-            break;
         }
         taken
     }
 
-    /// Waits until this window was filled, or given up; returns whether it was in time. The reader has nothing else to do: it
-    /// sleeps only where that takes long.
-    fn wait(&self, state: &mut MutexGuard<'_, State>, number: u64) -> bool {
-        let is_done = || self.done.load(Ordering::Acquire) >= number;
-        let in_time = MutexGuard::unlocked(state, || {
-            (0..LOOKS).any(|_| {
-                std::hint::spin_loop();
-                is_done()
-            })
-        });
-        in_time || is_done() || {
-            self.changed.wait_for(state, PATIENCE);
+    /// Whether the byte at `at` is to lie in a window that is not filled yet; where it is, how many were ended until now.
+    pub(super) fn awaited(&self, at: u64) -> Option<u64> {
+        let state = self.state.lock();
+        let first = state.windows.front()?;
+        let is_in_it = first.offset <= at && at < first.end();
+        (is_in_it && !first.is_filled()).then(|| self.ended.load(Ordering::Acquire))
+    }
+
+    /// Waits until another window was ended than those `ended`; gives up all of them where that takes long. The reader has nothing else
+    /// to do: it sleeps only then.
+    pub(super) fn wait(&self, ended: u64) {
+        let is_done = || self.ended.load(Ordering::Acquire) != ended;
+        let is_soon = (0..LOOKS).any(|_| {
+            std::hint::spin_loop();
             is_done()
+        });
+        if is_soon {
+            return;
+        }
+        let mut state = self.state.lock();
+        if !is_done() {
+            self.changed.wait_for(&mut state, PATIENCE);
+        }
+        if !is_done() {
+            state.drop_windows();
         }
     }
 
@@ -221,11 +297,10 @@ impl Stream {
         let mut wanted = 0;
         while state.windows.len() < most {
             let last = state.windows.back();
-            let (from, by) = last.map_or((end, state.lead), |last| (last.offset, WINDOW as u64));
-            let Some(offset) = from.checked_add(by) else {
+            let offset = last.map_or(end, Window::end);
+            if offset.checked_add(WINDOW as u64).is_none() {
                 break;
-            };
-            state.lead = 0;
+            }
             state.numbered += 1;
             let number = state.numbered;
             state.windows.push_back(Window {
@@ -240,37 +315,54 @@ impl Stream {
 
     /// The first window that nobody has begun to fill.
     pub(super) fn begin(&self) -> Option<Filling> {
+        self.begin_at(|windows| windows.iter().position(Window::is_wanted))
+    }
+
+    /// A window for the reader to fill, rather than to wait: the first one, if nobody has begun with it; else the last, if that leaves work for
+    /// helpers: one that finds none sleeps, and to wake it takes as long as to fill a window.
+    pub(super) fn begin_beside_helpers(&self) -> Option<Filling> {
+        self.begin_at(|windows| {
+            if windows.front()?.is_wanted() {
+                return Some(0);
+            }
+            let wanted = windows.iter().filter(|window| window.is_wanted());
+            let last = windows.iter().rposition(Window::is_wanted);
+            last.filter(|_| wanted.count() > 1)
+        })
+    }
+
+    fn begin_at(&self, choose: impl FnOnce(&VecDeque<Window>) -> Option<usize>) -> Option<Filling> {
         let mut state = self.state.lock();
-        let is_wanted = |window: &&mut Window| matches!(window.content, Content::Wanted);
-        let window = state.windows.iter_mut().find(is_wanted)?;
+        let chosen = choose(&state.windows)?;
+        let window = &mut state.windows[chosen];
         window.content = Content::Filling;
         let (number, offset) = (window.number, window.offset);
-        let bytes = state.spare.pop();
+        let pages = state.spare();
         drop(state);
         Some(Filling {
             number,
             offset,
-            bytes: bytes.unwrap_or_else(|| vec![0; WINDOW].into_boxed_slice()),
+            pages: pages.unwrap_or_else(Page::of_a_window),
         })
     }
 
     /// The end of that: so many bytes of the window were there, as of `epoch`; `None` where it was given up.
     pub(super) fn end(&self, filling: Filling, filled: Option<(usize, Epoch)>) {
-        let Filling { number, bytes, .. } = filling;
+        let Filling { number, pages, .. } = filling;
         let mut state = self.state.lock();
         let window = state.windows.iter_mut().find(|it| it.number == number);
         match (window, filled) {
             (Some(window), Some((len, epoch))) => {
-                window.content = Content::Filled(bytes, len, epoch);
+                window.content = Content::Filled(pages, len, epoch);
             }
             (Some(_), None) => {
-                state.keep(bytes);
+                state.keep(pages);
                 state.drop_windows();
             }
             // There was a jump meanwhile.
-            (None, _) => state.keep(bytes),
+            (None, _) => state.keep(pages),
         }
-        self.done.fetch_max(number, Ordering::AcqRel);
+        self.ended.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_all();
     }
 
@@ -286,8 +378,13 @@ impl State {
     fn jump(&mut self, offset: u64) {
         self.next = offset;
         self.run = 0;
-        self.lead = 0;
         self.drop_windows();
+    }
+
+    /// The first window, if it is one of these.
+    fn pop_if(&mut self, is_meant: impl FnOnce(&Window) -> bool) -> Option<Window> {
+        let is_meant = self.windows.front().is_some_and(is_meant);
+        is_meant.then(|| self.windows.pop_front()).flatten()
     }
 
     fn drop_windows(&mut self) {
@@ -302,10 +399,17 @@ impl State {
         }
     }
 
-    /// Keeps memory for the next window: what was used last is used first, since it is in the cache.
-    fn keep(&mut self, bytes: Box<[u8]>) {
+    /// Memory for a window that nobody has: what was used last, since it is in the cache.
+    fn spare(&mut self) -> Option<Arc<[Page]>> {
+        let is_free = |pages: &mut Arc<[Page]>| Arc::get_mut(pages).is_some();
+        let last = self.spare.iter_mut().rposition(is_free)?;
+        Some(self.spare.remove(last))
+    }
+
+    /// Keeps memory for another window.
+    fn keep(&mut self, pages: Arc<[Page]>) {
         if self.spare.len() < WINDOWS {
-            self.spare.push(bytes);
+            self.spare.push(pages);
         }
     }
 }

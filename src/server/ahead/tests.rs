@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::stream::WINDOW;
+use super::stream::{Filling, WINDOW};
 use super::*;
 use crate::common::address::PAGE_SIZE;
 use crate::common::choice::Choice;
@@ -47,13 +47,26 @@ impl Bench {
 
     /// Fills the next window, of which so many bytes are there.
     fn fill(&self, len: usize) -> Option<u64> {
-        let mut filling = self.stream.begin()?;
-        for (at, byte) in filling.bytes.iter_mut().enumerate() {
-            *byte = byte_at(filling.offset + at as u64);
-        }
+        let filling = self.stream.begin()?;
         let offset = filling.offset;
-        self.stream.end(filling, Some((len, self.epoch)));
+        self.end(filling, len);
         Some(offset)
+    }
+
+    /// Fills a window that was begun with, of which so many bytes are there.
+    fn end(&self, mut filling: Filling, len: usize) {
+        let offset = filling.offset;
+        for (at, byte) in filling.bytes().iter_mut().enumerate() {
+            *byte = byte_at(offset + at as u64);
+        }
+        self.stream.end(filling, Some((len, self.epoch)));
+    }
+
+    /// Takes note of an answer as often as it takes until all windows are wanted.
+    fn want_all(&self, at: u64) {
+        for _ in 0..4 {
+            self.stream.answered(at, true);
+        }
     }
 
     /// Two reads in a row, after which a window is wanted; returns where they end.
@@ -108,17 +121,78 @@ fn windows_are_taken_in_order() {
 }
 
 #[test]
-fn a_window_that_nobody_has_begun_with_is_read_by_the_reader() {
+fn a_window_that_nobody_has_begun_with_is_filled_by_the_reader() {
     let bench = Bench::new();
     let at = bench.begin();
     assert_eq!(bench.take(at, 10), 0);
-    assert!(bench.fill(WINDOW).is_none(), "it is not wanted any more");
-    assert_eq!(bench.stream.answered(at + 10, true), 2);
-    // So does it with what follows at once: a helper would come too late for that, too.
-    assert_eq!(bench.fill(WINDOW), Some(at + 20));
-    assert_eq!(bench.take(at + 10, 10), 0);
-    bench.stream.answered(at + 20, true);
-    assert_eq!(bench.take(at + 20, 10), 10);
+    assert!(bench.stream.awaited(at).is_some());
+    let filling = bench.stream.begin_beside_helpers().unwrap();
+    assert_eq!(filling.offset, at);
+    bench.end(filling, WINDOW);
+    assert!(bench.stream.awaited(at).is_none());
+    assert_eq!(bench.take(at, 10), 10);
+}
+
+/// While a helper fills what the reader waits for, the reader fills what comes last, and leaves work for the helper.
+#[test]
+fn the_reader_does_the_work_of_a_helper_rather_than_to_wait() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    bench.want_all(at);
+    let first = bench.stream.begin().unwrap();
+    for place in [3, 2] {
+        let last = bench.stream.begin_beside_helpers().unwrap();
+        assert_eq!(last.offset, at + place * WINDOW as u64);
+        bench.end(last, WINDOW);
+        assert_eq!(bench.take(at, 10), 0);
+    }
+    assert!(bench.stream.begin_beside_helpers().is_none());
+    // One that was filled later than it is none that is waited for any more.
+    let ended = bench.stream.awaited(at).unwrap();
+    bench.end(first, WINDOW);
+    bench.stream.wait(ended);
+    assert_eq!(bench.take(at, WINDOW), WINDOW);
+    let second = at + WINDOW as u64;
+    assert!(bench.stream.awaited(second).is_some());
+    assert_eq!(bench.fill(WINDOW), Some(second));
+    assert_eq!(bench.take(second, 3 * WINDOW), 3 * WINDOW);
+}
+
+/// Bytes that somebody answers with are not those of another window meanwhile.
+#[test]
+fn what_is_lent_stays_as_it_is() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    bench.fill(WINDOW);
+    let lend = |offset, len| bench.stream.lend(offset, len, |_| true);
+    assert!(lend(at + 1, 10).is_none(), "it is not what comes next");
+    assert!(lend(at, WINDOW + 1).is_none(), "it is more than one window");
+    assert!(bench.stream.lend(at, 10, |_| false).is_none());
+    let lent = lend(at, WINDOW).unwrap();
+    let mut next = at + WINDOW as u64;
+    for _ in 0..10 {
+        bench.stream.answered(next, true);
+        while bench.fill(WINDOW).is_some() {}
+        assert_eq!(bench.take(next, WINDOW), WINDOW);
+        next += WINDOW as u64;
+    }
+    let expected = (at..at + WINDOW as u64).map(byte_at);
+    assert!(lent.iter().copied().eq(expected));
+}
+
+/// Where another request has read on meanwhile, nobody waits for what it has passed.
+#[test]
+fn windows_that_were_passed_are_dropped() {
+    let bench = Bench::new();
+    let at = bench.begin();
+    bench.want_all(at);
+    let passed = bench.stream.begin().unwrap();
+    bench.fill(WINDOW);
+    let next = at + WINDOW as u64 + 10;
+    bench.stream.answered(next, true);
+    assert_eq!(bench.take(next, 10), 10);
+    bench.end(passed, WINDOW);
+    assert_eq!(bench.take(next + 10, 10), 10);
 }
 
 #[test]
@@ -174,8 +248,10 @@ fn a_window_that_takes_long_is_given_up() {
     let at = bench.begin();
     let filling = bench.stream.begin().unwrap();
     assert_eq!(bench.take(at, 10), 0);
+    bench.stream.wait(bench.stream.awaited(at).unwrap());
+    assert!(bench.stream.awaited(at).is_none());
     bench.stream.answered(at + 10, true);
-    bench.stream.end(filling, Some((WINDOW, bench.epoch)));
+    bench.end(filling, WINDOW);
     assert_eq!(bench.take(at + 10, 10), 0);
 }
 
