@@ -54,7 +54,8 @@ struct State {
     asleep: usize,
     /// Those that are there besides.
     stuck: usize,
-    /// Files that are read ahead, and when they were read last.
+    /// Files that could be read ahead, longest known first, and when they were read last: at most one more than there are
+    /// processors.
     streams: Vec<(Weak<Stream>, Duration)>,
     has_ended: bool,
 }
@@ -64,6 +65,7 @@ struct State {
 pub(super) struct ReadAhead {
     fs: Arc<FileSystem>,
     admission: Arc<Admission>,
+    processors: usize,
     /// Helpers that may be at work at a time: there is a processor for each, besides that of a reader.
     most: usize,
     /// Guards what there is to do. Nothing is locked inside it, and nothing is read.
@@ -79,6 +81,7 @@ impl ReadAhead {
         Self {
             fs,
             admission,
+            processors,
             most: processors.saturating_sub(1).min(MOST),
             state: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -195,34 +198,34 @@ impl ReadAhead {
         }
     }
 
-    /// Whether this file may be read ahead: as many at a time as there are helpers. More would take turns, and have nothing of it.
+    /// Whether this file may be read ahead: as many at a time as there are helpers, and none where each processor has a reader of its
+    /// own. More would take turns, and have nothing of it.
     fn has_place(&self, stream: &Arc<Stream>) -> bool {
         let now = self.fs.context().clock().now();
         let mut state = self.state.lock();
-        let known = state
-            .streams
-            .iter_mut()
-            .find(|(it, _)| std::ptr::eq(it.as_ptr(), Arc::as_ptr(stream)));
-        if let Some((_, used)) = known {
-            *used = now;
-            return true;
+        let is_it = |known: &Weak<Stream>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(stream));
+        let is_unused = |(known, used): &mut (Weak<Stream>, Duration)| {
+            let is_old = known.strong_count() == 0 || now.saturating_sub(*used) >= UNUSED;
+            is_old && !is_it(known)
+        };
+        let unused: Vec<_> = state.streams.extract_if(.., is_unused).collect();
+        let known = state.streams.iter().position(|(known, _)| is_it(known));
+        let place = known.or_else(|| {
+            let is_free = state.streams.len() <= self.processors;
+            is_free.then(|| {
+                state.streams.push((Arc::downgrade(stream), now));
+                state.streams.len() - 1
+            })
+        });
+        if let Some(place) = place {
+            state.streams[place].1 = now;
         }
-        if state.streams.len() >= self.most {
-            let is_unused = |(stream, used): &(Weak<Stream>, Duration)| {
-                stream.strong_count() == 0 || now.saturating_sub(*used) >= UNUSED
-            };
-            let Some(unused) = state.streams.iter().position(is_unused) else {
-                return false;
-            };
-            let (gone, _) = state.streams.swap_remove(unused);
-            drop(state);
-            if let Some(gone) = gone.upgrade() {
-                gone.drop_windows();
-            }
-            state = self.state.lock();
+        let is_crowded = state.streams.len() > self.processors;
+        drop(state);
+        for gone in unused.iter().filter_map(|(stream, _)| stream.upgrade()) {
+            gone.drop_windows();
         }
-        state.streams.push((Arc::downgrade(stream), now));
-        true
+        !is_crowded && place.is_some_and(|place| place < self.most)
     }
 
     fn start_helper(self: &Arc<Self>) {

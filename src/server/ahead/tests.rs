@@ -303,7 +303,7 @@ fn all_bytes_are_those_of_the_process() {
     ahead.end();
 }
 
-/// As many files at a time as there are helpers; one that is not used any more makes place.
+/// As many files at a time as there are helpers, and none where each processor has a reader; one that is not used any more makes place.
 #[test]
 fn so_many_files_are_read_ahead_at_a_time() {
     let bench = bench();
@@ -316,8 +316,16 @@ fn so_many_files_are_read_ahead_at_a_time() {
     assert!(!ahead.has_place(&other));
     assert!(ahead.has_place(&one));
     clock.advance(UNUSED);
+    assert!(ahead.has_place(&one), "nobody else has taken it");
+    clock.advance(UNUSED);
     assert!(ahead.has_place(&other));
     assert!(!ahead.has_place(&one));
     drop(other);
+    assert!(ahead.has_place(&one));
+    // With a reader for each processor there is none left for a helper.
+    let more = [stream(), stream(), stream()];
+    assert!(!more.iter().any(|more| ahead.has_place(more)));
+    assert!(!ahead.has_place(&one));
+    drop(more);
     assert!(ahead.has_place(&one));
 }
