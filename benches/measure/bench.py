@@ -2,15 +2,19 @@
 
 import itertools
 import os
+from contextlib import ExitStack, contextmanager
 
 from . import commands
 from .mount import Empty, Mount
 from .processes import Crowd, Target
-from .turns import by_turns
+from .transports import FUSE, TRANSPORTS
+from .turns import by_turns, compare_by_turns
 
 
 class Bench:
-    def __init__(self, options, procmemfs, probe, mounts, files):
+    def __init__(self, options, transports, procmemfs, probe, mounts, files):
+        # Names of those that are compared.
+        self.transports = transports
         self.rounds = options.rounds
         self.size = options.size << 20
         self.mappings = options.mappings
@@ -28,12 +32,21 @@ class Bench:
     def crowd(self, count):
         return Crowd(self._probe, count)
 
-    def mount(self, *targets, options=""):
+    def mount(self, *targets, options="", transport=FUSE):
         """A mount that shows these processes, or all where none is given."""
         only = "pid=" + ":".join(str(target.pid) for target in targets) if targets else ""
-        given = ",".join(filter(None, [only, options]))
+        given = ",".join(filter(None, [only, TRANSPORTS[transport].option, options]))
         directory = self._mount_point()
         return Mount(self._procmemfs, directory, given, lambda *used: self._memory.append(used))
+
+    @contextmanager
+    def mounts(self, *targets, options=""):
+        """Such a mount for each transport, in their order."""
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(self.mount(*targets, options=options, transport=transport))
+                for transport in self.transports
+            ]
 
     def empty(self, like, size, directories=1, files=1):
         """An empty FUSE server with so many directories, and in each so many files of this size."""
@@ -59,6 +72,10 @@ class Bench:
 
     def turns(self, *sides):
         return by_turns(self.rounds, *sides)
+
+    def compare(self, ours, *others):
+        """The times, by turns, of several sides of ours and of others: for `Comparison.row`."""
+        return compare_by_turns(self.rounds, ours, *others)
 
     def take_memory(self):
         """What the daemons that ended since the last call have used."""

@@ -4,14 +4,17 @@
     benches/throughput cold yara       these groups only
     benches/throughput --rounds 9      more of each, for a noisy machine
     benches/throughput --size 256      a target of 256 MiB, for a small one
-    benches/throughput --io-uring      with mounts that are served over io_uring
     benches/throughput --awake         with CPUs that do not sleep while they are idle
+    benches/throughput --transports fuse
+                                       without mounts that are served over io_uring
 
 Builds what it needs, starts targets with resident memory that holds noise,
 mounts, and measures both sides by turns (A B A B ...), so that whatever else
-the machine does meets both. A ratio is the median time of the peer by ours:
-above 1 we are faster. The aim is the least ratio that we want to see. What is
-timed is checked: both sides give the same bytes, and tools say the same.
+the machine does meets both. Where it matters what brings requests, a mount over
+/dev/fuse and one over io_uring are two sides, with a column each. A ratio is the
+median time of the peer by ours: above 1 we are faster. The aim is the least
+ratio that we want to see. What is timed is checked: all sides give the same
+bytes, and tools say the same.
 """
 
 import argparse
@@ -28,7 +31,7 @@ from .awake import awake
 from .bench import Bench
 from .failure import Failure, Skipped
 from .groups import GROUPS
-from .uring import over_io_uring
+from .transports import TRANSPORTS, usable
 
 DESCRIPTION = __doc__
 TMPFS = "/dev/shm"
@@ -80,10 +83,13 @@ def parse():
         " latency: waking one takes long on some machines, virtual ones above all",
     )
     parser.add_argument(
-        "--io-uring",
-        action="store_true",
-        help="serve over io_uring (Linux 6.14); allows it for the machine meanwhile."
-        " The empty FUSE server stays on /dev/fuse",
+        "--transports",
+        type=transports,
+        default=list(TRANSPORTS),
+        metavar="NAME,...",
+        help="what brings requests to the mounts that are compared, of fuse and io_uring (default:"
+        " both; io_uring takes Linux 6.14, and is allowed for the machine meanwhile)."
+        " The empty FUSE server, and groups that compare none, have /dev/fuse alone",
     )
     options = parser.parse_args()
     for name in options.groups:
@@ -97,6 +103,16 @@ def positive(text):
     if number < 1:
         raise ValueError
     return number
+
+
+def transports(text):
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in TRANSPORTS:
+            raise argparse.ArgumentTypeError(
+                f"no transport '{name}': there are {', '.join(TRANSPORTS)}"
+            )
+    return names
 
 
 def prepare():
@@ -121,9 +137,12 @@ def measure(options):
     try:
         with (
             awake() if options.awake else nullcontext(),
-            over_io_uring() if options.io_uring else nullcontext(),
+            usable(options.transports) as (names, refusal),
         ):
-            run_groups(options, Bench(options, procmemfs, probe, mounts, files))
+            if not names:
+                raise Failure(refusal)
+            bench = Bench(options, names, procmemfs, probe, mounts, files)
+            run_groups(options, bench, refusal)
     finally:
         shutil.rmtree(files)
         # Not by a recursive removal: should a mount be left, its files are not ours to remove.
@@ -132,13 +151,15 @@ def measure(options):
         os.rmdir(mounts)
 
 
-def run_groups(options, bench):
+def run_groups(options, bench, refusal):
+    """`refusal` is why a transport is left out, if one is."""
     few = " (too few to tell)" if bench.rounds < TOO_FEW_ROUNDS else ""
     print(
         f"{os.cpu_count()} CPUs, Linux {platform.release()}, {options.size} MiB resident,"
         f" median of {bench.rounds}{few}, by turns{', CPUs kept awake' if options.awake else ''}"
-        f"{', over io_uring' if options.io_uring else ''}"
     )
+    if refusal:
+        print(f"\nWithout io_uring: {refusal}")
     used = {}
     for name in options.groups or GROUPS:
         try:

@@ -1,5 +1,6 @@
 """Tables in Markdown."""
 
+from .transports import FUSE, TRANSPORTS
 from .turns import median, spread
 
 
@@ -22,24 +23,38 @@ class Table:
 
 
 class Comparison(Table):
-    """Rows of our times and a peer's, and in some of a reference that nobody can be better than."""
+    """Rows of our times and a peer's, and in some of a reference that nobody can be better than.
 
-    def __init__(self, title, unit, peer="/proc/PID/mem", reference=None, note=""):
-        self.unit = unit
-        columns = ["", f"procmemfs, {unit}", f"{peer}, {unit}", "ratio", "aim"]
+    Ours have a column for each transport, which only those tell that compare them.
+    """
+
+    def __init__(
+        self, title, unit, peer="/proc/PID/mem", reference=None, note="", transports=(FUSE,)
+    ):
+        over = [""]
+        if list(transports) != [FUSE]:
+            over = [f" over {TRANSPORTS[transport].name}" for transport in transports]
+        self.sides = len(over)
+        columns = ["", *(f"procmemfs{it}, {unit}" for it in over), f"{peer}, {unit}"]
+        columns += [*(f"ratio{it}" for it in over), "aim"]
         if reference:
             columns += [f"{reference}, {unit}", "its ratio"]
         super().__init__(title, *columns, "slowest/fastest", note=note)
 
     def row(self, name, aim, times, shown):
-        """`times` are ours, the peer's and the reference's; an aim of None is none."""
+        """`times` are ours, a list with a side for each transport, the peer's and the reference's.
+
+        An aim of None is none.
+        """
         ours, peer, *reference = times
-        cells = [name, shown(median(ours)), shown(median(peer)), ratio(peer, ours)]
+        assert len(ours) == self.sides
+        cells = [name, *(shown(median(side)) for side in [*ours, peer])]
+        cells += [ratio(peer, side) for side in ours]
         cells.append("-" if aim is None else f"{aim:.1f}")
         for other in reference:
             cells += [shown(median(other)), ratio(peer, other)]
         cells += ["-"] * (self.width - 1 - len(cells))
-        self.line([*cells, spread(*times)])
+        self.line([*cells, spread(*ours, peer, *reference)])
 
 
 def ratio(peer, ours):

@@ -26,6 +26,12 @@ def by_turns(rounds, *sides):
     return [sorted(own_times) for own_times in times]
 
 
+def compare_by_turns(rounds, ours, *others):
+    """The same of several sides of ours and of others: ours are one list."""
+    times = by_turns(rounds, *ours, *others)
+    return [times[: len(ours)], *times[len(ours) :]]
+
+
 def median(times):
     return statistics.median(times)
 

@@ -13,25 +13,33 @@ def cold(bench):
     """sequential reads with dd, blocks of 4 KiB to 4 MiB, nothing cached"""
     with (
         bench.target("hold", bench.size) as target,
-        bench.mount(target) as mount,
-        bench.empty(mount, bench.size) as empty,
+        bench.mounts(target) as mounts,
+        bench.empty(mounts[0], bench.size) as empty,
     ):
-        ours, peer, reference = mount.mapping(target), target.mapping, empty.file()
+        ours = [mount.mapping(target) for mount in mounts]
+        peer, reference = target.mapping, empty.file()
         # Not the reference, which has bytes of its own.
-        check_same(ours, peer)
+        for side in ours:
+            check_same(side, peer)
+        readahead = {mount.readahead() or "unknown" for mount in mounts}
         table = Comparison(
             "Sequential, cold: dd opens the file and reads all of it",
             "GB/s",
             reference=Empty.NAME,
-            note=f"The readahead of both mounts, in KiB: {mount.readahead() or 'unknown'}.",
+            note=f"The readahead of all mounts, in KiB: {' and '.join(sorted(readahead))}.",
+            transports=bench.transports,
         )
 
-        def row(name, aim, *sides):
-            times = bench.turns(*(partial(timed, reading(*side)) for side in sides))
+        def row(name, aim, block, *flags):
+            """The flags are for mounts."""
+            times = bench.compare(
+                [partial(timed, reading(side, block, *flags)) for side in ours],
+                partial(timed, reading(peer, block)),
+                partial(timed, reading(reference, block, *flags)),
+            )
             table.row(name, aim, times, gigabytes(bench.size))
 
         for block, aim in AIMS.items():
-            row(f"bs={block}", aim, (ours, block), (peer, block), (reference, block))
+            row(f"bs={block}", aim, block)
         for block in DIRECT:
-            name = f"bs={block}, both mounts with iflag=direct"
-            row(name, None, (ours, block, "direct"), (peer, block), (reference, block, "direct"))
+            row(f"bs={block}, all mounts with iflag=direct", None, block, "direct")

@@ -25,7 +25,7 @@ def cores(bench):
     with bench.target("hold", bench.size) as target, bench.mount(target) as mount:
         sides = Sides(bench, mount, target, bench.file(""))
         sides.check(whole=True)
-        times = bench.turns(sides.ours, sides.gcore)
+        times = bench.compare([sides.ours], sides.gcore)
     table = Comparison("cp core/PID to tmpfs", "s", peer=PEER)
     table.row(f"{in_mib(bench.size)} resident", FASTER, times, seconds)
     table = Comparison("How long the target stands still for that", "ms", peer=PEER)
@@ -41,7 +41,7 @@ def cores(bench):
     ):
         sides = Sides(bench, mount, target, directory)
         sides.check(whole=False)
-        times = bench.turns(sides.ours, sides.gcore)
+        times = bench.compare([sides.ours], sides.gcore)
     table = Comparison("cp core/PID to disk, of memory that is reserved", "s", peer=PEER)
     table.row(name, SPARSER, times, seconds)
     table = Comparison("The size of that core on disk", "MiB", peer=PEER)
@@ -63,10 +63,10 @@ class Sides:
         self._stops, self._sizes = ([], []), ([], [])
 
     def stops(self):
-        return [sorted(side) for side in self._stops]
+        return in_row(self._stops)
 
     def sizes(self):
-        return [sorted(side) for side in self._sizes]
+        return in_row(self._sizes)
 
     def ours(self):
         before = self.stopped()
@@ -117,6 +117,12 @@ class Sides:
                 memory._replace(offset=memory.offset + at, length=length),
             )
         os.remove(self.copy)
+
+
+def in_row(sides):
+    """Ours and gcore's, as a row takes them."""
+    ours, gcore = map(sorted, sides)
+    return [ours], gcore
 
 
 def stands_still(pid):

@@ -21,12 +21,13 @@ ANSWERS = (0, 1)
 
 def find(bench):
     """find over the mappings of 500 processes, against cat of all maps"""
-    with bench.crowd(bench.processes) as crowd, bench.mount() as mount:
+    with bench.crowd(bench.processes) as crowd, bench.mounts() as mounts:
         # Some of them: what is looked at here is in no cache any more when it is timed.
         for pid in crowd.pids[:: len(crowd.pids) // 10 or 1]:
-            check_names(mount.of(pid), pid)
-        directories, files = extent(mount, crowd)
-        reference = partial(bench.empty, mount, SIZE, directories, files)
+            for mount in mounts:
+                check_names(mount.of(pid), pid)
+        directories, files = extent(mounts[0], crowd)
+        reference = partial(bench.empty, mounts[0], SIZE, directories, files)
         with reference() as empty:
             check_walk(empty, directories, files)
             table = Comparison(
@@ -36,13 +37,23 @@ def find(bench):
                 peer="cat /proc/[0-9]*/maps",
                 reference=Empty.NAME,
                 note=f"The reference: {directories} directories with {files} files each.",
+                transports=bench.transports,
             )
             peer = partial(timed, PEER, answers=ANSWERS)
-            times = bench.turns(
-                partial(timed_first, bench.mount), peer, partial(timed_first, reference)
+            times = bench.compare(
+                [
+                    partial(timed_first, partial(bench.mount, transport=transport))
+                    for transport in bench.transports
+                ],
+                peer,
+                partial(timed_first, reference),
             )
             table.row("the first after mounting", AIM, times, milliseconds)
-            times = bench.turns(partial(timed_later, mount), peer, partial(timed_later, empty))
+            times = bench.compare(
+                [partial(timed_later, mount) for mount in mounts],
+                peer,
+                partial(timed_later, empty),
+            )
             table.row("a later one, when nothing is fresh any more", AIM, times, milliseconds)
 
 

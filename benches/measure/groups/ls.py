@@ -18,12 +18,13 @@ def ls(bench):
     """ls -l of a process with 60,000 mappings, against as many files on tmpfs"""
     check_map_count(bench.mappings)
     files = bench.file("names")
-    with bench.target("many", bench.mappings) as target, bench.mount(target) as mount:
-        directory = mount.of(target.pid)
-        check_names(directory, target)
-        make_files(directory, files)
+    with bench.target("many", bench.mappings) as target, bench.mounts(target) as mounts:
+        directories = [mount.of(target.pid) for mount in mounts]
+        for directory in directories:
+            check_names(directory, target)
+        make_files(directories[0], files)
         names = len(os.listdir(files))
-        reference = partial(bench.empty, mount, SIZE, files=names)
+        reference = partial(bench.empty, mounts[0], SIZE, files=names)
         with reference() as empty:
             [empty_directory] = empty.directories()
             if len(os.listdir(empty_directory)) != names:
@@ -33,16 +34,26 @@ def ls(bench):
                 "ms",
                 peer="as many empty files on tmpfs",
                 reference=Empty.NAME,
+                transports=bench.transports,
             )
             peer = partial(timed_ls, files)
-            times = bench.turns(
-                partial(timed_first, partial(bench.mount, target), lambda ours: ours.of(target.pid)),
+            times = bench.compare(
+                [
+                    partial(
+                        timed_first,
+                        partial(bench.mount, target, transport=transport),
+                        lambda ours: ours.of(target.pid),
+                    )
+                    for transport in bench.transports
+                ],
                 peer,
                 partial(timed_first, reference, lambda other: other.directories()[0]),
             )
             table.row("the first after mounting", AIM, times, milliseconds)
-            times = bench.turns(
-                partial(timed_later, directory), peer, partial(timed_later, empty_directory)
+            times = bench.compare(
+                [partial(timed_later, directory) for directory in directories],
+                peer,
+                partial(timed_later, empty_directory),
             )
             table.row("a later one, when nothing is fresh any more", AIM, times, milliseconds)
 

@@ -16,20 +16,28 @@ def readers(bench):
     each = bench.size // READERS
     with ExitStack() as stack:
         targets = [stack.enter_context(bench.target("hold", each)) for _ in range(READERS)]
-        mount = stack.enter_context(bench.mount(*targets))
+        mounts = stack.enter_context(bench.mounts(*targets))
         # A directory for each, as for each process: no open of one file outdates another's pages.
-        empty = stack.enter_context(bench.empty(mount, each, directories=READERS))
-        ours = [mount.mapping(target) for target in targets]
+        empty = stack.enter_context(bench.empty(mounts[0], each, directories=READERS))
+        ours = [[mount.mapping(target) for target in targets] for mount in mounts]
         peer = [target.mapping for target in targets]
-        for pair in zip(ours, peer):
-            check_same(*pair)
+        for side in ours:
+            for pair in zip(side, peer):
+                check_same(*pair)
         table = Comparison(
             "Readers at once, cold: until the last one is done",
             "GB/s together",
             reference=Empty.NAME,
+            transports=bench.transports,
         )
-        sides = (ours, peer, empty.files())
-        commands = ([reading(one, BLOCK) for one in side] for side in sides)
-        times = bench.turns(*(partial(timed_together, side) for side in commands))
+        times = bench.compare(
+            [partial(timed_readers, side) for side in ours],
+            partial(timed_readers, peer),
+            partial(timed_readers, empty.files()),
+        )
         name = f"{READERS} readers of {READERS} processes with {in_mib(each)} each, bs={BLOCK}"
         table.row(name, AIM, times, gigabytes(each * READERS))
+
+
+def timed_readers(spans):
+    return timed_together([reading(span, BLOCK) for span in spans])

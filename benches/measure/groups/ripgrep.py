@@ -32,8 +32,8 @@ def rg(bench):
             table = Comparison(
                 "rg -c -a PATTERN FILE", "GB/s", peer="a file on tmpfs", reference=Empty.NAME
             )
-            times = bench.turns(
-                partial(counted, ours.path, count),
+            times = bench.compare(
+                [partial(counted, ours.path, count)],
                 partial(counted, copy, count),
                 partial(counted, empty.file().path, said_of(empty.file().path)),
             )

@@ -9,7 +9,7 @@ from ..failure import Failure
 from ..programs import needs
 from ..span import Span, check_same
 from ..tables import Comparison, Table, gigabytes, in_mib, microseconds, milliseconds
-from ..turns import by_turns
+from ..turns import compare_by_turns
 from .ripgrep import counted, said_of
 from .warm import probed
 from .yara import PART, RESERVED, SPARSE_PAGES, check_ends, found, write_rules
@@ -65,17 +65,17 @@ def pause(bench):
     )
     with bench.target("hold", bench.size) as target, bench.mount(target) as mount:
         peer = partial(copied, bench, target)
-        times = bench.turns(partial(stood_still, mount, target.pid), peer)
+        times = bench.compare([partial(stood_still, mount, target.pid)], peer)
         lines.row(f"{in_mib(bench.size)}: the process stands still", PAUSE, times, milliseconds)
-        times = bench.turns(partial(took, mount, target.pid), peer)
+        times = bench.compare([partial(took, mount, target.pid)], peer)
         lines.row(f"{in_mib(bench.size)}: mkdir and rmdir", None, times, milliseconds)
         memory(mount, target)
     # One page of a hundred is written meanwhile.
     with bench.target("busy", bench.size) as target, bench.mount(target, options="inject") as mount:
         peer = partial(copied, bench, target)
-        times = bench.turns(partial(stood_still, mount, target.pid), peer)
+        times = bench.compare([partial(stood_still, mount, target.pid)], peer)
         lines.row(f"{in_mib(bench.size)}, inject: it stands still", PAUSE_INJECTED, times, milliseconds)
-        times = bench.turns(partial(took, mount, target.pid), peer)
+        times = bench.compare([partial(took, mount, target.pid)], peer)
         lines.row(f"{in_mib(bench.size)}, inject: mkdir and rmdir", None, times, milliseconds)
 
 
@@ -138,16 +138,21 @@ def reads(bench):
         finish([*reading(peer, "1M"), f"of={copy}"])
         reference = Span(copy, 0, os.path.getsize(copy))
         check_same(reference, peer)
-        sides = (ours, peer, reference)
         measured = []
+
+        def compared(side):
+            return bench.compare([side(ours)], side(peer), side(reference))
+
         for block in BLOCKS:
-            times = bench.turns(*(partial(timed, reading(side, block)) for side in sides))
+            times = compared(lambda span: partial(timed, reading(span, block)))
             measured.append((f"dd bs={block}", times, "GB/s", gigabytes(bench.size)))
-        times = bench.turns(*(partial(probed, bench, "random", *side) for side in sides))
+        times = compared(lambda span: partial(probed, bench, "random", *span))
         measured.append(("random reads of 8 bytes", times, "us a read", microseconds))
         needs("rg", "ripgrep")
         count = said_of(copy)
-        searched = bench.turns(*(partial(counted, side.path, count) for side in (ours, reference)))
+        searched = bench.compare(
+            [partial(counted, ours.path, count)], partial(counted, reference.path, count)
+        )
         os.remove(copy)
     for title, at, aim in [(MEM, 1, OF_MEM), (TMPFS, 2, OF_TMPFS)]:
         lines = Comparison("Reading a snapshot, against " + title, "GB/s or us", peer=title)
@@ -181,7 +186,7 @@ def searches(bench):
             write_rules(rules, target.mapping)
             check_ends(mount, target)
             ours = partial(searched_copy, mount, target, rules)
-            times = by_turns(rounds, ours, partial(found, ["yara", rules, str(target.pid)]))
+            times = compare_by_turns(rounds, [ours], partial(found, ["yara", rules, str(target.pid)]))
         lines.row(name, aim, times, lambda seconds: f"{seconds:.2f}")
 
 

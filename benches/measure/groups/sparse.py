@@ -20,27 +20,35 @@ def sparse(bench):
     copy = bench.file("copy")
     with (
         bench.target("reserve", RESERVED, PAGES) as target,
-        bench.mount(target) as mount,
-        bench.empty_sparse(mount, RESERVED, PAGES) as empty,
+        bench.mounts(target) as mounts,
+        bench.empty_sparse(mounts[0], RESERVED, PAGES) as empty,
     ):
-        ours, reference = mount.mapping(target), empty.file()
-        places, count = checked_copy(ours, target.mapping, copy)
-        places_there, count_there = checked_copy(reference, reference, copy)
-        if places != places_there:
-            raise Failure(f"{Empty.NAME} has its data in other places")
+        ours, reference = [mount.mapping(target) for mount in mounts], empty.file()
+        places, count = checked_copy(reference, reference, copy)
+        counts = []
+        for side in ours:
+            its_places, its_count = checked_copy(side, target.mapping, copy)
+            counts.append(its_count)
+            if its_places != places:
+                raise Failure(f"{Empty.NAME} has its data in other places than {side.path}")
         table = Comparison(
             f"1 TiB reserved, {PAGES} scattered pages of it resident",
             "ms",
             peer="PAGEMAP_SCAN and process_vm_readv",
             reference=Empty.NAME,
+            transports=bench.transports,
         )
         peer = partial(scanned, bench, target.mapping, target.pid)
-        times = bench.turns(
-            partial(timed_copy, ours, copy), peer, partial(timed_copy, reference, copy)
+        times = bench.compare(
+            [partial(timed_copy, side, copy) for side in ours],
+            peer,
+            partial(timed_copy, reference, copy),
         )
         table.row("cp --sparse=always to tmpfs", AIM, times, milliseconds)
-        times = bench.turns(
-            partial(timed_grep, ours, count), peer, partial(timed_grep, reference, count_there)
+        times = bench.compare(
+            [partial(timed_grep, *side) for side in zip(ours, counts)],
+            peer,
+            partial(timed_grep, reference, count),
         )
         table.row("grep -c", AIM, times, milliseconds)
 

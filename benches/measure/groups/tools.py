@@ -16,11 +16,12 @@ def tools(bench):
     """cat, grep and cp, against the same tool on a pipe from dd"""
     with (
         bench.target("hold", bench.size) as target,
-        bench.mount(target) as mount,
-        bench.empty(mount, bench.size) as empty,
+        bench.mounts(target) as mounts,
+        bench.empty(mounts[0], bench.size) as empty,
     ):
-        ours, reference = mount.mapping(target), empty.file()
-        check_same(ours, target.mapping)
+        ours, reference = [mount.mapping(target) for mount in mounts], empty.file()
+        for side in ours:
+            check_same(side, target.mapping)
         pipe = reading(target.mapping, "1M")
         table = Comparison(
             "Tools, cold",
@@ -28,15 +29,16 @@ def tools(bench):
             peer="dd of /proc/PID/mem in a pipe",
             reference=Empty.NAME,
             note="dd with bs=1M.",
+            transports=bench.transports,
         )
 
         def row(name, *sides):
-            table.row(name, AIM, bench.turns(*sides), gigabytes(bench.size))
+            table.row(name, AIM, bench.compare(*sides), gigabytes(bench.size))
 
         # The reference holds other bytes, but noise as well: tools find as little there.
         def sides(timer, *tool):
-            mine, its = ([*tool, span.path] for span in (ours, reference))
-            return partial(timer, mine), partial(timer, pipe, tool), partial(timer, its)
+            *mine, its = (partial(timer, [*tool, span.path]) for span in [*ours, reference])
+            return mine, partial(timer, pipe, tool), its
 
         row("cat FILE > /dev/null", *sides(timed, "cat"))
         counting = partial(timed, stdout=subprocess.PIPE, answers=(0, 1))
@@ -44,7 +46,7 @@ def tools(bench):
         copy = bench.file("copy")
         row(
             "cp FILE to tmpfs",
-            partial(timed_copy, copy, target.mapping, ["cp", ours.path, copy]),
+            [partial(timed_copy, copy, target.mapping, ["cp", side.path, copy]) for side in ours],
             partial(timed_copy, copy, target.mapping, pipe, ["cp", "/dev/stdin", copy]),
             partial(timed_copy, copy, reference, ["cp", reference.path, copy]),
         )

@@ -22,12 +22,15 @@ def again(bench):
         "Sequential, again: later passes through one open file, bs=128K",
         "GB/s",
         reference=REFERENCE,
+        transports=bench.transports,
     )
     small = min(SMALL, bench.size)
     for size, options in [(small, ""), (bench.size, KEPT)]:
-        with three_sides(bench, size, options) as sides:
-            times = bench.turns(
-                *(partial(probed, bench, "sequential", *side, BLOCK) for side in sides)
+        with same_bytes(bench, size, options) as (ours, peer, reference):
+            times = bench.compare(
+                [partial(probed, bench, "sequential", *side, BLOCK) for side in ours],
+                partial(probed, bench, "sequential", *peer, BLOCK),
+                partial(probed, bench, "sequential", *reference, BLOCK),
             )
         table.row(f"{in_mib(size)}, {options or 'default options'}", AIM, times, gigabytes(size))
 
@@ -39,20 +42,26 @@ def random(bench):
         f"Random reads of 8 bytes in {in_mib(size)}, one open file",
         "us a read",
         reference=REFERENCE,
+        transports=bench.transports,
     )
     for options in ["", KEPT]:
-        with three_sides(bench, size, options) as sides:
-            times = bench.turns(*(partial(probed, bench, "random", *side) for side in sides))
+        with same_bytes(bench, size, options) as (ours, peer, reference):
+            times = bench.compare(
+                [partial(probed, bench, "random", *side) for side in ours],
+                partial(probed, bench, "random", *peer),
+                partial(probed, bench, "random", *reference),
+            )
         table.row(options or "default options", AIM, times, microseconds)
 
 
 @contextmanager
-def three_sides(bench, size, options):
-    """The same bytes in a mount, in /proc/PID/mem, and on tmpfs, which no file system can beat."""
+def same_bytes(bench, size, options):
+    """They are in mounts, in /proc/PID/mem, and on tmpfs, which no file system can beat."""
     copy = bench.file("copy")
-    with bench.target("hold", size) as target, bench.mount(target, options=options) as mount:
-        ours, peer = mount.mapping(target), target.mapping
-        check_same(ours, peer)
+    with bench.target("hold", size) as target, bench.mounts(target, options=options) as mounts:
+        ours, peer = [mount.mapping(target) for mount in mounts], target.mapping
+        for side in ours:
+            check_same(side, peer)
         finish([*reading(peer, "1M"), f"of={copy}"])
         reference = Span(copy, 0, os.path.getsize(copy))
         check_same(reference, peer)

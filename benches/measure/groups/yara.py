@@ -8,7 +8,7 @@ from ..failure import Failure
 from ..programs import needs
 from ..span import Span, check_same
 from ..tables import Comparison, in_mib
-from ..turns import by_turns
+from ..turns import compare_by_turns
 
 # For 1 GiB: 256 MiB resident, and 16 GiB reserved, of which 11 MiB are resident.
 PART = 4
@@ -55,7 +55,8 @@ def row(bench, table, target, mount, name, rounds, *directories):
     check_ends(mount, target)
     commands = [["yara", "-r", rules, mount.of(target.pid)], ["yara", rules, str(target.pid)]]
     commands += (["yara", "-r", rules, directory] for directory in directories)
-    times = by_turns(rounds, *(partial(found, command) for command in commands))
+    ours, *others = (partial(found, command) for command in commands)
+    times = compare_by_turns(rounds, [ours], *others)
     table.row(name, AIM, times, lambda seconds: f"{seconds:.2f}")
 
 
