@@ -146,6 +146,8 @@ fn where_no_descriptor_is_left_that_is_an_error() {
     let targets: Vec<Target> = (0..12).map(Target::of_generation).collect();
     let mut command = Command::new("prlimit");
     command.arg("--nofile=40:40").arg(daemon_binary());
+    // Each ring is a descriptor, too.
+    command.args(["-o", "io_uring=off"]);
     let mount = Mount::start(command);
     let stack = |target: &Target| File::open(mount.process(target.pid()).join("stack"));
     let listed = || -> std::io::Result<usize> {

@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Footprint, Mount, PAGE, Region, Stats, Target, assert_bytes, eventually, expect_errno,
-    is_mounted, measured, open, open_rw, pread_all, pread_within, rounds, run_within, tests,
+    is_mounted, is_over_rings, measured, open, open_rw, pread_all, pread_within, rounds,
+    run_within, tests,
 };
 
 tests![
@@ -247,10 +248,12 @@ fn stuck_calls_are_bounded_and_end_with_their_target() {
             started.elapsed(),
         );
         eprintln!("{options}: {before} threads, at most {most}");
-        assert!(most <= before + 4, "{before} threads, then {most}");
+        // Over io_uring so many for each processor, which stay for the next requests.
+        let more = if is_over_rings() { 32 } else { 4 };
+        assert!(most <= before + more, "{before} threads, then {most}");
         target.kill();
         eventually("the stuck threads end", || {
-            (mount.threads() <= before).then_some(())
+            (is_over_rings() || mount.threads() <= before).then_some(())
         });
         let other = Target::of_generation(2);
         let bytes = std::fs::read(mount.file(&other, "private")).unwrap();

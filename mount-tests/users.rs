@@ -118,7 +118,8 @@ fn a_plain_user_without_fusermount3_is_told() {
     std::fs::rename(public_daemon(&point), root.join("procmemfs")).unwrap();
     let root = quote(&root);
     let first = format!(
-        "for dir in /lib /lib64 /usr/lib /usr/lib64 /proc; do\n\
+        "unset PROCMEMFS_OPTIONS\n\
+         for dir in /lib /lib64 /usr/lib /usr/lib64 /proc; do\n\
          test -d $dir || continue\n\
          mkdir -p {root}$dir && mount --rbind $dir {root}$dir\n\
          done\n\

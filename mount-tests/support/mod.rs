@@ -33,7 +33,7 @@ pub(crate) use mount::{
     Mount, MountPoint, built_binary, daemon_binary, daemons_on, end_with_us, is_mounted,
     thread_call, unmount_lazily,
 };
-pub(crate) use needs::{GONE, Need, Test, fsx, has_rings, python_with, tests, tool};
+pub(crate) use needs::{GONE, Need, Test, fsx, has_rings, is_over_rings, python_with, tests, tool};
 pub(crate) use programs::{Program, secret};
 pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_within, sh};
 pub(crate) use stats::Stats;

@@ -109,6 +109,11 @@ pub(crate) fn has_rings() -> bool {
     std::fs::read_to_string(RINGS).is_ok_and(|setting| setting.trim() == "Y")
 }
 
+/// Whether all mounts are served over io_uring, but for those that say otherwise.
+pub(crate) fn is_over_rings() -> bool {
+    std::env::var("PROCMEMFS_OPTIONS").is_ok_and(|options| options.contains("io_uring=on"))
+}
+
 /// What a mount says whose daemon is gone: the last one over io_uring, of a request that was on its way to a thread.
 pub(crate) const GONE: [i32; 4] = [
     libc::ENOTCONN,

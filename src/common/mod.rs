@@ -16,3 +16,4 @@ pub(crate) mod pid;
 pub(crate) mod recent;
 pub(crate) mod room;
 pub(crate) mod sync;
+pub(crate) mod threads;

@@ -75,7 +75,7 @@ pub enum MountError {
     NoRings(#[source] io::Error),
     /// `io_uring=on` where this program gets none.
     #[error(
-        "option io_uring: this program may not use io_uring: see kernel.io_uring_disabled, and what a container allows (--security-opt seccomp=...), or leave the option out"
+        "option io_uring: this program gets no rings: see kernel.io_uring_disabled, what a container allows (--security-opt seccomp=...), and the limit of open files (ulimit -n), or leave the option out"
     )]
     NoRingsHere(#[source] io::Error),
     /// `/proc` is of no use.

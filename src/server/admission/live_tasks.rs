@@ -2,15 +2,10 @@
 
 use std::io;
 
-use memmap2::MmapMut;
-
 use super::Tasks;
+use crate::common::threads;
 use crate::target::live::{instance, own_activity};
 use crate::target::{Activity, ProcessId};
-
-/// More than a thread needs beside its stack before its work begins: Rust gives it a second stack for signals, of some
-/// pages, and ends the whole program where there is no memory for that.
-const FIRST_STEPS: usize = 256 << 10;
 
 /// Tasks as the kernel schedules them.
 #[derive(Debug)]
@@ -39,10 +34,7 @@ impl Tasks for LiveTasks {
     }
 
     fn start(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        // As far as it can be told: another thread may take it in between.
-        drop(MmapMut::map_anon(FIRST_STEPS)?);
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        thread.spawn(work).map(drop)
+        threads::start(name, work)
     }
 }
 

@@ -29,8 +29,8 @@ const MOST: usize = 8;
 /// How long a helper looks for more work before it sleeps: to wake it takes as long as to fill a window.
 const POLL: Duration = Duration::from_micros(200);
 
-/// How often it looks at most, whatever the clock says.
-const LOOKS: u32 = 20_000;
+/// How often it looks at most, whatever the clock says. In models each look is a step.
+const LOOKS: u32 = if cfg!(all(test, shuttle)) { 3 } else { 20_000 };
 
 /// After so long without work a helper ends.
 const LINGER: Duration = Duration::from_secs(1);
@@ -338,5 +338,7 @@ impl ReadAhead {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod models;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,8 @@ const WINDOWS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How often it is looked at before the thread sleeps: waking it costs more than to fill a window.
-const LOOKS: u32 = 20_000;
+/// In models each look is a step.
+const LOOKS: u32 = if cfg!(all(test, shuttle)) { 3 } else { 20_000 };
 
 /// Reads in a row before it is read ahead.
 const IN_A_ROW: u32 = 2;

@@ -10,7 +10,7 @@ use crate::common::choice::Choice;
 use crate::common::clock::ManualClock;
 use crate::files::{Access, FileOptions, Subject};
 use crate::server::admission::tests::FakeTasks;
-use crate::server::admission::{Limits, Target};
+use crate::server::admission::{Limits, Target, Tasks};
 use crate::server::file_system::tests::{bench, bench_with};
 use crate::target::ProcessId;
 use crate::target::cache::{Epoch, Freshness};
@@ -21,7 +21,7 @@ struct Bench {
     epoch: Epoch,
 }
 
-fn byte_at(offset: u64) -> u8 {
+pub(super) fn byte_at(offset: u64) -> u8 {
     (offset / 7 % 251) as u8
 }
 
@@ -255,10 +255,11 @@ fn a_window_that_takes_long_is_given_up() {
     assert_eq!(bench.take(at + 10, 10), 0);
 }
 
-/// The bytes of a mapping are those of the process, however they are read.
-#[test]
-fn all_bytes_are_those_of_the_process() {
-    const LEN: usize = 5 * WINDOW + 3 * PAGE_SIZE as usize;
+/// Bytes of the mapping that is read.
+const LEN: usize = 5 * WINDOW + 3 * PAGE_SIZE as usize;
+
+/// An open mapping of a process, each byte of which is that [of its offset](byte_at).
+pub(super) fn bytes_of_the_process(tasks: Arc<dyn Tasks>) -> (Arc<ReadAhead>, u64) {
     const START: u64 = 0x1000_0000;
     let options = FileOptions {
         direct: Choice::On,
@@ -268,14 +269,10 @@ fn all_bytes_are_those_of_the_process() {
     let end = START + LEN as u64;
     let maps = format!("{START:x}-{end:x} rw-p 00000000 00:00 0\n");
     bench.process.set_maps(maps.as_bytes());
-    let content: Vec<u8> = (0..LEN as u64).map(byte_at).collect();
-    bench.process.map(START, &content);
+    bench.process.map(START, &content());
     let path = format!("7/{START:012x}-{end:012x}.rw-p.anon");
     let inode = bench.find(&path).unwrap().inode;
-    let (clock, tasks) = (
-        Arc::clone(&bench.clock) as _,
-        Arc::new(FakeTasks::default()),
-    );
+    let clock = Arc::clone(&bench.clock) as _;
     let admission = Arc::new(Admission::new(clock, tasks, Limits::for_threads(4)));
     let fs = Arc::new(bench.fs);
     let ahead = Arc::new(ReadAhead::new(Arc::clone(&fs), admission, 2));
@@ -285,20 +282,30 @@ fn all_bytes_are_those_of_the_process() {
     };
     let opened = fs.open(inode, &Subject::default(), access).unwrap();
     assert!(opened.direct);
+    (ahead, opened.handle)
+}
+
+fn content() -> Vec<u8> {
+    (0..LEN as u64).map(byte_at).collect()
+}
+
+/// The bytes of a mapping are those of the process, however they are read.
+#[test]
+fn all_bytes_are_those_of_the_process() {
+    let (ahead, handle) = bytes_of_the_process(Arc::new(FakeTasks::default()));
     for len in [4096, 100_000, WINDOW, 3 * WINDOW] {
         let mut found = Vec::new();
         loop {
             let mut buffer = vec![0; len];
             let offset = found.len() as u64;
-            let read = fs
-                .read(opened.handle, offset, &mut buffer, Some(&ahead))
-                .unwrap();
+            let read = ahead.fs.read(handle, offset, &mut buffer, Some(&ahead));
+            let read = read.unwrap();
             if read == 0 {
                 break;
             }
             found.extend_from_slice(&buffer[..read]);
         }
-        assert!(found == content, "{len}");
+        assert!(found == content(), "{len}");
     }
     ahead.end();
 }

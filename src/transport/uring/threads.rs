@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,11 +21,13 @@ use super::entry::{Alias, Entry, EntryMemory, EntryNumber};
 use super::reply::EntryReply;
 use super::request::Asked;
 use super::ring::{Command, Ring};
+use crate::common::threads;
 use crate::server::{Buffers, Operation, Reply, Respond, Server};
 
 /// Threads of a queue that wait for requests, at least: a new entry is given none that came before it
-/// (`fuse_uring_do_register` in `fs/fuse/dev_uring.c`), so it has to be there in time.
-const WAITING: usize = 2;
+/// (`fuse_uring_do_register` in `fs/fuse/dev_uring.c`), so it has to be there in time. As many as the kernel sends at a time
+/// where it reads ahead: else those that come last begin after the first ones have been given up.
+const WAITING: usize = 8;
 
 /// How long a thread that serves a request is given to return, before its payload is taken from it, which takes longer.
 const LOOKS: u32 = 10_000;
@@ -186,11 +187,11 @@ impl Threads {
         let name = format!("ring-{}", first.0.queue());
         // What does not become a thread's is not lost.
         let for_thread = Arc::new(Mutex::new(Some((ring, first))));
-        let (threads, taken) = (Arc::clone(self), Arc::clone(&for_thread));
-        let started = thread::Builder::new().name(name).spawn(move || {
+        let (shared, taken) = (Arc::clone(self), Arc::clone(&for_thread));
+        let started = threads::start(&name, move || {
             let given = taken.lock().take();
             if let Some((ring, first)) = given {
-                threads.run(ring, first);
+                shared.run(ring, first);
             }
         });
         if started.is_err()
@@ -206,7 +207,7 @@ impl Threads {
                 }
             }
         }
-        started.map(drop)
+        started
     }
 
     /// What a thread does: it waits for a request in its entry, and serves it.
