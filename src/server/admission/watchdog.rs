@@ -36,6 +36,8 @@ struct Overdue {
     number: u64,
     thread: Option<i32>,
     target: Option<Target>,
+    kind: Kind,
+    begun: Duration,
     next_check: Duration,
 }
 
@@ -165,10 +167,11 @@ impl Admission {
             self.work.notify_one();
         }
         drop(state);
-        for Overdue { thread, target, .. } in given_up {
-            if let (Some(thread), Some(Target { pid, .. })) = (thread, target) {
+        for call in given_up {
+            if let (Some(thread), Some(Target { pid, .. })) = (call.thread, call.target) {
                 let function = self.tasks.waits_in(thread);
-                log::debug!("a call into process {pid} waits in {function}");
+                let (kind, age) = (call.kind, now.saturating_sub(call.begun));
+                log::debug!("a call into process {pid} ({kind:?}) waits in {function} for {age:?}");
             }
         }
         for expire in expired {
@@ -190,6 +193,8 @@ impl Admission {
                 number: *number,
                 thread: call.thread,
                 target: call.target,
+                kind: call.kind,
+                begun: call.begun,
                 next_check: call.deadline.next_check(),
             })
             .collect()
