@@ -114,6 +114,15 @@ impl Core {
         part(&self.file, load.offset, load.in_file)
     }
 
+    /// What `fstat` says of its length, and where its last part ends.
+    pub(super) fn ends(&self) -> [u64; 2] {
+        let ends = self
+            .loads
+            .iter()
+            .map(|load| load.offset + load.in_file as u64);
+        [self.file.metadata().unwrap().len(), ends.max().unwrap()]
+    }
+
     /// The numbers of the threads whose registers are there, in their order.
     pub(super) fn threads(&self) -> Vec<u32> {
         let states = self.notes.iter().filter(|note| note.kind == PRSTATUS);

@@ -5,11 +5,14 @@ use std::process::Command;
 
 use super::elf::Core;
 use super::{Subject, core_of};
-use crate::support::{Mount, PAGE, Turn, assert_bytes, extents, held, open, quote, run, sh, tests};
+use crate::support::{
+    Mount, PAGE, Target, Turn, assert_bytes, extents, held, open, quote, run, sh, tests,
+};
 
 tests![
     a_stream_of_it_ends_well: [Need::Tool("zstd")],
     copies_of_it_are_sparse_and_complete: [Need::Tool("cp"), Need::Tool("tar"), Need::Tool("cmp")],
+    what_has_grown_since_stat_is_whole: [Need::Root],
     what_cannot_be_read_is_zeros: [Need::Root, Need::Tool("getfattr")],
     seventy_thousand_mappings: [
         Need::Root, Need::Tool("gdb"), Need::Tool("readelf"), Need::Tool("eu-readelf")
@@ -36,6 +39,30 @@ fn a_stream_of_it_ends_well() {
     assert_bytes("unpacked", &unpacked, &whole);
     let size = mount.outside().join("core.zst").metadata().unwrap().len();
     assert!(size < whole.len() as u64 / 4, "{size} of {}", whole.len());
+}
+
+/// A core is as large as the process when it was opened, also where the kernel keeps the size of a moment before: whoever copies it
+/// would lose its end.
+fn what_has_grown_since_stat_is_whole() {
+    for options in ["cache_ttl=1m", ""] {
+        let mut target = Target::new();
+        let mount = Mount::new(options);
+        let path = core_of(&mount, target.pid());
+        let before = path.metadata().unwrap().len();
+        let grown = 8 << 20;
+        target.ask(&format!("reserve {grown} 16"));
+        let core = Core::open(&path);
+        let [size, end] = core.ends();
+        assert!(size >= before + grown, "{before}, then {size}");
+        assert_eq!(size, end, "{options}");
+        let last = core.loads.iter().rfind(|load| load.in_file > 0).unwrap();
+        assert_eq!(core.all(last).len(), last.in_file);
+        drop(core);
+        // The next one is of another moment again.
+        target.ask(&format!("reserve {grown} 16"));
+        let bytes = std::fs::read(&path).unwrap().len() as u64;
+        assert!(bytes >= size + grown, "{size}, then {bytes}");
+    }
 }
 
 /// `cp` and `tar -S` leave out what was never touched, and have all the rest.

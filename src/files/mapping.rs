@@ -204,6 +204,7 @@ impl File for Mapping {
             direct: memory.is_direct(),
             reads_ahead: memory.reads_ahead,
             is_constant: false,
+            is_resized: false,
             file: Arc::new(OpenMapping { file, memory }),
         })
     }

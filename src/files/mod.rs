@@ -378,6 +378,8 @@ pub(crate) struct Open {
     pub(crate) reads_ahead: bool,
     /// Whether it may keep them for as long as it likes: nothing of the file ever changes.
     pub(crate) is_constant: bool,
+    /// Whether its size may be another one than was shown a moment ago. What lies past that the kernel would not ask for.
+    pub(crate) is_resized: bool,
 }
 
 /// An open file, whatever its kind.

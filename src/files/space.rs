@@ -123,6 +123,7 @@ impl File for Space {
             direct: memory.is_direct(),
             reads_ahead: memory.reads_ahead,
             is_constant: false,
+            is_resized: false,
             file: Arc::new(OpenSpace {
                 info: Arc::clone(self.info()),
                 memory,

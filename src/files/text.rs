@@ -18,6 +18,7 @@ impl Text {
             direct: true,
             reads_ahead: false,
             is_constant: false,
+            is_resized: false,
         }
     }
 }

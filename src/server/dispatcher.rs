@@ -6,7 +6,9 @@ use nix::errno::Errno;
 
 use super::file_system::Written;
 use super::reply::OneShot;
-use super::{Buffers, Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
+use super::{
+    Buffers, Entry, Inode, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server,
+};
 use crate::common::error::{Error, Result};
 use crate::common::sync::atomic::Ordering;
 use crate::files::{DirectoryEntry, Listing, Pass, Subject};
@@ -213,11 +215,33 @@ impl Server {
         one_shot: &OneShot<R>,
         opened: Result<Opened>,
     ) {
+        if let Ok(opened) = &opened
+            && let Some(stale) = opened.stale
+        {
+            return self.give_resized(request, one_shot, opened.clone(), stale);
+        }
         let reply = opened.as_ref().map(Reply::Opened);
         // Nobody will ever release a handle that nobody was told of.
         if let (false, Ok(opened)) = (self.give(request, one_shot, reply), opened) {
             self.fs.release(opened.handle);
         }
+    }
+
+    /// An open is answered once the kernel was told that it does not know the size.
+    fn give_resized<R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        opened: Opened,
+        stale: Inode,
+    ) {
+        let Some(reply) = self.take_reply(request, one_shot) else {
+            return self.fs.release(opened.handle);
+        };
+        // Where it could not be told it believes in the former size for as long as that was to be kept.
+        self.invalidations.answer(&[stale], move |_| {
+            reply.respond(Ok(Reply::Opened(&opened)));
+        });
     }
 
     /// A write is answered once the kernel was told which pages are stale.

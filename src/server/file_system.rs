@@ -319,6 +319,7 @@ impl FileSystem {
             handle,
             direct: open.direct,
             is_constant: open.is_constant,
+            stale: open.is_resized.then_some(inode),
             backing,
         })
     }

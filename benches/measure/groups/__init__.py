@@ -9,6 +9,7 @@ from .idle import idle
 from .ls import ls
 from .readers import readers
 from .ripgrep import rg
+from .search import search
 from .snapshots import snapshots
 from .sparse import sparse
 from .tools import tools
@@ -32,6 +33,7 @@ GROUPS = {
         exchange,
         sparse,
         cores,
+        search,
         snapshots,
         growth,
         idle,

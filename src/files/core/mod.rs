@@ -121,6 +121,8 @@ impl File for Core {
             direct: open.memory.is_direct() || !is_first,
             reads_ahead: open.memory.reads_ahead,
             is_constant: false,
+            // It is built now, and what was shown before was of another moment.
+            is_resized: true,
             file: open,
         })
     }

@@ -36,6 +36,7 @@ impl FrozenFile {
             direct: false,
             reads_ahead: false,
             is_constant: true,
+            is_resized: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::server::inodes::Inode;
 use crate::target::snapshot::KeptStore;
 
 /// A file or a directory that was opened.
@@ -12,6 +13,8 @@ pub(crate) struct Opened {
     pub(crate) direct: bool,
     /// Whether it may keep them for as long as it likes.
     pub(crate) is_constant: bool,
+    /// The inode whose attributes the kernel must forget first.
+    pub(in crate::server) stale: Option<Inode>,
     /// The store that the kernel may read itself, where it can.
     pub(crate) backing: Option<Arc<KeptStore>>,
 }
@@ -31,6 +34,7 @@ impl Opened {
             handle,
             direct: false,
             is_constant: false,
+            stale: None,
             backing: None,
         }
     }
