@@ -101,6 +101,9 @@ impl Target {
             anon_names: false,
         };
         target.take_ready();
+        // Once it has obeyed, what it runs while it waits for more is in memory: the kernel maps its code as it comes to it.
+        let private = target.region("private");
+        target.read(private.start, 1);
         target
     }
 
