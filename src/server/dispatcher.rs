@@ -6,9 +6,7 @@ use nix::errno::Errno;
 
 use super::file_system::Written;
 use super::reply::OneShot;
-use super::{
-    Buffers, Entry, Inode, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server,
-};
+use super::{Buffers, Entry, Name, NamedEntry, Opened, Operation, Reply, Request, Respond, Server};
 use crate::common::error::{Error, Result};
 use crate::common::sync::atomic::Ordering;
 use crate::files::{DirectoryEntry, Listing, Pass, Subject};
@@ -209,37 +207,27 @@ impl Server {
         true
     }
 
+    /// An open is answered once the kernel was told where it does not know the size any more.
     fn give_opened<R: Respond>(
         &self,
         request: &Request,
         one_shot: &OneShot<R>,
         opened: Result<Opened>,
     ) {
-        if let Ok(opened) = &opened
-            && let Some(stale) = opened.stale
-        {
-            return self.give_resized(request, one_shot, opened.clone(), stale);
-        }
-        let reply = opened.as_ref().map(Reply::Opened);
-        // Nobody will ever release a handle that nobody was told of.
-        if let (false, Ok(opened)) = (self.give(request, one_shot, reply), opened) {
-            self.fs.release(opened.handle);
-        }
-    }
-
-    /// An open is answered once the kernel was told that it does not know the size.
-    fn give_resized<R: Respond>(
-        &self,
-        request: &Request,
-        one_shot: &OneShot<R>,
-        opened: Opened,
-        stale: Inode,
-    ) {
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.give(request, one_shot, Err(&error));
+                return;
+            }
+        };
         let Some(reply) = self.take_reply(request, one_shot) else {
+            // Nobody will ever release a handle that nobody was told of.
             return self.fs.release(opened.handle);
         };
-        // Where it could not be told it believes in the former size for as long as that was to be kept.
-        self.invalidations.answer(&[stale], move |_| {
+        let stale = opened.stale;
+        // Where the kernel could not be told it believes in the former size for as long as that was to be kept.
+        self.invalidations.answer(stale.as_slice(), move |_| {
             reply.respond(Ok(Reply::Opened(&opened)));
         });
     }

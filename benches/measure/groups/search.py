@@ -1,5 +1,4 @@
 import os
-import subprocess
 from functools import partial
 
 from ..commands import timed
@@ -8,7 +7,7 @@ from ..span import check_same
 from ..tables import Comparison, in_mib
 from ..turns import compare_by_turns
 from .cores import PEER
-from .tools import GREP
+from .tools import GREP, counted
 
 AIM = 5.0
 
@@ -33,10 +32,6 @@ def search(bench):
             partial(counted_in_core, target.pid, core),
         )
         table.row(f"{in_mib(bench.size)} resident", AIM, times, lambda took: f"{took:.3f}")
-
-
-def counted(command):
-    return timed(command, stdout=subprocess.PIPE, answers=(0, 1))
 
 
 def counted_in_core(pid, core):

@@ -48,7 +48,6 @@ impl File for FrozenRecord {
             false => Ok(Open {
                 direct: false,
                 is_constant: true,
-                is_resized: false,
                 ..Text::open(self.0.process()?.record.clone())
             }),
         }

@@ -106,8 +106,10 @@ impl ReadAhead {
         loop {
             let (at, rest) = (offset + taken as u64, &mut buffer[taken..]);
             taken += stream.take(at, rest, |epoch| freshness.is_valid(epoch));
-            let awaited = stream.awaited(offset + taken as u64);
-            let Some(ended) = awaited.filter(|_| taken < buffer.len()) else {
+            if taken == buffer.len() {
+                break;
+            }
+            let Some(ended) = stream.awaited(offset + taken as u64) else {
                 break;
             };
             // Rather than to wait for a helper, the reader does the work of one.

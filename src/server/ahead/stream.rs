@@ -88,7 +88,7 @@ enum Content {
 /// A window that is to be filled.
 #[derive(Debug)]
 pub(super) struct Filling {
-    pub(super) number: u64,
+    number: u64,
     pub(super) offset: u64,
     /// Nobody else has them.
     pages: Arc<[Page]>,
@@ -108,7 +108,7 @@ struct Page([u8; 4096]);
 
 impl Page {
     fn of_a_window() -> Arc<[Self]> {
-        vec![Self([0; 4096]); WINDOW / 4096].into()
+        vec![Self([0; 4096]); WINDOW / size_of::<Self>()].into()
     }
 }
 

@@ -62,13 +62,6 @@ impl Bench {
         self.stream.end(filling, Some((len, self.epoch)));
     }
 
-    /// Takes note of an answer as often as it takes until all windows are wanted.
-    fn want_all(&self, at: u64) {
-        for _ in 0..4 {
-            self.stream.answered(at, true);
-        }
-    }
-
     /// Two reads in a row, after which a window is wanted; returns where they end.
     fn begin(&self) -> u64 {
         for end in [1000, 2000] {
@@ -77,6 +70,15 @@ impl Bench {
             assert_eq!(wanted, usize::from(end == 2000));
         }
         2000
+    }
+
+    /// The same, after which all windows are wanted.
+    fn begin_with_all(&self) -> u64 {
+        let at = self.begin();
+        for _ in 0..4 {
+            self.stream.answered(at, true);
+        }
+        at
     }
 }
 
@@ -137,8 +139,7 @@ fn a_window_that_nobody_has_begun_with_is_filled_by_the_reader() {
 #[test]
 fn the_reader_does_the_work_of_a_helper_rather_than_to_wait() {
     let bench = Bench::new();
-    let at = bench.begin();
-    bench.want_all(at);
+    let at = bench.begin_with_all();
     let first = bench.stream.begin().unwrap();
     for place in [3, 2] {
         let last = bench.stream.begin_beside_helpers().unwrap();
@@ -184,8 +185,7 @@ fn what_is_lent_stays_as_it_is() {
 #[test]
 fn windows_that_were_passed_are_dropped() {
     let bench = Bench::new();
-    let at = bench.begin();
-    bench.want_all(at);
+    let at = bench.begin_with_all();
     let passed = bench.stream.begin().unwrap();
     bench.fill(WINDOW);
     let next = at + WINDOW as u64 + 10;

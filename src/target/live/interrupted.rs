@@ -1,45 +1,17 @@
 //! System calls that a signal interrupts (signal(7)): they are made again, since whoever asked has got none.
 
 use nix::errno::Errno;
-use procfs::ProcError;
 
-/// Errors that can say so.
-pub(super) trait MayInterrupt {
-    fn is_interrupt(&self) -> bool;
-}
-
-impl MayInterrupt for Errno {
-    fn is_interrupt(&self) -> bool {
-        *self == Self::EINTR
-    }
-}
-
-impl MayInterrupt for rustix::io::Errno {
-    fn is_interrupt(&self) -> bool {
-        *self == Self::INTR
-    }
-}
-
-impl MayInterrupt for std::io::Error {
-    fn is_interrupt(&self) -> bool {
-        self.kind() == std::io::ErrorKind::Interrupted
-    }
-}
-
-impl MayInterrupt for ProcError {
-    fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Io(error, _) if error.is_interrupt())
-    }
-}
+use super::errno::HasErrno;
 
 /// Makes a call, again and again for as long as it is interrupted.
 ///
 /// # Errors
 /// Any other of the call's.
-pub(super) fn retry<T, E: MayInterrupt>(mut call: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+pub(super) fn retry<T, E: HasErrno>(mut call: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     loop {
         match call() {
-            Err(error) if error.is_interrupt() => (),
+            Err(error) if error.errno() == Some(Errno::EINTR) => (),
             done => return done,
         }
     }
@@ -48,6 +20,8 @@ pub(super) fn retry<T, E: MayInterrupt>(mut call: impl FnMut() -> Result<T, E>) 
 #[cfg(test)]
 mod tests {
     use std::io;
+
+    use procfs::ProcError;
 
     use super::*;
 

@@ -7,6 +7,7 @@ mod backing;
 mod child;
 mod credentials;
 mod dump;
+mod errno;
 mod heap;
 mod host;
 mod interrupted;
@@ -66,6 +67,8 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::ProcError;
 
+use errno::HasErrno;
+
 use crate::common::address::PAGE_SIZE;
 use crate::common::error::Error;
 use crate::target::ProcessId;
@@ -111,7 +114,7 @@ fn from_proc(pid: ProcessId, what: &'static str, error: &ProcError) -> Error {
 
 /// The errno of an error of the system's.
 fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+    error.errno().unwrap_or(Errno::EIO)
 }
 
 /// What an error of a file below `/proc/PID` says of the process.

@@ -2,45 +2,9 @@
 //! asked is on its way out. Whoever took them for "it is not there" would call bytes unknown that can be read a moment later, and
 //! a sparse copy would have a hole in their place.
 
-use std::io;
-
 use nix::errno::Errno;
 
-use crate::common::error::Error;
-
-/// Errors that have an errno.
-pub(super) trait HasErrno {
-    fn errno(&self) -> Option<Errno>;
-}
-
-impl HasErrno for Errno {
-    fn errno(&self) -> Option<Errno> {
-        Some(*self)
-    }
-}
-
-impl HasErrno for rustix::io::Errno {
-    fn errno(&self) -> Option<Errno> {
-        Some(Errno::from_raw(self.raw_os_error()))
-    }
-}
-
-impl HasErrno for io::Error {
-    fn errno(&self) -> Option<Errno> {
-        self.raw_os_error().map(Errno::from_raw)
-    }
-}
-
-impl HasErrno for Error {
-    fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::System { errno, .. } => Some(*errno),
-            // Also where a file below `/proc/PID` is missing, which every process has.
-            Self::NoProcess(_) | Self::Ended(_) => Some(Errno::ESRCH),
-            _ => None,
-        }
-    }
-}
+use super::errno::HasErrno;
 
 /// What was found, or `None` where the kernel says that it is not there or not for this user.
 ///
@@ -64,6 +28,8 @@ pub(super) fn found<T, E: HasErrno>(result: Result<T, E>) -> Result<Option<T>, E
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

@@ -231,15 +231,15 @@ impl BackingFiles {
             false => None,
         };
         let is_named = !mapping.is_deleted() && mapping.inode() == vma.inode;
-        let found = match by_link {
+        let file = match by_link {
             None if is_named => {
                 let path = path_in_root(pinned.task().number(), mapping.path());
                 found(self.rights.open(CWD, &path, OFlags::PATH))?
             }
             by_link => by_link,
         };
-        let backing = match found {
-            Some(found) => self.open_if_same(&found, wanted, place)?,
+        let backing = match file {
+            Some(file) => self.open_if_same(&file, wanted, place)?,
             None => None,
         };
         Ok(backing.unwrap_or(Backing::Closed(Unknown::Closed)))
