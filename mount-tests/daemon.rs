@@ -10,11 +10,10 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::getpid;
 
 use crate::support::{
-    Mount, MountPoint, PAGE, Program, SOON, Target, assert_bytes, daemon_binary, daemons_on,
-    drop_kernel_pages, eventually, install, is_mounted, open, pread_all, quote, run, sh, tests,
-    unmount_lazily,
+    Mount, MountPoint, PAGE, Program, SOON, Target, assert_bytes, daemon_binary, drop_kernel_pages,
+    eventually, install, is_mounted, open, pread_all, quote, run, sh, tests, unmount_lazily,
 };
-use crate::users::{as_user, public_daemon, users_point};
+use crate::users::{as_user, gone, public_daemon, users_point};
 
 tests![
     sigterm_and_sigint_unmount,
@@ -256,7 +255,7 @@ fn a_signal_that_waits_from_the_start_ends_the_mount() {
     let output = run(with_a_signal_that_waits(command)).failure();
     output.one_line(&["SIGTERM came while mounting"]);
     assert!(!is_mounted(point.path()));
-    assert!(daemons_on(point.path()).is_empty());
+    gone(point.path());
 }
 
 /// So does one that comes while the mount is made: here the helper sends it, once it has mounted.

@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::{
-    Mount, MountPoint, Program, Target, daemon_binary, daemons_on, eventually, is_mounted,
-    is_over_rings, open_rw, pread, quote, run, secret, sh, tests,
+    Mount, MountPoint, Program, Target, daemon_binary, daemon_on, daemons_on, eventually,
+    is_mounted, is_over_rings, of_threads, open_rw, pread, quote, run, secret, sh, tests,
 };
 use crate::users::{as_user, gone, public_daemon, users_point};
 
@@ -34,42 +34,42 @@ const CHECKPOINT_RESTORE: u64 = 1 << 40;
 const READING: u64 = DAC_READ_SEARCH | FOWNER | SYS_PTRACE | SYS_ADMIN | CHECKPOINT_RESTORE;
 
 /// The fields of a `status` (proc_pid_status(5)).
-fn status(path: &str) -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(path).unwrap();
-    let fields = text.lines().filter_map(|line| line.split_once(':'));
-    fields
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect()
+fn fields(status: &str) -> BTreeMap<&str, &str> {
+    let fields = status.lines().filter_map(|line| line.split_once(':'));
+    fields.map(|(name, value)| (name, value.trim())).collect()
+}
+
+/// The status of a process, or of its first thread.
+#[track_caller]
+fn status(pid: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
 }
 
 /// Fails unless a thread has these capabilities at most, gets no new ones, and has a filter.
 #[track_caller]
-fn assert_hardened(path: &str, most: u64) {
-    let fields = status(path);
-    let set = |name: &str| u64::from_str_radix(&fields[name], 16).unwrap();
+fn assert_hardened(status_of_thread: &str, most: u64) {
+    let fields_of_thread = fields(status_of_thread);
+    let set = |name: &str| u64::from_str_radix(fields_of_thread[name], 16).unwrap();
     // Where the tests themselves do not have all of them, so many are left.
-    let own = u64::from_str_radix(&status("/proc/self/status")["CapEff"], 16).unwrap();
+    let own = u64::from_str_radix(fields(&status("self"))["CapEff"], 16).unwrap();
     for name in ["CapPrm", "CapEff", "CapBnd"] {
-        assert_eq!(set(name), most & own, "{name} of {path}");
+        assert_eq!(set(name), most & own, "{name} of {status_of_thread}");
     }
     for name in ["CapInh", "CapAmb"] {
-        assert_eq!(set(name), 0, "{name} of {path}");
+        assert_eq!(set(name), 0, "{name} of {status_of_thread}");
     }
-    assert_eq!(fields["NoNewPrivs"], "1", "{path}");
-    assert_eq!(fields["Seccomp"], "2", "{path}");
+    assert_eq!(fields_of_thread["NoNewPrivs"], "1", "{status_of_thread}");
+    assert_eq!(fields_of_thread["Seccomp"], "2", "{status_of_thread}");
 }
 
 /// Fails unless all threads are hardened, and no core is ever written.
 #[track_caller]
 fn assert_all_hardened(daemon: u32, most: u64) {
-    let threads = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
-    let mut number = 0;
-    for thread in threads {
-        let path = thread.unwrap().path().join("status");
-        assert_hardened(path.to_str().unwrap(), most);
-        number += 1;
+    let threads = of_threads(daemon, "status");
+    for status in &threads {
+        assert_hardened(status, most);
     }
-    assert!(number > 4, "{number} threads");
+    assert!(threads.len() > 4, "{} threads", threads.len());
     let limits = std::fs::read_to_string(format!("/proc/{daemon}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core"));
     let core: Vec<&str> = core.unwrap().split_ascii_whitespace().collect();
@@ -104,11 +104,11 @@ fn so_does_its_supervisor() {
     let mount = Mount::new("");
     let children = children(mount.daemon());
     assert_eq!(children.len(), 1, "{children:?}");
-    let path = format!("/proc/{}/status", children[0]);
-    eventually("it is hardened", || {
-        (status(&path)["Seccomp"] == "2").then_some(())
+    let status = eventually("it is hardened", || {
+        let status = status(&children[0].to_string());
+        (fields(&status)["Seccomp"] == "2").then_some(status)
     });
-    assert_hardened(&path, DAC_READ_SEARCH | SYS_ADMIN);
+    assert_hardened(&status, DAC_READ_SEARCH | SYS_ADMIN);
 }
 
 /// Without `-f`, too, where it is another process that serves.
@@ -116,9 +116,7 @@ fn it_does_so_in_the_background() {
     let point = MountPoint::new();
     run(Command::new(daemon_binary()).arg(point.path())).success();
     assert!(point.path().join("self/stack").exists());
-    let daemons = daemons_on(point.path());
-    assert_eq!(daemons.len(), 1);
-    assert_all_hardened(daemons[0], READING);
+    assert_all_hardened(daemon_on(point.path()), READING);
     run(Command::new("umount").arg(point.path())).success();
 }
 
@@ -174,13 +172,9 @@ fn the_filter_is_chosen_by_a_variable() {
             .success()
             .quiet();
         assert!(point.path().join("stats").exists());
-        // Whoever watches the daemon looks like it until it runs its own program.
-        eventually("a filter, or none", || {
-            let daemons = daemons_on(point.path());
-            let [daemon] = daemons[..] else { return None };
-            let fields = status(&format!("/proc/{daemon}/status"));
-            (fields["Seccomp"] == mode && fields["NoNewPrivs"] == "1").then_some(())
-        });
+        let status = status(&daemon_on(point.path()).to_string());
+        let fields = fields(&status);
+        assert_eq!((fields["Seccomp"], fields["NoNewPrivs"]), (mode, "1"));
         run(Command::new("umount").arg(point.path())).success();
         eventually("its end", || {
             daemons_on(point.path()).is_empty().then_some(())

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Hang, HungFs, Mount, PAGE, Region, Target, assert_bytes, daemon_binary, eventually, is_mounted,
-    is_over_rings, measured, open, pread_within, run_within, tests, unmount_lazily,
+    is_over_rings, measured, of_threads, open, pread_within, run_within, tests, unmount_lazily,
 };
 
 tests![
@@ -87,11 +87,9 @@ impl Stuck {
 #[track_caller]
 fn wait_until_stuck(pid: u32) {
     eventually("a thread that waits in the kernel", || {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-        tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
-            .any(|status| status.contains("State:\tD"))
-            .then_some(())
+        let mut statuses = of_threads(pid, "status").into_iter();
+        let is_stuck = statuses.any(|status| status.contains("State:\tD"));
+        is_stuck.then_some(())
     });
 }
 

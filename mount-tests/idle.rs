@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Mount, Target, descriptors, eventually, open, pread_all, run_within, tests};
+use crate::support::{
+    Mount, Target, descriptors, eventually, field, of_threads, open, pread_all, run_within, tests,
+};
 
 tests![
     an_idle_daemon_holds_no_descriptor_of_a_target_and_sleeps: [Need::Ptrace],
@@ -27,16 +29,11 @@ fn of_targets(mount: &Mount) -> Vec<PathBuf> {
 
 /// How often the daemon's threads went to sleep, all together.
 fn switches(mount: &Mount) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", mount.daemon())).unwrap();
-    tasks
-        .map(|task| {
-            let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            line.unwrap().trim().parse::<u64>().unwrap()
-        })
-        .sum()
+    let statuses = of_threads(mount.daemon(), "status");
+    let switches = statuses
+        .iter()
+        .filter_map(|status| field(status, "voluntary_ctxt_switches:"));
+    switches.map(|number| number.parse::<u64>().unwrap()).sum()
 }
 
 /// About a second after the last request nothing is open of any target, dead or alive, and nobody

@@ -6,8 +6,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::{
-    MountPoint, built_binary, daemon_binary, daemons_on, eventually, is_mounted, quote, run, sh,
-    tests,
+    MountPoint, built_binary, daemon_binary, daemon_on, daemons_on, eventually, is_mounted, quote,
+    run, sh, tests,
 };
 
 tests![
@@ -219,9 +219,6 @@ fn mount_finds_its_helper() {
     run(Command::new(&link).arg("none").arg(point.path()))
         .success()
         .quiet();
-    // These are told by the program's name, which what it starts has, too, until that is executed.
-    eventually("one daemon", || {
-        (daemons_on(point.path()).len() == 1).then_some(())
-    });
+    daemon_on(point.path());
     sh(&format!("umount {}", quote(point.path()))).success();
 }

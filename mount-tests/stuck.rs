@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Footprint, Mount, PAGE, Region, Stats, Target, assert_bytes, eventually, expect_errno,
-    is_mounted, is_over_rings, measured, open, open_rw, pread_all, pread_within, rounds,
-    run_within, tests,
+    is_mounted, is_over_rings, measured, of_threads, open, open_rw, pread_all, pread_within,
+    rounds, run_within, tests,
 };
 
 tests![
@@ -221,10 +221,9 @@ fn stuck_read(target: &mut Target, mount: &Mount) -> JoinHandle<io::Result<usize
 
 /// Whether a thread of the daemon waits in this system call.
 fn in_call(mount: &Mount, number: i64) -> bool {
-    let tasks = format!("/proc/{}/task", mount.daemon());
-    let tasks = std::fs::read_dir(tasks).unwrap();
-    tasks
-        .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("syscall")).ok())
+    let calls = of_threads(mount.daemon(), "syscall");
+    calls
+        .iter()
         .any(|call| call.split(' ').next() == Some(&number.to_string()))
 }
 

@@ -10,7 +10,9 @@ use nix::unistd::Pid;
 
 use super::elf::Core;
 use super::{Subject, build, core_of};
-use crate::support::{Client, Mount, Stats, current_test, eventually, measured, rounds, tests};
+use crate::support::{
+    Client, Mount, Stats, current_test, eventually, field, measured, of_threads, rounds, tests,
+};
 
 tests![
     threads_come_and_go_while_cores_are_taken: [Need::Ptrace],
@@ -23,15 +25,12 @@ tests![
 
 /// State and tracer of each thread.
 pub(super) fn states(pid: u32) -> Vec<(char, String)> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks
-        .filter_map(|task| {
-            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-            let state = field("State:")?.trim().chars().next()?;
-            Some((state, field("TracerPid:")?.trim().to_owned()))
-        })
-        .collect()
+    let statuses = of_threads(pid, "status");
+    let state = |status: &String| {
+        let state = field(status, "State:")?.chars().next()?;
+        Some((state, field(status, "TracerPid:")?.to_owned()))
+    };
+    statuses.iter().filter_map(state).collect()
 }
 
 /// Waits until no thread is traced, and none stands still.

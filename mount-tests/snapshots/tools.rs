@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::{file_of, names, take, wait_for_state};
 use crate::support::{
-    Mount, Program, Target, assert_bytes, eventually, held, quote, run, secret, sh, tests,
+    Mount, Program, Target, assert_bytes, eventually, held, of_threads, quote, run, secret, sh,
+    tests,
 };
 
 tests![
@@ -141,11 +142,9 @@ fn the_core_has_the_threads_of_that_moment() {
     let mut target = Target::new();
     target.ask("threads 5");
     eventually("all of them wait", || {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
-        let calls =
-            threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("syscall")));
+        let calls = of_threads(target.pid(), "syscall");
         let futex = format!("{} ", libc::SYS_futex);
-        let waiting = calls.filter(|call| call.as_ref().is_ok_and(|call| call.starts_with(&futex)));
+        let waiting = calls.iter().filter(|call| call.starts_with(&futex));
         (waiting.count() == 5).then_some(())
     });
     target.signal(Signal::SIGSTOP);

@@ -15,6 +15,7 @@ mod runtimes;
 mod stats;
 mod target;
 mod terminal;
+mod threads;
 mod workload;
 
 use std::fs::{File, OpenOptions};
@@ -30,7 +31,7 @@ pub(crate) use hung::{Hang, HungFs, descriptors};
 pub(crate) use inside::Inside;
 pub(crate) use machine::Turn;
 pub(crate) use mount::{
-    Mount, MountPoint, built_binary, daemon_binary, daemons_on, end_with_us, is_mounted,
+    Mount, MountPoint, built_binary, daemon_binary, daemon_on, daemons_on, end_with_us, is_mounted,
     thread_call, unmount_lazily,
 };
 pub(crate) use needs::{GONE, Need, Test, fsx, has_rings, is_over_rings, python_with, tests, tool};
@@ -39,6 +40,7 @@ pub(crate) use run::{Output, current_test, install, lines_of, quote, run, run_wi
 pub(crate) use stats::Stats;
 pub(crate) use target::{Region, Target};
 pub(crate) use terminal::Terminal;
+pub(crate) use threads::{field, of_threads};
 pub(crate) use workload::{TABLE, Workload};
 
 #[path = "../target/pattern.rs"]

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::abort::Connection;
 use super::run::current_test;
-use super::{SOON, Target, eventually, rounds};
+use super::{SOON, Target, eventually, of_threads, rounds};
 
 /// A system call that the daemon's filter does not know kills it, in every test: so the list is complete.
 pub(crate) const UNKNOWN_CALLS: (&str, &str) = ("PROCMEMFS_SECCOMP", "kill");
@@ -90,10 +90,6 @@ pub(crate) fn daemons_on(point: &Path) -> Vec<u32> {
     pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         // Nobody else's command line: one whose process does not answer would be waited for.
         .filter(|pid: &u32| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            name.is_ok_and(|name| name.trim() == "procmemfs")
-        })
-        .filter(|pid: &u32| {
             let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
             name == b"procmemfs\n"
         })
@@ -102,6 +98,16 @@ pub(crate) fn daemons_on(point: &Path) -> Vec<u32> {
             line.split(|byte| *byte == 0).any(|word| word == point)
         })
         .collect()
+}
+
+/// The one daemon whose command line names `point`.
+#[track_caller]
+pub(crate) fn daemon_on(point: &Path) -> u32 {
+    // Whoever watches the daemon looks like it until it runs its own program.
+    eventually("one daemon", || match daemons_on(point)[..] {
+        [daemon] => Some(daemon),
+        _ => None,
+    })
 }
 
 /// An empty directory to mount on. Unmounted when dropped.
@@ -303,9 +309,9 @@ impl Mount {
     /// never gives back, and each needs its thread.
     #[track_caller]
     pub(crate) fn threads(&self) -> usize {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.daemon())).unwrap();
-        let names = tasks.filter_map(|task| std::fs::read(task.unwrap().path().join("comm")).ok());
-        names.filter(|name| !name.starts_with(b"ring-")).count()
+        let names = of_threads(self.daemon(), "comm");
+        let others = names.iter().filter(|name| !name.starts_with("ring-"));
+        others.count()
     }
 
     /// Kills the process that would take away the mount of a killed daemon.

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Program, eventually, run};
+use super::{Program, eventually, of_threads, run};
 
 const ASAN: &str = r#"
 #include <stdio.h>
@@ -80,16 +80,10 @@ impl Program {
     #[track_caller]
     pub(crate) fn stop(&self) {
         kill(Pid::from_raw(self.pid() as i32), Signal::SIGSTOP).unwrap();
-        let tasks = format!("/proc/{}/task", self.pid());
         eventually("all threads have stopped", || {
-            let mut tasks = std::fs::read_dir(&tasks).unwrap();
-            let stopped = tasks.all(|task| {
-                let stat = std::fs::read(task.unwrap().path().join("stat")).unwrap_or_default();
-                let stat = String::from_utf8_lossy(&stat).into_owned();
-                stat.rsplit_once(") ")
-                    .is_some_and(|(_, rest)| rest.starts_with('T'))
-            });
-            stopped.then_some(())
+            let statuses = of_threads(self.pid(), "status");
+            let is_stopped = |status: &String| status.contains("State:\tT");
+            statuses.iter().all(is_stopped).then_some(())
         });
     }
 }
