@@ -6,6 +6,7 @@ mod client;
 mod footprint;
 mod hung;
 mod inside;
+mod leftovers;
 mod machine;
 mod mount;
 mod needs;

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::abort::Connection;
+use super::leftovers::unmount_at_the_end;
 use super::run::current_test;
 use super::{SOON, Target, eventually, of_threads, rounds};
 
@@ -125,6 +126,7 @@ impl MountPoint {
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let point = dir.path().join("mnt");
         std::fs::create_dir(&point).unwrap();
+        unmount_at_the_end(&point);
         Self { dir, point }
     }
 
