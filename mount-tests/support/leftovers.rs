@@ -19,6 +19,7 @@ done
 "#;
 
 /// To the process that outlives this one. Closed by the kernel, however this one ends.
+#[expect(clippy::zombie_processes, reason = "it waits for our end")]
 static CLEANER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     let mut shell = Command::new("sh");
     // In a group of its own: what Ctrl-C sends goes to the test run's.
