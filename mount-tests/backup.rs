@@ -6,14 +6,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::unistd::{Whence, lseek};
 
 use crate::space::{InMemory, space};
 use crate::support::{
     Mount, Output, PAGE, Region, Target, assert_bytes, eventually, expect_errno, extents, held,
-    open, pattern, pread, pread_all, quote, run, run_within, tests,
+    open, pattern, pread, pread_all, quote, run, tests,
 };
 use crate::users::{USER, as_user, gone, public_daemon, users_point};
 use crate::xattr::text;
@@ -456,7 +455,7 @@ fn a_copy_of_a_process_that_maps_and_unmaps_ends_well_or_says_why() {
         let mut cp = Command::new("cp");
         cp.arg("--sparse=always")
             .args([&space(mount, pid), &copy.0]);
-        let output = run_within(Duration::from_secs(60), &mut cp);
+        let output = run(&mut cp);
         if output.status.success() {
             let file = open(&copy.0);
             let bytes = pread_all(&file, private.start, private.len());
@@ -467,7 +466,7 @@ fn a_copy_of_a_process_that_maps_and_unmaps_ends_well_or_says_why() {
     let archive = |mount: &Mount| {
         let mut tar = Command::new("tar");
         tar.arg("-ScPf").arg(mount.outside().join("archive"));
-        run_within(Duration::from_secs(60), tar.arg(space(mount, pid)))
+        run(tar.arg(space(mount, pid)))
     };
     let ends_well_or_says_why = |output: Output| {
         if !output.status.success() || !output.stderr.is_empty() {

@@ -106,6 +106,8 @@ fn no_read_is_older_than_the_bound() {
     target.write(start, &0_u64.to_le_bytes());
     let begin = Instant::now();
     let mut round = 0_u64;
+    // The kernel counts from when it takes the answer, which a busy machine does later than the daemon gives it.
+    let mut longest = Duration::ZERO;
     while begin.elapsed() < Duration::from_secs(4) {
         if round.is_multiple_of(3) {
             let next = overwritten.len() as u64 + 1;
@@ -116,9 +118,10 @@ fn no_read_is_older_than_the_bound() {
         for (index, file) in files.iter().enumerate() {
             let asked = Instant::now();
             let seen = value(file, 0) as usize;
+            longest = longest.max(asked.elapsed());
             if let Some(since) = overwritten.get(seen) {
                 let age = asked.saturating_duration_since(*since);
-                assert!(age <= BOUND + TICKS, "a value {age:?} old");
+                assert!(age <= BOUND + TICKS + longest, "a value {age:?} old");
             }
             // Now one file's pages go, now the other's, so that each cache
             // fills from the other at every age.

@@ -84,7 +84,8 @@ fn a_plain_user_below_hidepid() {
         panic!("{text}");
     };
     assert_eq!([found, missing, still], [1, 2, 1], "{text}");
-    assert!((1..10).contains(&listed), "{text}");
+    // Those of other tests that are this user's, too.
+    assert!(listed >= 1, "{text}");
 }
 
 /// Root without CAP_SYS_PTRACE may read processes of root that have no more capabilities than itself, so it keeps all

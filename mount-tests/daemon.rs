@@ -11,7 +11,8 @@ use nix::unistd::getpid;
 
 use crate::support::{
     Mount, MountPoint, PAGE, Program, SOON, Target, assert_bytes, daemon_binary, drop_kernel_pages,
-    eventually, install, is_mounted, open, pread_all, quote, run, sh, tests, unmount_lazily,
+    eventually, install, is_mounted, open, pread_all, quote, run, sh, tests, unmount,
+    unmount_lazily,
 };
 use crate::users::{as_user, gone, public_daemon, users_point};
 
@@ -64,7 +65,7 @@ fn sigterm_unmounts_a_mount_that_is_in_use() {
 /// `umount` ends the daemon with exit code 0.
 fn umount_ends_the_daemon() {
     let mut mount = Mount::new("");
-    run(Command::new("umount").arg(mount.point())).success();
+    unmount(mount.point());
     assert_eq!(mount.wait().code(), Some(0), "{}", mount.log());
 }
 
@@ -315,7 +316,7 @@ fn a_service_manager_is_told_of_the_beginning_and_the_end() {
         assert!(std::fs::read_dir(mount.path("self/")).is_ok());
         match by_signal {
             true => mount.signal(Signal::SIGTERM),
-            false => drop(run(Command::new("umount").arg(mount.point())).success()),
+            false => unmount(mount.point()),
         }
         assert_eq!(told(&manager), "STOPPING=1\n");
         assert_eq!(mount.wait().code(), Some(0), "{}", mount.log());

@@ -1,15 +1,17 @@
 //! For each address of any process the mount gives what `/proc/PID/mem` gives, or an error; it never changes
 //! the target, and a walk over the directory never complains.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Footprint, Mount, PAGE, Region, Target, eventually, expect_errno, open, page_or_hole, run,
-    tests,
+    Footprint, Mount, PAGE, Region, Target, eventually, open, page_or_hole, run, tests,
 };
 
 tests![
@@ -18,12 +20,12 @@ tests![
 ];
 
 /// Mappings of a process, by the names of their files.
-fn regions(mount: &Mount, pid: u32) -> Vec<(Region, std::path::PathBuf)> {
-    let names = mount.names(pid).into_iter();
+fn regions(mount: &Mount, pid: u32) -> io::Result<Vec<(Region, PathBuf)>> {
+    let names = mount.listing(pid)?.into_iter();
     let region = |name: &str| Region::parse(name.split('.').next()?);
-    names
+    Ok(names
         .filter_map(|name| Some((region(&name)?, mount.process(pid).join(&name))))
-        .collect()
+        .collect())
 }
 
 /// Memory of every kind at once, the target stopped: each page by the mapping's file, by `mem/PID` and by the kernel.
@@ -82,7 +84,7 @@ fn compare_all(mount: &Mount, pid: u32, is_lazy: impl Fn(usize) -> bool) {
     let before = Footprint::of(pid);
     let space = open(&mount.path(format!("mem/{pid}")));
     let mut seen = Vec::new();
-    for (region, path) in regions(mount, pid) {
+    for (region, path) in regions(mount, pid).unwrap() {
         let file = open(&path);
         let size = file.metadata().unwrap().len();
         for offset in (0..region.len() as u64).step_by(PAGE) {
@@ -137,7 +139,7 @@ fn walk(mount: &Mount, pid: u32) {
 
 /// Numbers of processes that are older than this test, whose memory is their own.
 fn others() -> Vec<u32> {
-    let own = start_of("self").unwrap();
+    let own = eventually("our own start", || start_of("self"));
     let entries = std::fs::read_dir("/proc").unwrap();
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers
@@ -166,12 +168,17 @@ fn every_page_in_memory_of_every_process_of_the_machine() {
         let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) else {
             continue;
         };
-        if std::fs::read_dir(mount.process(pid)).is_err() {
-            // A kernel thread, or it has ended.
-            expect_errno("no memory", File::open(mount.process(pid)), libc::ENOENT);
-            continue;
-        }
-        for (region, path) in regions(&mount, pid) {
+        let regions = match regions(&mount, pid) {
+            Ok(regions) => regions,
+            // A kernel thread, or it has ended; or it runs another program since.
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap();
+                let expected = [libc::ENOENT, libc::ESRCH, libc::ESTALE];
+                assert!(expected.contains(&errno), "{pid}: {error}");
+                continue;
+            }
+        };
+        for (region, path) in regions {
             let Ok(file) = File::open(&path) else {
                 continue;
             };
@@ -196,8 +203,10 @@ fn is_present(pagemap: &File, at: u64) -> bool {
 /// Compares a page; returns whether there was one to compare.
 #[track_caller]
 fn agree(mem: &File, file: &File, at: u64, offset: u64, path: &std::path::Path) -> bool {
+    // What is another word each time was changed meanwhile, and back.
+    let mut suspects: Option<BTreeSet<usize>> = None;
     let mut wrong = None;
-    for _ in 0..5 {
+    for _ in 0..20 {
         let (mut before, mut after) = (vec![0; PAGE], vec![0; PAGE]);
         if mem.read_exact_at(&mut before, at).is_err() {
             // Devices and the kernel's own pages; or it has gone.
@@ -220,12 +229,17 @@ fn agree(mem: &File, file: &File, at: u64, offset: u64, path: &std::path::Path) 
         }
         let words = |bytes: &[u8]| bytes.chunks(8).map(<[u8]>::to_vec).collect::<Vec<_>>();
         let (before, got, after) = (words(&before), words(&got), words(&after));
-        let bad =
-            (0..got.len()).find(|&word| before[word] == after[word] && got[word] != before[word]);
-        match bad {
-            None => return true,
-            Some(word) => wrong = Some(format!("word {word}: {:x?}", got[word])),
+        let mut bad: BTreeSet<usize> = (0..got.len())
+            .filter(|&word| before[word] == after[word] && got[word] != before[word])
+            .collect();
+        if let Some(suspects) = &suspects {
+            bad.retain(|word| suspects.contains(word));
         }
+        match bad.first() {
+            None => return true,
+            Some(&word) => wrong = Some(format!("word {word}: {:x?}", got[word])),
+        }
+        suspects = Some(bad);
     }
     panic!("{path:?} at {at:#x}: {wrong:?}");
 }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::support::{
     Mount, MountPoint, Program, Target, daemon_binary, daemon_on, daemons_on, eventually,
-    is_mounted, is_over_rings, of_threads, open_rw, pread, quote, run, secret, sh, tests,
+    is_mounted, is_over_rings, of_threads, open_rw, pread, quote, run, secret, sh, tests, unmount,
 };
 use crate::users::{as_user, gone, public_daemon, users_point};
 
@@ -117,7 +117,7 @@ fn it_does_so_in_the_background() {
     run(Command::new(daemon_binary()).arg(point.path())).success();
     assert!(point.path().join("self/stack").exists());
     assert_all_hardened(daemon_on(point.path()), READING);
-    run(Command::new("umount").arg(point.path())).success();
+    unmount(point.path());
 }
 
 /// The files below `/proc` of a plain user's daemon are root's, so that no other process of that user looks into
@@ -175,7 +175,7 @@ fn the_filter_is_chosen_by_a_variable() {
         let status = status(&daemon_on(point.path()).to_string());
         let fields = fields(&status);
         assert_eq!((fields["Seccomp"], fields["NoNewPrivs"]), (mode, "1"));
-        run(Command::new("umount").arg(point.path())).success();
+        unmount(point.path());
         eventually("its end", || {
             daemons_on(point.path()).is_empty().then_some(())
         });

@@ -132,8 +132,8 @@ fn a_target_in_a_small_cgroup_survives() {
         kill(pid, None).unwrap_or_else(|error| panic!("the target has gone: {error}"));
         assert!(target.ask("comm").is_empty(), "it answers");
         let after = group.usage();
-        // The kernel's own memory for what the target does is counted, too.
-        assert!(after < before + (1 << 20), "{before} bytes, then {after}");
+        // The kernel's own memory for what the target does is counted, too, and a stock for each processor.
+        assert!(after < before + (16 << 20), "{before} bytes, then {after}");
     }
 }
 

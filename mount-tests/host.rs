@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Mount, MountPoint, Output, Target, daemon_binary, eventually, is_mounted, open, quote, run, sh,
-    tests, unmount_lazily,
+    tests, unmount, unmount_lazily,
 };
 
 tests![
@@ -170,7 +170,7 @@ fn another_proc_that_is_mounted_later_shows_nothing() {
         # `unshare` ignores all but this.
         trap 'kill -KILL $holder $victim; kill $daemon' EXIT
         until test -e mnt/stats; do :; done
-        until grep -q '^sleep' /proc/$victim/comm; do :; done
+        until grep -q '^sleep' /proc/$victim/comm && grep -q '^State:.S' /proc/$victim/status; do :; done
         exec 3< mnt/$victim/stack
         for hide in '--bind elsewhere' '-t tmpfs none'; do
             mount $hide /proc
@@ -217,7 +217,7 @@ fn mount_points_with_any_bytes() {
         let own = path.join(std::process::id().to_string()).is_dir();
         // The second is refused, so it is found in the list.
         let again = run(Command::new(daemon_binary()).arg(&path));
-        run(Command::new("umount").arg(&path)).success().quiet();
+        unmount(&path);
         assert!(shown && own, "{}", path.display());
         again.failure().complains(&["mounted there already"]);
         assert!(!is_mounted(&path), "{}", path.display());
@@ -296,7 +296,7 @@ fn a_mount_that_came_later_is_not_unmounted() {
     drop(held);
     assert_eq!(first.wait().code(), Some(0), "{}", first.log());
     assert!(first.path("self/stack").exists(), "the second mount");
-    run(Command::new("umount").arg(first.point())).success();
+    unmount(first.point());
     assert_eq!(first.log(), "");
 }
 
@@ -326,7 +326,7 @@ fn the_next_mount_of_the_same_device_is_not_unmounted() {
 /// Where somebody has aborted the connection, the daemon ends and its mount goes, too.
 fn an_aborted_mount_is_unmounted() {
     let mut mount = Mount::new("");
-    let device = mount.point().metadata().unwrap().dev();
+    let device = libc::minor(mount.point().metadata().unwrap().dev());
     let abort = format!("/sys/fs/fuse/connections/{device}/abort");
     let connections = MountPoint::new();
     let mut abort_path = PathBuf::from(&abort);

@@ -1,5 +1,6 @@
 //! Targets that wait in the kernel for a file system that does not answer, and hold locks meanwhile.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,8 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Hang, HungFs, Mount, PAGE, Region, Target, assert_bytes, daemon_binary, eventually, is_mounted,
-    is_over_rings, measured, of_threads, open, pread_within, run_within, tests, unmount_lazily,
+    BUSY, Hang, HungFs, Mount, PAGE, Region, Target, assert_bytes, daemon_binary, eventually,
+    field, is_mounted, is_over_rings, measured, of_threads, open, pread_within, run_within, tests,
+    unmount, unmount_lazily,
 };
 
 tests![
@@ -27,8 +29,6 @@ tests![
 
 /// How long anything may take, as promised.
 const PROMISED: Duration = Duration::from_secs(2);
-/// What a busy machine may add.
-const SLACK: Duration = Duration::from_millis(1500);
 /// After which something hangs.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -86,10 +86,23 @@ impl Stuck {
 /// Waits until a thread of the process waits in the kernel. By `status`: `stat` would wait, too.
 #[track_caller]
 fn wait_until_stuck(pid: u32) {
+    // As often as they went to sleep. Whoever waits for a moment only has done so once more when asked again.
+    let stuck = || -> BTreeSet<(String, String)> {
+        let statuses = of_threads(pid, "status");
+        let stuck = statuses.iter().filter(|it| it.contains("State:\tD"));
+        let sleeps = |status: &String| {
+            let number = field(status, "Pid:")?.to_owned();
+            Some((
+                number,
+                field(status, "voluntary_ctxt_switches:")?.to_owned(),
+            ))
+        };
+        stuck.filter_map(sleeps).collect()
+    };
     eventually("a thread that waits in the kernel", || {
-        let mut statuses = of_threads(pid, "status").into_iter();
-        let is_stuck = statuses.any(|status| status.contains("State:\tD"));
-        is_stuck.then_some(())
+        let before = stuck();
+        std::thread::sleep(Duration::from_millis(20));
+        (!before.is_disjoint(&stuck())).then_some(())
     });
 }
 
@@ -103,7 +116,7 @@ fn in_time(what: &str, command: &mut Command) -> (crate::support::Output, Durati
     let most = if is_over_rings() {
         LIMIT
     } else {
-        PROMISED + SLACK
+        PROMISED + BUSY
     };
     assert!(took < most, "{what} took {took:?}");
     (output, took)
@@ -158,7 +171,7 @@ fn everybody_else_is_served(what: &str, mount: &Mount, other: &Target) {
     let bytes = std::fs::read(mount.file(other, "private")).unwrap();
     assert_bytes(what, &bytes, &other.bytes("private"));
     slowest = slowest.max(started.elapsed());
-    assert!(slowest < PROMISED + SLACK, "{what}: {slowest:?}");
+    assert!(slowest < PROMISED + BUSY, "{what}: {slowest:?}");
     measured(&format!("the slowest request of others, {what}"), slowest);
 }
 
@@ -241,12 +254,12 @@ fn files_that_were_open_before_say_so_at_once() {
                 let errno = result.expect_err("the program is gone").raw_os_error();
                 let expected = [libc::ESTALE, libc::ETIMEDOUT, libc::ESRCH];
                 assert!(expected.contains(&errno.unwrap()), "{errno:?}");
-                assert!(took < PROMISED / 2, "{took:?}");
+                assert!(took < PROMISED + BUSY, "{took:?}");
             }
         }
         let started = Instant::now();
         drop(files);
-        assert!(started.elapsed() < PROMISED, "closing waited");
+        assert!(started.elapsed() < PROMISED + BUSY, "closing waited");
     }
 }
 
@@ -272,7 +285,7 @@ fn a_lock_of_an_address_space_that_is_never_given_back() {
         }
         for file in &files {
             let (_, took) = pread_within(LIMIT, file, 0, PAGE);
-            assert!(took < PROMISED + SLACK, "a read took {took:?}");
+            assert!(took < PROMISED + BUSY, "a read took {took:?}");
         }
         everybody_else_is_served("beside them", &mount, &other);
         killed_at_once(&mut mount, &other);
@@ -339,7 +352,7 @@ fn a_file_whose_file_system_does_not_answer() {
                     let file = Arc::new(open(file));
                     let (read, took) = pread_within(LIMIT, &file, 900 * PAGE, PAGE);
                     read.expect_err("no answer can have come");
-                    assert!(took < PROMISED + SLACK, "{took:?}");
+                    assert!(took < PROMISED + BUSY, "{took:?}");
                 }
             }
             everybody_else_is_served(round, &mount, &other);
@@ -385,7 +398,7 @@ fn killed_at_once(mount: &mut Mount, other: &Target) {
             }
             Ok(_) => crate::support::drop_kernel_pages(&file),
         }
-        assert!(started.elapsed() < PROMISED + SLACK, "it still answers");
+        assert!(started.elapsed() < PROMISED + BUSY, "it still answers");
     }
     let mut ls = ls(mount.point());
     in_time("ls of the dead mount", &mut ls);
@@ -408,7 +421,7 @@ fn the_mount_after_that_of_a_killed_daemon_is_left_alone() {
     std::thread::sleep(Duration::from_secs(1));
     let bytes = std::fs::read(mount.file(&other, "private")).unwrap();
     assert_bytes("the next mount", &bytes, &other.bytes("private"));
-    run_within(LIMIT, Command::new("umount").arg(mount.point())).success();
+    unmount(mount.point());
     drop(stuck);
     mount.wait();
 }
@@ -467,7 +480,7 @@ fn every_end_is_at_once_while_targets_hang() {
         let took = started.elapsed();
         measured(&format!("{end} ({options})"), took);
         assert!(!is_mounted(mount.point()), "{end}: still mounted");
-        assert!(took < PROMISED + SLACK, "{end} took {took:?}");
+        assert!(took < PROMISED + BUSY, "{end} took {took:?}");
     }
 }
 

@@ -4,7 +4,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Mount, Target, daemon_binary, eventually, expect_errno, open_rw, run, tests};
+use crate::support::{
+    Mount, Target, daemon_binary, eventually, expect_errno, open_rw, tests, unmount,
+};
 
 tests![
     a_clean_end_is_silent: [Need::Root],
@@ -20,11 +22,7 @@ fn a_clean_end_is_silent() {
     for options in ["", "write", "cache_ttl=0"] {
         let mut mount = Mount::new(options);
         std::fs::read(mount.file(&target, "private")).unwrap();
-        // A program that another test is just starting may still have our file.
-        eventually("umount", || {
-            let output = run(Command::new("umount").arg(mount.point()));
-            output.status.success().then_some(())
-        });
+        unmount(mount.point());
         assert_eq!(mount.wait().code(), Some(0));
         assert_eq!(mount.log(), "", "{options:?}");
     }

@@ -75,8 +75,17 @@ mod xattr;
 
 use libtest_mimic::Arguments;
 
+/// A shell starts what runs in its background with these ignored, which all that we start would inherit.
+fn signals_as_usual() {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the usual action runs none of our code.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 fn main() {
     let arguments = Arguments::from_args();
+    signals_as_usual();
     // Several tests run at once: a message says whose it is.
     std::panic::set_hook(Box::new(|info| {
         eprintln!("[{}] {info}", support::current_test());

@@ -227,15 +227,18 @@ fn callers_of_another_user_namespace_see_their_own() {
         "{}",
         mount.outside().join("subject").display()
     ))));
+    let said = |name: &str| quote(&mount.outside().join(name));
     let script = format!(
-        "mkfifo {fifo}; {subject} < {fifo} > /dev/null & plain=$!\n\
-         {subject} hidden < {fifo} > /dev/null & hidden=$!\n\
+        "mkfifo {fifo}; {subject} < {fifo} > {plain} & plain=$!\n\
+         {subject} hidden < {fifo} > {hidden} & hidden=$!\n\
          exec 3> {fifo}\n\
-         until grep -q '^subject' /proc/$plain/comm && grep -q '^subject' /proc/$hidden/comm; do :; done\n\
+         until test -s {plain} && test -s {hidden}; do :; done\n\
          for drop in '' 'setpriv --bounding-set -all' 'setpriv --bounding-set -sys_ptrace'; do\n\
          $drop {subject} judge {point} $plain $hidden $$ {outside} 1 || exit 9\n\
          done\n",
-        fifo = quote(&mount.outside().join("fifo")),
+        fifo = said("fifo"),
+        plain = said("plain"),
+        hidden = said("hidden"),
         point = quote(mount.point()),
         outside = outside.pid(),
     );
@@ -246,7 +249,9 @@ fn callers_of_another_user_namespace_see_their_own() {
     ] {
         let mut command = words(prefix);
         let found = run(command.args(["sh", "-c", &script])).success().text();
-        let _ = std::fs::remove_file(mount.outside().join("fifo"));
+        for name in ["fifo", "plain", "hidden"] {
+            let _ = std::fs::remove_file(mount.outside().join(name));
+        }
         assert_eq!(found.lines().count(), 30, "{found}");
         let granted = assert_the_same(prefix, &found, |pid| pid.to_string());
         assert!(granted >= 6, "{prefix}: {found}");

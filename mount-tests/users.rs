@@ -71,7 +71,7 @@ fn a_plain_user_mounts_and_reads_their_own() {
          sleep 600 & child=$!\n\
          test -d {point}/$child\n\
          grep -rl 'one+two+three+fou[r]' {point}/$$ | grep -c heap\n\
-         until grep -q '^sleep' /proc/$child/comm; do :; done\n\
+         until grep -q '^sleep' /proc/$child/comm && grep -q '^State:.S' /proc/$child/status; do :; done\n\
          tar cf - -C {point} $child | wc -c > /dev/null\n\
          kill $child\n\
          fusermount3 -u {point}\n",

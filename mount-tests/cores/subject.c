@@ -245,6 +245,8 @@ int main(int count, char **words)
             check(pthread_create(&other, NULL, descend_in_a_thread, (void *)i) == 0, "pthread_create");
         while (atomic_load(&ready) < number)
             usleep(100);
+        /* They have said so just before they take their registers. */
+        usleep(10000);
     }
     if (!strcmp(state, "sleepers")) {
         for (long i = 1; i <= number; i++)

@@ -75,7 +75,7 @@ fn why_a_process_is_refused() {
     ))
     .success();
     let how = format!(
-        "{} 600 & child=$!; trap 'kill $child' EXIT; until grep -q ^sleep /proc/$child/comm; do :; done;",
+        "{} 600 & child=$!; trap 'kill $child' EXIT; until grep -q ^sleep /proc/$child/comm && grep -q '^State:.S' /proc/$child/status; do :; done;",
         quote(&sleep)
     );
     let report = Report::of(of_user(&point, "", &how, "doctor --json $child"));

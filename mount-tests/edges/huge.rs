@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{
-    Footprint, Mount, PAGE, Region, Target, Turn, assert_bytes, extents, held, open, pattern,
-    run_within, tests,
+    Footprint, Mount, PAGE, Region, Target, Turn, assert_bytes, eventually, extents, held, open,
+    pattern, run_within, tests,
 };
 
 tests![
@@ -38,14 +38,13 @@ impl HugePages {
         };
         // The kernel gives as many as it finds, and says so by their number alone.
         pages.add_up_to(count);
-        if Self::free() < count {
-            std::fs::write("/proc/sys/vm/compact_memory", "1").unwrap();
-            pages.add_up_to(count);
-        }
-        assert!(
-            Self::free() >= count,
-            "the system has no {count} huge pages left"
-        );
+        eventually("so many huge pages", || {
+            if Self::free() < count {
+                std::fs::write("/proc/sys/vm/compact_memory", "1").unwrap();
+                pages.add_up_to(count);
+            }
+            (Self::free() >= count).then_some(())
+        });
         pages
     }
 

@@ -11,7 +11,7 @@ use std::sync::mpsc::Receiver;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::{SOON, end_with_us, lines_of, run};
+use crate::support::{SOON, end_with_us, eventually, lines_of, run};
 
 /// A running subject. Killed when dropped.
 #[derive(Debug)]
@@ -73,6 +73,12 @@ impl Subject {
             let address = usize::from_str_radix(address, 16).unwrap();
             subject.addresses.insert(name.to_owned(), address);
         }
+        // What it maps and writes for its first look at its input is there by then.
+        eventually("it waits for a word", || {
+            let call = std::fs::read_to_string(format!("/proc/{}/syscall", subject.pid())).ok()?;
+            call.starts_with(&format!("{} ", libc::SYS_read))
+                .then_some(())
+        });
         subject
     }
 

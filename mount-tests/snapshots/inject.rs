@@ -118,6 +118,14 @@ impl Blocked {
     }
 }
 
+/// Fails where a target stood still while it was copied, unless it had no processor for a second.
+#[track_caller]
+fn never_stood_still_without_a_reason(mount: &Mount) {
+    let log = mount.log();
+    let mut told = log.lines().filter(|line| line.contains(IN_SPITE));
+    assert!(told.all(|line| line.contains("does not run")), "{log}");
+}
+
 /// SEMANTICS: the thread does what it would have done, with all registers, signals and times.
 fn what_a_thread_does_is_not_disturbed() {
     let dir = tempfile::tempdir().unwrap();
@@ -134,9 +142,9 @@ fn what_a_thread_does_is_not_disturbed() {
         }
         blocked.is_undisturbed(state);
         assert_eq!(Footing::of(blocked.pid(), state), blocked.before, "{state}");
-        assert_eq!(Stats::of(&mount).get("stops_total"), 2 * taken, "{state}");
-        let log = mount.log();
-        assert!(!log.contains(IN_SPITE), "{state}: {log}");
+        // One more for each that had to begin once more, since somebody got no processor.
+        assert!(Stats::of(&mount).get("stops_total") >= 2 * taken, "{state}");
+        never_stood_still_without_a_reason(&mount);
     }
 }
 
@@ -160,8 +168,7 @@ fn a_daemon_that_is_killed_at_any_call_disturbs_nothing() {
             match taken.map_err(|error| error.raw_os_error().unwrap()) {
                 Ok(()) => {
                     injection.end();
-                    let log = mount.log();
-                    assert!(!log.contains(IN_SPITE), "{log}");
+                    never_stood_still_without_a_reason(&mount);
                     // The first stop makes so many calls, most of them for this.
                     assert!(call > 50, "{call}");
                     break;
@@ -199,7 +206,7 @@ fn words_of_distant_pages_are_of_one_moment() {
     let mount = Mount::new("inject");
     let taken = rounds(30, 2000);
     all_words_are_of_one_moment(&mount, &target, &region, taken);
-    assert_eq!(Stats::of(&mount).get("stops_total"), 2 * taken);
+    assert!(Stats::of(&mount).get("stops_total") >= 2 * taken);
     nothing_is_left(&mount);
 }
 

@@ -1,6 +1,7 @@
 //! A mount of our own, on a temporary directory.
 
-use std::fs::{File, Permissions};
+use std::fs::{DirEntry, File, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 
 use super::abort::Connection;
 use super::leftovers::unmount_at_the_end;
-use super::run::current_test;
+use super::run::{current_test, run};
 use super::{SOON, Target, eventually, of_threads, rounds};
 
 /// A system call that the daemon's filter does not know kills it, in every test: so the list is complete.
@@ -57,6 +58,16 @@ pub(crate) fn is_mounted(point: &Path) -> bool {
         (Err(error), _) => error.kind() != std::io::ErrorKind::NotFound,
         (_, Err(error)) => panic!("{parent:?}: {error}"),
     }
+}
+
+/// Unmounts what is mounted on `point`, once nobody uses it.
+#[track_caller]
+pub(crate) fn unmount(point: &Path) {
+    // A program that another test is just starting may still have a file of ours.
+    eventually("umount", || {
+        let output = run(Command::new("umount").arg(point));
+        output.status.success().then_some(())
+    });
 }
 
 /// Detaches what is mounted on `point`, used or dead.
@@ -262,13 +273,17 @@ impl Mount {
     /// The names in a process's directory.
     #[track_caller]
     pub(crate) fn names(&self, pid: u32) -> Vec<String> {
-        let dir = self.process(pid);
-        let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{dir:?}: {e}"));
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let names = self.listing(pid);
+        names.unwrap_or_else(|error| panic!("listing of {pid}: {error}"))
+    }
+
+    /// The same, of a process that may end meanwhile.
+    pub(crate) fn listing(&self, pid: u32) -> io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(self.process(pid))?;
+        let name = |entry: io::Result<DirEntry>| Ok(entry?.file_name().into_string().unwrap());
+        let mut names = entries.map(name).collect::<io::Result<Vec<_>>>()?;
         names.sort();
-        names
+        Ok(names)
     }
 
     /// The file of the mapping that begins at `start` and ends at `end`.

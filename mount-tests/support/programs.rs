@@ -69,6 +69,18 @@ impl Program {
         }
     }
 
+    /// The same, once its first thread waits for more input: nothing of its memory changes from then on.
+    #[track_caller]
+    fn waiting(command: Command) -> Self {
+        let program = Self::talking(command);
+        let path = format!("/proc/{}/syscall", program.pid());
+        eventually("it waits", || {
+            let call = std::fs::read_to_string(&path).unwrap();
+            (call != "running\n").then_some(())
+        });
+        program
+    }
+
     /// Any program that prints a line when it is ready, and ends when its input does.
     #[track_caller]
     pub(crate) fn of(command: Command) -> Self {
@@ -83,7 +95,7 @@ impl Program {
             "-c",
             r#"a=procmemfs; b="$a+keeps+a+secret+4711"; echo ready; read -r line"#,
         ]);
-        Self::talking(command)
+        Self::waiting(command)
     }
 
     /// A shell that runs a new shell, which does the same, over and over in one process.
@@ -109,7 +121,7 @@ impl Program {
              print(hex(id(secret)), flush=True)\n\
              sys.stdin.read()",
         ]);
-        Self::talking(command)
+        Self::waiting(command)
     }
 
     /// `sleep`, once it sleeps. Nothing changes its memory then.

@@ -59,6 +59,11 @@ impl Terminal {
             libc::openpty(&mut ours, &mut theirs, name, modes, &size)
         };
         assert_eq!(made, 0, "openpty: {}", std::io::Error::last_os_error());
+        for end in [ours, theirs] {
+            // Else a program that another test starts keeps it for as long as it runs.
+            // SAFETY: it was opened just now, and no pointer is passed.
+            unsafe { libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         // SAFETY: it was opened just now, and is nobody else's.
         let keys = unsafe { File::from_raw_fd(ours) };
         // SAFETY: the same.

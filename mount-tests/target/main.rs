@@ -30,6 +30,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 
 use edges::Edges;
 use regions::{PAGE, Regions};
@@ -192,9 +193,17 @@ impl Target {
                 Ok(format!("{start:x}-{:x}", start + number(len)))
             }
             ["threads", count] => {
-                for _ in 0..number(count) {
-                    std::thread::spawn(std::thread::park);
+                let count = number(count);
+                // A thread maps memory for itself before it comes to that.
+                let all_run = Arc::new(Barrier::new(count + 1));
+                for _ in 0..count {
+                    let all_run = Arc::clone(&all_run);
+                    std::thread::spawn(move || {
+                        all_run.wait();
+                        std::thread::park();
+                    });
                 }
+                all_run.wait();
                 Ok(String::new())
             }
             ["comm"] => odd::set_comm(b"").map(|()| String::new()),
