@@ -177,8 +177,10 @@ fn status_of_file(
 
 /// Whether the file is one of overlayfs, where another may be mapped than the one that opens under its name.
 fn is_stacked(links: &MapFiles, task: ProcessId, mapping: &Mapping) -> Result<bool, Errno> {
-    let by_link = links.is_stacked(mapping.range())?;
-    Ok(by_link.unwrap_or_else(|| is_stacked_at(&path_in_root(task, mapping.path()))))
+    match links.is_stacked(mapping.range())? {
+        Some(is_stacked) => Ok(is_stacked),
+        None => is_stacked_at(&path_in_root(task, mapping.path())),
+    }
 }
 
 /// Whether a path that ends in ` (deleted)` is a file that is just named so.

@@ -329,7 +329,10 @@ impl OpenFile {
             errno => errno,
         })?;
         if read.before_end < read.done {
-            let own = self.is_copy.then(|| self.own_description()).flatten();
+            let own = match self.is_copy {
+                true => self.own_description()?,
+                false => None,
+            };
             let file = own.as_ref().or((!self.is_copy).then_some(&self.file));
             let at = offset + read.before_end as u64;
             if let Some(file) = file.filter(|_| self.kind == FileSystemKind::Plain) {
@@ -362,8 +365,9 @@ impl OpenFile {
             };
             return content::extents(&self.file, holes, offset, range, at_most, extents);
         }
+        // What nobody knows is data, and not lost in a sparse copy: also where there is no descriptor for the question.
         let own = (self.is_sparse && self.is_copy)
-            .then(|| self.own_description())
+            .then(|| self.own_description().ok().flatten())
             .flatten();
         let (file, holes) = match &own {
             Some(own) => (own, Holes::Seek),
@@ -374,12 +378,13 @@ impl OpenFile {
     }
 
     /// The same file opened once more, if that harms nobody: its offset is ours then.
-    fn own_description(&self) -> Option<File> {
+    fn own_description(&self) -> Result<Option<File>, Errno> {
         let FileId { device, inode } = self.id;
         let is_local = self.kind == FileSystemKind::Plain;
-        (is_local && !self.leases.would_break(device, inode))
-            .then(|| reopen(&self.file, &self.rights).ok().flatten())
-            .flatten()
+        match is_local && !self.leases.would_break(device, inode) {
+            true => reopen(&self.file, &self.rights),
+            false => Ok(None),
+        }
     }
 }
 

@@ -161,9 +161,9 @@ impl MapFiles {
 }
 
 /// Whether a path leads to a file on overlayfs.
-pub(in crate::target::live) fn is_stacked_at(path: &Path) -> bool {
-    let place = super::place(CWD, path).ok().flatten();
-    place.is_some_and(|place| FileSystemKind::of(place) == FileSystemKind::Stacked)
+pub(in crate::target::live) fn is_stacked_at(path: &Path) -> Result<bool, Errno> {
+    let place = super::place(CWD, path)?;
+    Ok(place.is_some_and(|place| FileSystemKind::of(place) == FileSystemKind::Stacked))
 }
 
 /// A path as the process sees it.
