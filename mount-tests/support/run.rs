@@ -15,6 +15,9 @@ use super::mount::UNKNOWN_CALLS;
 /// How long a command may take: the longest takes 20 s where nothing else runs.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// A test that takes longer says so: the whole suite is to stay within some minutes.
+const SLOW: Duration = Duration::from_secs(5);
+
 thread_local! {
     /// The test that runs on this thread.
     static CURRENT: RefCell<String> = const { RefCell::new(String::new()) };
@@ -29,7 +32,13 @@ pub(crate) fn current_test() -> String {
 /// to the standard error by then.
 pub(crate) fn caught(name: &str, body: fn()) -> Result<(), Failed> {
     CURRENT.replace(name.to_string());
-    std::panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+    let started = Instant::now();
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(body));
+    let took = started.elapsed();
+    if took > SLOW {
+        eprintln!("[{name}] took {:.1} s", took.as_secs_f64());
+    }
+    ended.map_err(|payload| {
         let text = payload
             .downcast_ref::<String>()
             .map(String::as_str)

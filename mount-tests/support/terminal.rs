@@ -151,9 +151,12 @@ impl Terminal {
     pub(crate) fn is_restored(&self) {
         assert!(modes_of(&self.line) == self.before, "modes of the terminal");
         self.wait_for("\x1b[?1049l");
-        let written = self.written.lock().unwrap();
-        let screen = written.screen.screen();
-        assert!(!screen.alternate_screen() && !screen.hide_cursor());
+        // The cursor comes back with the next bytes.
+        eventually("the screen and the cursor of before", || {
+            let written = self.written.lock().unwrap();
+            let screen = written.screen.screen();
+            (!screen.alternate_screen() && !screen.hide_cursor()).then_some(())
+        });
     }
 }
 
