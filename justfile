@@ -62,7 +62,7 @@ models filter="models":
 
 # A tour: a program, its memory as files, and tools that look at it
 tour:
-    cargo run --release --example tour
+    cargo run --example tour
 
 # The pictures in docs/ (as root; takes the Python package `rich`)
 pictures: build

@@ -1,4 +1,4 @@
-//! A tour of procmemfs: `cargo run --release --example tour`
+//! A tour of procmemfs: `cargo run --example tour`
 //!
 //! Starts a small program of its own, mounts its memory on a temporary
 //! directory, and lets ordinary tools look at it and change it. Each command is
