@@ -303,9 +303,9 @@ mod tests {
             let other = std::thread::Builder::new().name("named".to_owned());
             let read = other.spawn(|| std::fs::read("/proc/self/status").unwrap());
             assert!(!read.unwrap().join().unwrap().is_empty());
-            // What a panic shows.
+            // What a panic shows: names out of the program's file, with or without debug information.
             let trace = std::backtrace::Backtrace::force_capture().to_string();
-            assert!(trace.contains("what_is_not_listed_is_refused"), "{trace}");
+            assert!(trace.contains("__rust_begin_short_backtrace"), "{trace}");
         });
         filtered.join().unwrap();
     }
