@@ -238,6 +238,7 @@ fn targets_that_hang_in_exec_hold_up_nobody() {
 /// What was opened of the program before: an error, and at once.
 fn files_that_were_open_before_say_so_at_once() {
     for options in ["", "cache_ttl=0"] {
+        let mut fastest = LIMIT;
         let mount = Mount::new(options);
         let mut stuck = Stuck::dirty(2);
         let files: Vec<Arc<File>> = stuck
@@ -255,8 +256,11 @@ fn files_that_were_open_before_say_so_at_once() {
                 let expected = [libc::ESTALE, libc::ETIMEDOUT, libc::ESRCH];
                 assert!(expected.contains(&errno.unwrap()), "{errno:?}");
                 assert!(took < PROMISED + BUSY, "{took:?}");
+                fastest = fastest.min(took);
             }
         }
+        // A busy machine holds up some of them, and not all.
+        assert!(fastest < PROMISED / 2, "{options}: {fastest:?}");
         let started = Instant::now();
         drop(files);
         assert!(started.elapsed() < PROMISED + BUSY, "closing waited");

@@ -124,7 +124,7 @@ fn others_are_served_meanwhile() {
         let path = waiting(&mut target, &mount);
         let expected = other.bytes("private");
         let mut readers = Readers::of(&path, 8);
-        let mut slowest = Duration::ZERO;
+        let (mut fastest, mut slowest) = (LIMIT, Duration::ZERO);
         let mut rounds = 0;
         while readers.still_there() > 0 {
             let started = Instant::now();
@@ -134,6 +134,7 @@ fn others_are_served_meanwhile() {
             assert_bytes("another", &output.stdout, &expected);
             let mut ls = Command::new("ls");
             run_within(LIMIT, ls.arg(mount.point())).success();
+            fastest = fastest.min(started.elapsed());
             slowest = slowest.max(started.elapsed());
             rounds += 1;
         }
@@ -142,8 +143,9 @@ fn others_are_served_meanwhile() {
             slowest,
         );
         assert!(
-            slowest < PATIENCE + BUSY,
-            "{options}: {slowest:?} in {rounds} rounds"
+            // Who waited for the readers would do so in each round; a busy machine holds up some of them.
+            fastest < PATIENCE / 2 && slowest < PATIENCE + BUSY,
+            "{options}: {fastest:?} to {slowest:?} in {rounds} rounds"
         );
     }
 }
