@@ -11,6 +11,7 @@ pub(crate) mod log_limit;
 pub mod metrics;
 #[cfg(all(test, shuttle))]
 pub(crate) mod models;
+pub(crate) mod other_work;
 pub(crate) mod pages;
 pub(crate) mod pid;
 pub(crate) mod recent;

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crate::common::clock::Clock;
 use crate::common::log_limit::LogLimit;
+use crate::common::other_work;
 use crate::common::sync::thread::Thread;
 use crate::common::sync::{Condvar, Mutex, MutexGuard};
 use crate::target::{Activity, ProcessId};
@@ -470,7 +471,10 @@ impl Admission {
     fn run_queued(&self, state: &mut MutexGuard<'_, State>) {
         while let Some(Waiting { call, job, .. }) = state.next_with_room(&self.limits) {
             let permit = self.admit(state, call);
-            let answered = MutexGuard::unlocked(state, || job(&permit));
+            let answered = MutexGuard::unlocked(state, || {
+                other_work::begins();
+                job(&permit)
+            });
             state.returned(permit, answered, self.clock.now(), &self.limits);
         }
     }

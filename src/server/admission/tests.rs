@@ -372,6 +372,20 @@ fn who_gets_no_permit_is_served_by_whoever_returns() {
 }
 
 /// SEMANTICS: a slow target does not hold up the others.
+/// A job that waits for a target for ever must not keep an answer that its thread was about to give.
+#[test]
+fn what_a_thread_keeps_goes_before_the_work_of_others() {
+    let bench = Bench::new(1, 1);
+    let permit = bench.permit(1);
+    bench.queue(1, 0);
+    let (done, seen) = (Arc::clone(&bench.done), Arc::new(AtomicUsize::new(9)));
+    let first = Arc::clone(&seen);
+    other_work::first(move || first.store(done.load(Ordering::SeqCst), Ordering::SeqCst));
+    bench.admission.leave(permit, true);
+    assert_eq!(bench.done.load(Ordering::SeqCst), 1);
+    assert_eq!(seen.load(Ordering::SeqCst), 0, "before it");
+}
+
 #[test]
 fn workers_serve_where_nobody_returns() {
     let limits = Limits {

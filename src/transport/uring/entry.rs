@@ -92,8 +92,19 @@ impl EntryMemory {
 pub(super) struct Alias {
     bytes: MmapMut,
     /// Guards who has it. Nothing is locked inside it.
-    user: Mutex<User>,
+    usage: Mutex<Usage>,
 }
+
+/// How the payload is used.
+#[derive(Debug, Default)]
+struct Usage {
+    user: User,
+    turn: Turn,
+}
+
+/// Tells those apart who have had the payload, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turn(u64);
 
 /// Who has the payload.
 #[derive(Debug, Default)]
@@ -111,7 +122,7 @@ impl Alias {
     fn new(bytes: MmapMut) -> Self {
         Self {
             bytes,
-            user: Mutex::default(),
+            usage: Mutex::default(),
         }
     }
 
@@ -121,26 +132,45 @@ impl Alias {
     /// Nobody else has called this since the entry was last given to the kernel, and the result is not used any more once
     /// [`release`](Self::release) was called.
     #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn bytes(&self) -> &mut [u8] {
-        *self.user.lock() = User::Thread;
+    pub(super) unsafe fn bytes(&self) -> (&mut [u8], Turn) {
+        let turn = {
+            let mut now = self.usage.lock();
+            now.user = User::Thread;
+            now.turn.0 += 1;
+            now.turn
+        };
         // SAFETY: the mapping lives as long as `self`, and by the caller's promise nobody else uses it.
-        unsafe { slice::from_raw_parts_mut(self.bytes.as_ptr().cast_mut(), self.bytes.len()) }
+        let bytes =
+            unsafe { slice::from_raw_parts_mut(self.bytes.as_ptr().cast_mut(), self.bytes.len()) };
+        (bytes, turn)
     }
 
     /// The end of that; the entry, where it was left for this thread.
     #[must_use]
-    pub(super) fn release(&self) -> Option<Box<Entry>> {
-        match std::mem::take(&mut *self.user.lock()) {
+    pub(super) fn release(&self, turn: Turn) -> Option<Box<Entry>> {
+        let mut now = self.usage.lock();
+        // Another thread serves the next request in this entry by now.
+        if now.turn != turn {
+            return None;
+        }
+        match std::mem::take(&mut now.user) {
             User::Answered(entry) => Some(entry),
             User::Nobody | User::Thread => None,
         }
     }
 
+    /// Has whoever had it use it no more: it has answered, and goes on with something else.
+    pub(super) fn end_turn(&self) {
+        let mut now = self.usage.lock();
+        now.user = User::Nobody;
+        now.turn.0 += 1;
+    }
+
     /// Leaves the entry to the thread that serves the request in it; gives it back where there is none.
     #[must_use]
     pub(super) fn leave(&self, entry: Box<Entry>) -> Option<Box<Entry>> {
-        let mut user = self.user.lock();
-        match &*user {
+        let user = &mut self.usage.lock().user;
+        match user {
             User::Thread => *user = User::Answered(entry),
             User::Nobody | User::Answered(_) => return Some(entry),
         }
@@ -149,8 +179,8 @@ impl Alias {
 
     /// Takes back what was left, unless the thread has it by now.
     pub(super) fn take_back(&self) -> Option<Box<Entry>> {
-        let mut user = self.user.lock();
-        match std::mem::replace(&mut *user, User::Thread) {
+        let user = &mut self.usage.lock().user;
+        match std::mem::replace(user, User::Thread) {
             User::Answered(entry) => Some(entry),
             other => {
                 *user = other;
@@ -314,7 +344,7 @@ mod tests {
         let mut entry = memory.entry(0).unwrap().unwrap();
         let alias = entry.alias();
         // SAFETY: nobody else serves it.
-        let room = unsafe { alias.bytes() };
+        let (room, _) = unsafe { alias.bytes() };
         room.fill(7);
         assert!(entry.is_in_place(&room[..5]));
         assert!(!entry.is_in_place(&room[1..5]));
@@ -329,7 +359,7 @@ mod tests {
         entry.payload().fill(1);
         let late = entry.alias();
         // SAFETY: nobody else serves it.
-        let bytes = unsafe { late.bytes() };
+        let (bytes, turn) = unsafe { late.bytes() };
         entry.part(&memory).unwrap();
         // The next request, which the late one does not see ...
         entry.payload().fill(2);
@@ -339,9 +369,9 @@ mod tests {
         assert_eq!(entry.payload(), [2; LEN]);
         let alias = entry.alias();
         // SAFETY: the late one has another mapping.
-        let next = unsafe { alias.bytes() };
+        let (next, _) = unsafe { alias.bytes() };
         assert_eq!(next, [2; LEN]);
-        assert!(late.release().is_none());
+        assert!(late.release(turn).is_none());
         drop(late);
         assert_eq!(entry.payload(), [2; LEN]);
     }
@@ -353,13 +383,29 @@ mod tests {
         let alias = entry.alias();
         let entry = alias.leave(entry).expect("nobody serves it");
         // SAFETY: nobody else serves it.
-        let _ = unsafe { alias.bytes() };
+        let (_, turn) = unsafe { alias.bytes() };
         assert!(alias.leave(entry).is_none());
         let entry = alias.take_back().expect("the thread is at work");
         assert!(alias.take_back().is_none());
         assert!(alias.leave(entry).is_none());
-        assert!(alias.release().is_some());
+        assert!(alias.release(turn).is_some());
         assert!(alias.take_back().is_none());
-        assert!(alias.release().is_none());
+        assert!(alias.release(turn).is_none());
+    }
+
+    #[test]
+    fn whoever_has_ended_takes_nothing_from_the_next_one() {
+        let memory = EntryMemory::new(1, LEN).unwrap();
+        let entry = Box::new(memory.entry(0).unwrap().unwrap());
+        let alias = entry.alias();
+        // SAFETY: nobody else serves it.
+        let (_, first) = unsafe { alias.bytes() };
+        alias.end_turn();
+        let entry = alias.leave(entry).expect("nobody serves it");
+        // SAFETY: the first one uses it no more.
+        let (_, second) = unsafe { alias.bytes() };
+        assert!(alias.leave(entry).is_none());
+        assert!(alias.release(first).is_none());
+        assert!(alias.release(second).is_some());
     }
 }

@@ -17,11 +17,11 @@ use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::entry::{Alias, Entry, EntryMemory, EntryNumber};
+use super::entry::{Alias, Entry, EntryMemory, EntryNumber, Turn};
 use super::reply::EntryReply;
 use super::request::Asked;
 use super::ring::{Command, Ring};
-use crate::common::threads;
+use crate::common::{other_work, threads};
 use crate::server::{Buffers, Operation, Reply, Respond, Server};
 
 /// Threads of a queue that wait for requests, at least: a new entry is given none that came before it
@@ -44,6 +44,8 @@ enum Here {
     Serving(EntryNumber),
     /// That request has its answer.
     Answered(Box<Entry>),
+    /// The same, and the entry has another thread.
+    Given,
 }
 
 thread_local! {
@@ -214,6 +216,8 @@ impl Threads {
     fn run(self: &Arc<Self>, mut ring: Ring, first: Next) {
         let mut place = Place::default();
         let mut next = Some(first);
+        let shared = Arc::clone(self);
+        other_work::first(move || shared.hand_over());
         while let Some((mut entry, command)) = next.take() {
             let number = entry.queue();
             let queue = self.queue(number);
@@ -252,10 +256,11 @@ impl Threads {
         let alias = entry.alias();
         HERE.set(Here::Serving(entry.number()));
         let reply = |size| EntryReply::new(entry, Arc::clone(self), size);
+        let mut turn = None;
         match asked {
             Asked::Serve(request, size) => {
                 let reply = reply(size);
-                let buffers = buffers(&alias, &request.operation, len);
+                let buffers = buffers(&alias, &request.operation, len, &mut turn);
                 self.server.serve(request, buffers, reply);
             }
             Asked::Release(handle) => {
@@ -271,14 +276,32 @@ impl Threads {
         }
         let here = HERE.take();
         // Last: until then whoever answers leaves the entry here.
-        let left = alias.release();
+        let left = turn.and_then(|turn| alias.release(turn));
         match here {
             Here::Answered(entry) => Some(entry),
+            Here::Given => None,
             Here::Waiting | Here::Serving(_) if left.is_some() => left,
             Here::Waiting | Here::Serving(_) => {
                 self.queue(number).lent.fetch_add(1, Ordering::Relaxed);
                 None
             }
+        }
+    }
+
+    /// Gives away what this thread has answered: it goes on with the work of others, which may take for ever.
+    fn hand_over(self: &Arc<Self>) {
+        match HERE.take() {
+            Here::Answered(entry) => {
+                HERE.set(Here::Given);
+                entry.alias().end_turn();
+                self.queue(entry.queue())
+                    .lent
+                    .fetch_add(1, Ordering::Relaxed);
+                self.late(entry);
+            }
+            Here::Given => HERE.set(Here::Given),
+            // What it served is somebody else's to answer, and nothing that it answers now is in an entry of its own.
+            Here::Waiting | Here::Serving(_) => (),
         }
     }
 
@@ -409,12 +432,18 @@ impl Threads {
 }
 
 /// The payload, as the server is to use it.
-fn buffers<'a>(alias: &'a Alias, operation: &Operation, len: usize) -> Buffers<'a> {
+fn buffers<'a>(
+    alias: &'a Alias,
+    operation: &Operation,
+    len: usize,
+    turn: &mut Option<Turn>,
+) -> Buffers<'a> {
     if !matches!(operation, Operation::Read { .. } | Operation::Write { .. }) {
         return Buffers::none();
     }
     // SAFETY: this thread alone serves the request, once, and releases it after that.
-    let bytes = unsafe { alias.bytes() };
+    let (bytes, begun) = unsafe { alias.bytes() };
+    *turn = Some(begun);
     match operation {
         Operation::Write { .. } => Buffers::of(&bytes[..len]),
         _ => Buffers {
