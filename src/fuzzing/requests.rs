@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::world::{Answer, Answers, MAPS, PIDS, ROOT, Setup, Waiting, World, byte_of, fill};
 use crate::common::address::PAGE_SIZE;
 use crate::files::view::{FaultPolicy, Seek};
-use crate::files::{Access, Caller, Change, FileOptions};
+use crate::files::{Access, Caller, Change, FileOptions, Node};
 use crate::server::admission::Limits;
 use crate::server::{Buffers, Inode, InvalidationQueue, Operation, Request, Server};
 
@@ -349,6 +349,8 @@ impl Kernel {
             }
             (Operation::Open { inode, .. }, Answer::Opened(handle)) => {
                 let node = self.world.fs.node(inode).ok();
+                // A core has bytes of its own: headers and notes.
+                let node = node.filter(|node| !matches!(node, Node::Core(_)));
                 let info = node.as_ref().and_then(|node| node.process());
                 let byte = info.map(|info| byte_of(&info.identity));
                 self.handles.push((handle, byte));
