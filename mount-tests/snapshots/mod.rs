@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Mount, Region, Target, Test, eventually};
+use crate::support::{Mount, Region, Target, Test, eventually, field};
 
 /// The tests of all these modules.
 pub(crate) fn tests() -> Vec<Test> {
@@ -111,9 +111,9 @@ fn runs_on(target: &mut Target) {
 fn status_of(pid: u32, name: &str) -> String {
     let text = std::fs::read(format!("/proc/{pid}/status")).unwrap();
     let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_else(|| panic!("no {name} in {text}"))
-        .trim()
+    let value = field(&text, name);
+    value
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
         .to_owned()
 }
 

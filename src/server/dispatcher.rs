@@ -116,20 +116,20 @@ impl Server {
             }
             Operation::ReadDirectory {
                 handle, position, ..
-            } => match fs.read_directory(*handle, *position, subject, pass) {
-                Ok(listing) => self.give_names(request, one_shot, &listing, *position),
-                Err(error) => {
-                    self.give(request, one_shot, Err(&error));
+            } => {
+                let listing = fs.read_directory(*handle, *position, subject, pass);
+                if let Some(listing) = self.done(request, one_shot, listing) {
+                    self.give_names(request, one_shot, &listing, *position);
                 }
-            },
+            }
             Operation::ReadDirectoryPlus {
                 handle, position, ..
-            } => match fs.read_directory(*handle, *position, subject, pass) {
-                Ok(listing) => self.give_entries(request, one_shot, &listing, *position),
-                Err(error) => {
-                    self.give(request, one_shot, Err(&error));
+            } => {
+                let listing = fs.read_directory(*handle, *position, subject, pass);
+                if let Some(listing) = self.done(request, one_shot, listing) {
+                    self.give_entries(request, one_shot, &listing, *position);
                 }
-            },
+            }
             Operation::GetExtendedAttribute { inode, name } => {
                 let value = subject().and_then(|who| fs.extended_attribute(*inode, name, &who));
                 let value = value.as_deref().map(Reply::Attribute);
@@ -207,6 +207,17 @@ impl Server {
         true
     }
 
+    /// What was done; `None` where it failed, which is answered.
+    fn done<T, R: Respond>(
+        &self,
+        request: &Request,
+        one_shot: &OneShot<R>,
+        outcome: Result<T>,
+    ) -> Option<T> {
+        let failed = |error| self.give(request, one_shot, Err(&error));
+        outcome.map_err(failed).ok()
+    }
+
     /// An open is answered once the kernel was told where it does not know the size any more.
     fn give_opened<R: Respond>(
         &self,
@@ -214,12 +225,8 @@ impl Server {
         one_shot: &OneShot<R>,
         opened: Result<Opened>,
     ) {
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.give(request, one_shot, Err(&error));
-                return;
-            }
+        let Some(opened) = self.done(request, one_shot, opened) else {
+            return;
         };
         let Some(reply) = self.take_reply(request, one_shot) else {
             // Nobody will ever release a handle that nobody was told of.
@@ -239,12 +246,8 @@ impl Server {
         one_shot: &OneShot<R>,
         written: Result<Written>,
     ) {
-        let written = match written {
-            Ok(written) => written,
-            Err(error) => {
-                self.give(request, one_shot, Err(&error));
-                return;
-            }
+        let Some(written) = self.done(request, one_shot, written) else {
+            return;
         };
         let Some(reply) = self.take_reply(request, one_shot) else {
             // Too late for the writer, but the bytes are there.
